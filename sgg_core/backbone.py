@@ -1,0 +1,259 @@
+"""Base models: finding their files, loading them, and putting LoRA adapters on them. The base weights stay frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, PackageSource
+from sgg_core.errors import BaseModelUnavailableError, SpecError
+from sgg_core.files import exclusive, sha256_of
+from sgg_core.seeding import derived_seed, torch_seed
+from sgg_core.spec import LoraSpec
+
+# Settings by which a model changes its logits after the output layer; ours are taken from that layer directly.
+UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
+@dataclass
+class LoadedBase:
+    """A base model in memory, ready for one adapter after another.
+
+    `sha256` is that of the weights as loaded (after de-quantization); `directory` is where they lie.
+    """
+
+    entry: BaseModelEntry
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerFast
+    sha256: str
+    directory: Path | None
+    device: torch.device
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the last hidden state."""
+        return int(self.model.config.hidden_size)
+
+
+def cache_directory() -> Path:
+    """Where converted base models are kept: $SGG_CACHE_DIR or ~/.cache/sgg, in base-models/."""
+    root = os.environ.get("SGG_CACHE_DIR")
+    return (Path(root) if root else Path.home() / ".cache" / "sgg") / "base-models"
+
+
+def default_device() -> torch.device:
+    """The first CUDA device, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_base(entry: BaseModelEntry, cache: Path | None = None, device: torch.device | None = None) -> LoadedBase:
+    """Load an entry of the catalogue in float32 (the adapter's passes use bf16 autocast on a GPU).
+
+    Raises BaseModelUnavailableError where files are missing, damaged or of a kind that cannot be trained.
+    """
+    directory = weights_directory(entry, cache or cache_directory())
+    return load_directory(entry, directory, device or default_device())
+
+
+def weights_directory(entry: BaseModelEntry, cache: Path) -> Path:
+    """The directory with the entry's config, tokenizer and safetensors; converts a GGUF file on first use."""
+    source = entry.source
+    if isinstance(source, PackageSource):
+        found = source.locate()
+        return found if found.is_dir() else converted_gguf(entry.name, found, cache)
+    if isinstance(source, DirectorySource):
+        if not (source.path / "config.json").is_file():
+            raise BaseModelUnavailableError(
+                f"Base model {entry.name!r}: {source.path} has no config.json.",
+                "Point the entry at a directory in Hugging Face layout.",
+            )
+        return source.path
+    return hub_snapshot(entry.name, source)
+
+
+def hub_snapshot(name: str, source: HubSource) -> Path:
+    """Files of a pinned Hugging Face revision, from the local hub cache or, where that is allowed, downloaded."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=wanted))
+    except Exception as error:
+        raise BaseModelUnavailableError(
+            f"Base model {name!r}: {source.repo_id}@{source.revision} cannot be had: {error}",
+            f"Run `hf download {source.repo_id} --revision {source.revision}` on this machine once.",
+        ) from error
+
+
+def converted_gguf(name: str, gguf: Path, cache: Path) -> Path:
+    """The GGUF file de-quantized to float32 safetensors, in a cache directory named after the file's hash."""
+    target = cache / f"{name}-{sha256_of(gguf)[:16]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with exclusive(cache / f"{name}.lock"):
+        if not target.exists():
+            work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+            try:
+                _dequantize(gguf, work)
+                work.rename(target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _dequantize(gguf: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with quiet_transformers():
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        config = loaded.config
+        del config.quantization_config
+        config._name_or_path = ""
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(loaded.state_dict())
+        plain.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device) -> LoadedBase:
+    """Load a directory in Hugging Face layout: safetensors only, and never code that comes with the weights."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    refuse_foreign_code(entry.name, directory)
+    auto = AutoModelForCausalLM if entry.kind == "causal" else AutoModel
+    try:
+        with quiet_transformers():
+            model = auto.from_pretrained(
+                directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BaseModelUnavailableError(
+            f"Base model {entry.name!r} cannot be loaded from {directory}: {error}",
+            "Check that the directory holds config.json, a tokenizer and model.safetensors.",
+        ) from error
+    weights = sorted(directory.glob("*.safetensors"))
+    digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
+    return prepared(entry, model, tokenizer, digest, directory, device)
+
+
+def refuse_foreign_code(name: str, directory: Path) -> None:
+    """Raise BaseModelUnavailableError if the config asks for code from outside transformers."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelUnavailableError(f"Base model {name!r}: config.json cannot be read: {error}") from error
+    suspicious = [key for key, value in config.items() if "implementation" in key and "/" in str(value)]
+    if "auto_map" in config or suspicious:
+        raise BaseModelUnavailableError(
+            f"Base model {name!r} brings code of its own ({', '.join(suspicious) or 'auto_map'}).",
+            "Only architectures that transformers implements itself are loaded.",
+        )
+
+
+def prepared(
+    entry: BaseModelEntry, model: Any, tokenizer: Any, digest: str, directory: Path | None, device: torch.device
+) -> LoadedBase:
+    """Freeze the model, drop what is never used, and check that it can be trained here."""
+    if entry.kind == "encoder" and getattr(model, "pooler", None) is not None:
+        model.pooler = None  # mean pooling takes its place; an unused layer would get an adapter
+    acting = [key for key in UNSUPPORTED_LOGIT_SETTINGS if getattr(model.config, key, None) not in (None, 1.0)]
+    if acting:
+        raise BaseModelUnavailableError(f"Base model {entry.name!r} sets {', '.join(acting)}, which is not supported.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    model.eval()
+    return LoadedBase(entry, model.to(device), tokenizer, digest, directory, device)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hold back transformers' progress bars and hints; errors still raise."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+def linear_layers(base: LoadedBase) -> list[str]:
+    """Full names of the linear layers, the output layer left out."""
+    output = base.model.get_output_embeddings()
+    return [name for name, layer in base.model.named_modules() if isinstance(layer, nn.Linear) and layer is not output]
+
+
+@contextmanager
+def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
+    """The base model with a fresh adapter (A random from `seed`, B zero) as a peft model; taken off again at the end.
+
+    Raises SpecError if a target names no linear layer.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    layers = linear_layers(base)
+    if not layers:
+        raise SpecError(f"Base model {base.entry.name!r} has no linear layer to adapt.", "Choose another base model.")
+    if spec.targets == "all-linear":
+        targets = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    else:
+        targets = sorted(spec.targets)
+        known = sorted({name.rsplit(".", 1)[-1] for name in layers})
+        missing = [target for target in targets if target not in known]
+        if missing:
+            raise SpecError(f"lora.targets: no linear layer is named {', '.join(missing)}.", f"Known: {known}.")
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=targets,
+        bias="none",
+        task_type=TaskType.CAUSAL_LM if base.entry.kind == "causal" else TaskType.FEATURE_EXTRACTION,
+    )
+    with torch_seed(derived_seed(seed, "lora")):
+        adapted = get_peft_model(base.model, config)
+    try:
+        yield adapted
+    finally:
+        take_off(base, adapted)
+
+
+def take_off(base: LoadedBase, adapted: Any) -> None:
+    """Remove an adapter from its base model, which is left as it was loaded."""
+    adapted.unload()
+    base.model.requires_grad_(False)
+    if hasattr(base.model, "peft_config"):
+        del base.model.peft_config
+
+
+def hidden_states(base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Last hidden states (B, T, d) of token ids (B, T), with a padding mask (B, T) or a full one (B, 1, T, T)."""
+    body = base.model.base_model if base.entry.kind == "causal" else base.model
+    extra: dict[str, Any] = {"use_cache": False} if base.entry.kind == "causal" else {}
+    if positions is not None:
+        extra["position_ids"] = positions
+    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+        return body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
+
+
+def logits(base: LoadedBase, states: Tensor) -> Tensor:
+    """Next-token logits (..., V) in float32 of hidden states (..., d)."""
+    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+        return base.model.get_output_embeddings()(states).float()  # type: ignore[no-any-return]

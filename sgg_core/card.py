@@ -1,0 +1,224 @@
+"""The model card of an adapter: README.md with YAML front matter as peft and the Hugging Face hub read it. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from sgg_core.catalogue import BaseModelEntry, HubSource
+from sgg_core.figures import Evaluation
+from sgg_core.report import TrainingReport
+from sgg_core.spec import TrainingSpec
+
+
+class DataFile(Protocol):
+    """What the card tells about one data file of the run."""
+
+    role: str
+    filename: str
+    sha256: str
+    examples: int
+
+
+def render_card(report: TrainingReport, spec: TrainingSpec, entry: BaseModelEntry, data: Sequence[DataFile]) -> str:
+    """The whole card as Markdown. Names that users chose are escaped; no path of the training machine appears."""
+    sections = [
+        _front_matter(report, entry),
+        _introduction(report, entry),
+        _figures(report),
+        _per_label(report.evaluation),
+        _usage(report, entry),
+        _training(report, spec),
+        _data(data),
+        _limits(report),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share observed in `count` trials (Wilson 1927)."""
+    centre = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table with escaped cells."""
+    lines = [header, ["---"] * len(header), *([escaped(str(cell)) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escaped(text: str) -> str:
+    """The text with nothing in it that Markdown or HTML would act on, on one line."""
+    for mark in "\\`*_[]|<>#":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+def base_reference(entry: BaseModelEntry) -> str:
+    """The base model as the hub knows it where it comes from there, else its name in the catalogue."""
+    return entry.source.repo_id if isinstance(entry.source, HubSource) else entry.name
+
+
+def _front_matter(report: TrainingReport, entry: BaseModelEntry) -> str:
+    tags = ["lora", "peft", "few-shot", "sgg" if report.method == "sgg" else "supervised"]
+    task = "text-classification" if report.kind == "classification" else "text-generation"
+    fields = {"base_model": base_reference(entry), "library_name": "peft", "pipeline_tag": task, "tags": tags}
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]  # JSON is YAML
+    return "\n".join(["---", *lines, "---"])
+
+
+def _introduction(report: TrainingReport, entry: BaseModelEntry) -> str:
+    how = "structured gradient guidance" if report.method == "sgg" else "plain LoRA"
+    what = {
+        "classification": f"sorts texts into {len(report.labels)} labels",
+        "completion": "completes prompts",
+        "chat": "answers in conversations",
+    }[report.kind]
+    base = escaped((entry.description or entry.name).rstrip("."))
+    lines = [
+        f"# {escaped(entry.name)}, adapted from {report.examples:,} examples",
+        "",
+        f"A LoRA adapter that {what}. It was trained by SGG with {how} on {base}.",
+        f"The base model's licence is {escaped(entry.license)}; its weights are not part of this directory.",
+    ]
+    if report.labels:
+        lines += ["", "Labels: " + ", ".join(escaped(label) for label in report.labels) + "."]
+    return "\n".join(lines)
+
+
+def _figures(report: TrainingReport) -> str:
+    before, after = report.baseline, report.evaluation
+    if after is None:
+        return (
+            "## Figures\n\nNo validation file was given, so nothing is known about texts outside the training file. "
+            f"The last training loss was {report.final.train_loss:.4f}."
+        )
+    rows = [("accuracy" if after.per_label else "token accuracy", before.accuracy if before else None, after.accuracy)]
+    if after.macro_f1 is not None:
+        rows.append(("macro-F1", before.macro_f1 if before else None, after.macro_f1))
+    rows.append(("loss", before.loss if before else None, after.loss))
+    shown = [(name, _number(old), _number(new)) for name, old, new in rows]
+    lines = ["## Figures", "", f"On {after.examples:,} validation examples:", ""]
+    lines.append(table(("figure", "before training", "after training"), shown))
+    if after.per_label:
+        low, high = wilson_interval(after.accuracy, after.examples)
+        lines += ["", f"With so many examples, the 95 % interval of the accuracy is {low:.3f} to {high:.3f}."]
+    return "\n".join([*lines, "", "![Training and validation loss](plots/loss.png)"])
+
+
+def _per_label(evaluation: Evaluation | None) -> str:
+    if evaluation is None or not evaluation.per_label:
+        return ""
+    rows = [
+        (one.label, _number(one.precision), _number(one.recall), _number(one.f1), one.support)
+        for one in evaluation.per_label
+    ]
+    return "### Per label\n\n" + table(("label", "precision", "recall", "F1", "examples"), rows)
+
+
+def _usage(report: TrainingReport, entry: BaseModelEntry) -> str:
+    row = {
+        "classification": '{"text": "..."}',
+        "completion": '{"prompt": "..."}',
+        "chat": '{"messages": [{"role": "user", "content": "..."}]}',
+    }[report.kind]
+    auto = "AutoModelForCausalLM" if entry.kind == "causal" else "AutoModel"
+    note = {
+        (
+            "classification",
+            "causal",
+        ): "`sgg.json` holds the prompt; the label with the most probable words wins.",
+        ("classification", "encoder"): "The label comes from mean-pooled states and the weights in `head.safetensors`.",
+    }.get((report.kind, entry.kind), "The tokenizer and its chat template lie beside the adapter.")
+    return f"""## Use
+
+On the command line: `sgg predict DIRECTORY --text "..."`. In Python, exactly as it was evaluated:
+
+```python
+from pathlib import Path
+
+from sgg_core.adapter import load_predictor
+from sgg_core.catalogue import Catalogue
+
+predictor = load_predictor(Path("DIRECTORY"), catalogue=Catalogue.load())
+print(list(predictor.predict([{row}])))
+```
+
+With peft alone, where BASE is a directory with the base model's weights, or its id on the hub:
+
+```python
+from peft import PeftModel
+from transformers import {auto}, AutoTokenizer
+
+model = PeftModel.from_pretrained({auto}.from_pretrained("BASE"), "DIRECTORY")
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+```
+
+{note}"""
+
+
+def _training(report: TrainingReport, spec: TrainingSpec) -> str:
+    guidance = spec.guidance
+    rows: list[tuple[str, object]] = [
+        ("method", "structured gradient guidance" if report.method == "sgg" else "plain LoRA"),
+        ("steps", f"{report.steps:,}" + (" (stopped early)" if report.stopped_early else "")),
+        ("weights kept", f"of step {report.kept_step:,}"),
+        ("epochs, batch size", f"{report.epochs}, {report.batch_size}"),
+        ("peak learning rate", f"{report.learning_rate:g}"),
+        ("LoRA rank, alpha", f"{spec.lora.rank}, {spec.lora.alpha:g}"),
+        ("seed", report.seed),
+        ("trained tokens", f"{report.trained_tokens:,}"),
+        ("seconds", f"{report.seconds:,.1f}"),
+        ("mean gradient norm", _number(report.stability.gradient_norm_mean)),
+        ("share of clipped steps", f"{report.stability.clipped_share:.1%}"),
+        ("mean cosine to the reference", _number(report.direction.reference_cosine_mean)),
+    ]
+    if report.method == "sgg":
+        strengths = f"{guidance.magnitude:g}, {guidance.direction:g}, {guidance.alignment:g}"
+        rows.insert(1, ("guidance", f"{guidance.variant}, reference {guidance.reference}, radius {guidance.radius:g}"))
+        rows.insert(2, ("strengths: magnitude, direction, alignment", strengths))
+    if report.source is not None:
+        rows.append(("mean cosine to the source gradient", _number(report.source.cosine_mean)))
+        rows.append(("steps in conflict with the source", f"{report.source.conflict_share:.1%}"))
+    checked = report.verification
+    verdict = "exactly the same answers" if checked.reloaded else f"answers within {checked.max_difference:.1e}"
+    return "\n".join(
+        [
+            "## How it was trained",
+            "",
+            table(("setting or figure", "value"), rows),
+            "",
+            f"The adapter was loaded again from these files and gave {verdict} on {checked.probes} examples.",
+            "Every setting is in `sgg.json`, every step in `metrics.jsonl`, every figure in `report.json`.",
+            "",
+            "![Gradient norm](plots/gradient_norm.png)",
+            "",
+            "![Cosines](plots/cosines.png)",
+        ]
+    )
+
+
+def _data(data: Sequence[DataFile]) -> str:
+    rows = [(one.role, one.filename, f"{one.examples:,}", one.sha256) for one in data]
+    return "## Data\n\n" + table(("role", "file", "examples", "sha256"), rows)
+
+
+def _limits(report: TrainingReport) -> str:
+    points = [
+        f"It learned from {report.examples:,} examples: expect errors on texts that resemble none of them.",
+        "It inherits the knowledge, the languages and the biases of its base model.",
+    ]
+    if report.kind == "classification":
+        points.append("It always answers with one of its labels, also for texts that belong to none of them.")
+        points.append("Its probabilities were not calibrated.")
+    else:
+        points.append("What it writes may be wrong, and was not filtered.")
+    return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

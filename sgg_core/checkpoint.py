@@ -1,0 +1,141 @@
+"""The full training state on disk, so that a killed run goes on as if nothing had happened. No pickle.
+
+A checkpoint directory holds adapter_model.safetensors (trainable weights by name), state.safetensors (optimizer moments
+and guidance vectors), state.json (scalars, and the messages so far). Batches, schedule and dropout are functions of
+(seed, step) and need no state. On one CPU thread a resumed run ends bit-identical to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from sgg_core.errors import CheckpointError
+from sgg_core.figures import Evaluation
+from sgg_core.files import whole_directory
+from sgg_core.guidance.step import GuidedStep
+from sgg_core.reporting import AnyMessage
+
+ADAPTER = "adapter_model.safetensors"
+TENSORS = "state.safetensors"
+SCALARS = "state.json"
+
+
+class Progress(BaseModel):
+    """Scalars of a run after `step` steps, and what it reported so far (step and evaluation messages)."""
+
+    step: int = 0
+    trained_tokens: int = 0
+    seconds: float = 0.0
+    path_length: float = 0.0
+    best_loss: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    baseline: Evaluation | None = None  # the validation set before the first step
+    history: list[AnyMessage] = []
+
+
+class SavedScalars(BaseModel):
+    """Content of state.json. `identity` ties a checkpoint to its spec, data and base model."""
+
+    identity: str
+    progress: Progress
+    reference_updates: int
+    clip: tuple[int, float, float] | None
+    agreement: tuple[int, float]
+    optimizer_steps: dict[str, float]  # by parameter: a source task's head steps only when it is its turn
+
+
+def checkpoint_name(step: int) -> str:
+    """Directory name: sorts by step."""
+    return f"step-{step:08d}"
+
+
+def save_checkpoint(
+    directory: Path,
+    identity: str,
+    progress: Progress,
+    parameters: Mapping[str, Parameter],
+    optimizer: Optimizer,
+    guided: GuidedStep,
+    initial: Sequence[Tensor],
+    best: Sequence[Tensor] | None,
+) -> Path:
+    """Write the state after `progress.step` steps below `directory`; the result appears whole or not at all."""
+    target = directory / checkpoint_name(progress.step)
+    tensors: dict[str, Tensor] = {}
+    names = list(parameters)
+    steps: dict[str, float] = {}
+    for name, parameter in parameters.items():
+        state = optimizer.state.get(parameter)
+        if state:
+            tensors[f"exp_avg.{name}"] = state["exp_avg"]
+            tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
+            steps[name] = float(state["step"])
+    for prefix, vector in (("reference", guided.reference.average), ("initial", initial), ("best", best or [])):
+        tensors |= {f"{prefix}.{name}": tensor for name, tensor in zip(names, vector, strict=False)}
+    scalars = SavedScalars(
+        identity=identity,
+        progress=progress,
+        reference_updates=guided.reference.updates,
+        clip=(guided.clip.count, guided.clip.mean, guided.clip.variance) if guided.clip else None,
+        agreement=(guided.agreement.updates, guided.agreement.average),
+        optimizer_steps=steps,
+    )
+    with whole_directory(target) as work:
+        # written as bytes, since safetensors' own writer hides a full disk's error number
+        (work / ADAPTER).write_bytes(save({name: p.detach().contiguous() for name, p in parameters.items()}))
+        (work / TENSORS).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        (work / SCALARS).write_text(scalars.model_dump_json(), encoding="utf-8")
+    return target
+
+
+def load_checkpoint(
+    directory: Path,
+    identity: str,
+    parameters: Mapping[str, Parameter],
+    optimizer: Optimizer,
+    guided: GuidedStep,
+) -> tuple[Progress, list[Tensor], list[Tensor] | None]:
+    """Put a saved state back; returns the progress, the initial weights and the best ones so far.
+
+    Raises CheckpointError where the directory is damaged or belongs to another run.
+    """
+    try:
+        scalars = SavedScalars.model_validate_json((directory / SCALARS).read_bytes())
+        weights = load_file(directory / ADAPTER)
+        tensors = load_file(directory / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"Checkpoint {directory.name} cannot be read: {error}", "Use an earlier one.") from error
+    if scalars.identity != identity or set(weights) != set(parameters):
+        raise CheckpointError(
+            f"Checkpoint {directory.name} belongs to another run.", "Resume with the same spec, data and base model."
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+            if f"exp_avg.{name}" in tensors:
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(scalars.optimizer_steps[name]),
+                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+                }
+
+    def vector(prefix: str) -> list[Tensor]:
+        found = [tensors.get(f"{prefix}.{name}") for name in parameters]
+        device = next(iter(parameters.values())).device
+        return [tensor.to(device) for tensor in found if tensor is not None]
+
+    guided.reference.average, guided.reference.updates = vector("reference"), scalars.reference_updates
+    if guided.clip is not None and scalars.clip is not None:
+        guided.clip.count, guided.clip.mean, guided.clip.variance = scalars.clip
+    guided.agreement.updates, guided.agreement.average = scalars.agreement
+    return scalars.progress, vector("initial"), vector("best") or None

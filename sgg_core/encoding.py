@@ -1,0 +1,118 @@
+"""Texts to token ids: prompts, chat masks, and groups of examples cut to a token budget. No network is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+
+from sgg_core.shapes import ChatMessage
+
+# Forward passes are cut to about this many tokens: beyond it a CPU gets no faster, memory grows with every token, and
+# the mask of packed examples with their square.
+TOKENS_PER_PASS = {"cpu": 512, "cuda": 2048}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as token ids. `targets` are (position, token) pairs: logits at `position` should give `token`."""
+
+    ids: tuple[int, ...]
+    label: int = -1
+    targets: tuple[tuple[int, int], ...] = ()
+    truncated: bool = False
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:
+    """(B, T) token ids, padded on the right to the longest row."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *([pad] * (width - len(row)))] for row in rows], device=device)
+
+
+def passes(items: Sequence[Encoded], budget: int, prefix: int = 0, extra: int = 0) -> Iterator[list[int]]:
+    """Indices of `items`, shortest first, so that examples of like length meet, in groups of about `budget` tokens.
+
+    With a `prefix`, items are packed and count it once; without one they are rows padded to the longest. `extra`
+    tokens are added to every item (a label trie). A single item over the budget is a group of its own.
+    """
+    order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
+    group: list[int] = []
+    used = prefix
+    for index in order:
+        own = len(items[index].ids) - prefix + extra
+        total = used + own if prefix else own * (len(group) + 1)
+        if group and total > budget:
+            yield group
+            group, total = [], prefix + own
+        group.append(index)
+        used = total
+    if group:
+        yield group
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens that all rows share."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
+
+
+def label_prompt(description: str | None, labels: Sequence[str], list_labels: bool = True) -> str:
+    """What a causal language model is told before the text: the task and, unless there are too many, its labels."""
+    lines = [description or "Choose the label that fits the text."]
+    if list_labels:
+        lines.append(f"Labels: {', '.join(labels)}.")
+    return "\n".join(lines)
+
+
+def label_messages(prompt: str, text: str, text_pair: str | None) -> list[dict[str, str]]:
+    """The chat that asks for a label of `text` (and `text_pair`)."""
+    shown = f"Text: {text}" if text_pair is None else f"First text: {text}\nSecond text: {text_pair}"
+    return [{"role": "user", "content": f"{prompt}\n\n{shown}"}]
+
+
+def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
+    """Messages as the base model's own chat template writes them, or in a plain form where it has none.
+
+    Raises ValueError for a conversation that the template refuses.
+    """
+    if tokenizer.chat_template:
+        try:
+            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=for_answer))
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses this conversation ({error})") from error
+    text = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in messages)
+    return text + ("Assistant:" if for_answer else "")
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text` alone, without the special tokens that some tokenizers add."""
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def chat_segments(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[tuple[str, bool]]:
+    """The rendered chat cut into (text, trained) pieces; an assistant turn of weight 1 is trained, its header is not.
+
+    Each turn is what its template adds to the chat before it, which every prefix-stable chat template obeys; a
+    template that rewrites earlier turns raises ValueError.
+    """
+    plain = [{"role": message.role, "content": message.content} for message in messages]
+    pieces: list[tuple[str, bool]] = []
+    done = ""
+    for index, message in enumerate(messages):
+        whole = rendered(tokenizer, plain[: index + 1], for_answer=False)
+        if not whole.startswith(done):
+            raise ValueError("the chat template rewrites earlier turns")
+        if message.role == "assistant" and message.weight:
+            header = rendered(tokenizer, plain[:index], for_answer=True)
+            if not (header.startswith(done) and whole.startswith(header)):
+                raise ValueError("the chat template's generation prompt is no prefix of the assistant's turn")
+            pieces.append((header[len(done) :], False))
+            pieces.append((whole[len(header) :], True))
+        else:
+            pieces.append((whole[len(done) :], False))
+        done = whole
+    return pieces

@@ -1,0 +1,72 @@
+"""Running a task over held-out examples, without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sgg_core.encoding import Encoded
+from sgg_core.figures import Evaluation, classification_figures
+from sgg_core.tasks.label_words import LabelWords
+from sgg_core.tasks.pooled_head import PooledHead
+from sgg_core.tasks.task import Classifier, Task
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """A block in which `model`, its adapter included, answers the same question the same way."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def log_probabilities(task: Classifier, items: Sequence[Encoded], device: torch.device) -> Tensor:
+    """(N, L) log p(label) on the CPU, in the items' order, without gradient."""
+    result = torch.empty(len(items), len(task.labels))
+    with without_dropout(task.base.model), torch.inference_mode():
+        for group in task.passes(items, scoring=True):
+            result[group] = task.log_probabilities([items[index] for index in group]).float()
+    return result
+
+
+def evaluate_classifier(task: Classifier, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+    """Figures of `task` on encoded examples with known labels."""
+    scores = log_probabilities(task, items, device)
+    gold = torch.tensor([item.label for item in items])
+    figures = classification_figures(gold.tolist(), scores.argmax(-1).tolist(), task.labels)
+    loss = -scores[torch.arange(len(items)), gold].mean()
+    return figures.model_copy(update={"loss": float(loss)})
+
+
+def evaluate_text(task: Task, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+    """Loss and token accuracy of supervised fine-tuning on held-out completions or chats."""
+    total, correct, units = 0.0, 0, 0
+    with without_dropout(task.base.model), torch.no_grad():
+        for group in task.passes(items):
+            part = task.loss([items[index] for index in group])
+            total += float(part.total)
+            correct += part.correct
+            units += part.units
+    return Evaluation(loss=total / units, accuracy=correct / units, examples=len(items))
+
+
+def evaluate(task: Task, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+    """Figures of a task on encoded examples with known answers."""
+    if isinstance(task, LabelWords | PooledHead):
+        return evaluate_classifier(task, items, device)
+    return evaluate_text(task, items, device)
+
+
+def probe_values(task: Task, items: Sequence[Encoded], device: torch.device) -> Tensor:
+    """What an adapter answers, as numbers: (N, L) log-probabilities, or (N, 1) mean losses for SFT."""
+    if isinstance(task, LabelWords | PooledHead):
+        return log_probabilities(task, items, device)
+    return torch.tensor([[evaluate_text(task, [item], device).loss] for item in items])

@@ -1,0 +1,221 @@
+"""Few-shot examples as files: reading one, and whether files fit together. Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgg_core.errors import DataError, Problem
+from sgg_core.parsing import MAX_PROBLEMS, ProblemLog, excerpt, read_rows
+from sgg_core.shapes import (
+    ACCEPTED,
+    ChatExample,
+    ChatMessage,
+    ClassificationExample,
+    CompletionExample,
+    Example,
+    Kind,
+    Limits,
+    build_example,
+    check_names,
+)
+
+__all__ = [
+    "ChatExample",
+    "ChatMessage",
+    "ClassificationExample",
+    "CompletionExample",
+    "Example",
+    "ExampleSet",
+    "Kind",
+    "Limits",
+    "check_sources",
+    "check_training",
+    "check_validation",
+    "parse_examples",
+    "read_examples",
+]
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """The examples of one file, all of one kind, in the file's order. `lines[i]` is where `examples[i]` starts."""
+
+    filename: str
+    kind: Kind
+    examples: tuple[Example, ...]
+    lines: tuple[int, ...]
+    warnings: tuple[Problem, ...]
+    sha256: str  # of the file's bytes, as hex
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def classification(self) -> tuple[ClassificationExample, ...]:
+        """The examples of a classification file; empty for other kinds."""
+        return tuple(example for example in self.examples if isinstance(example, ClassificationExample))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The distinct labels, sorted; empty unless the kind is classification."""
+        return tuple(sorted({example.label for example in self.classification}))
+
+
+def parse_examples(content: bytes, filename: str, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
+    """Read the bytes of a JSONL or CSV file. `filename` tells the format and appears in messages, no file is opened.
+
+    Raises DataError with all problems of the file at once. What is only suspicious becomes a warning of the set.
+    """
+    if len(content) > limits.max_bytes:
+        reason = f"The file has {len(content):,} bytes; the limit is {limits.max_bytes:,}."
+        raise DataError(filename, (Problem(None, None, reason, "Leave examples out; a few per label are enough."),))
+    log = ProblemLog()
+    kind, examples, lines = _collect(content, filename, limits, log)
+    if not log.problems and kind is None:
+        log.add(None, None, "The file holds no examples.", f"Write one example per line, with {ACCEPTED}.")
+    if log.problems or kind is None:
+        raise DataError(filename, tuple(log.problems))
+    digest = hashlib.sha256(content).hexdigest()
+    return ExampleSet(filename, kind, tuple(examples), tuple(lines), _suspicions(examples, lines), digest)
+
+
+def read_examples(path: Path, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
+    """Read a data file from disk. Raises DataError, also when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limits.max_bytes + 1)
+    except OSError as error:
+        reason = f"The file cannot be read: {error.strerror or error}."
+        raise DataError(path.name, (Problem(None, None, reason, f"Check the path {path}."),)) from error
+    return parse_examples(content, path.name, limits)
+
+
+def check_training(training: ExampleSet) -> None:
+    """Raise DataError if nothing can be learned from this file alone."""
+    if training.kind == "classification" and len(training.labels) < 2:
+        reason = f"All examples have the label {excerpt(training.labels[0])}."
+        remedy = "Add examples of at least one other label."
+        raise DataError(training.filename, (Problem(None, "label", reason, remedy),))
+
+
+def check_validation(training: ExampleSet, validation: ExampleSet) -> None:
+    """Raise DataError if the validation file is of another kind, or has labels that training never sees."""
+    _check_same_kind(training, validation)
+    first_lines: dict[str, int] = {}
+    for example, line in zip(validation.classification, validation.lines, strict=False):
+        first_lines.setdefault(example.label, line)
+    labels = training.labels
+    unknown = [(first_lines[label], label) for label in first_lines.keys() - set(labels)]
+    if unknown:
+        known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+        raise DataError(
+            validation.filename,
+            tuple(
+                Problem(
+                    line,
+                    "label",
+                    f"The label {excerpt(label)} does not occur in the training file {training.filename}.",
+                    f"Add training examples of it, or use one of its labels: {known}.",
+                )
+                for line, label in sorted(unknown)[:MAX_PROBLEMS]
+            ),
+        )
+
+
+def check_sources(training: ExampleSet, sources: Sequence[ExampleSet]) -> None:
+    """Raise DataError if a source file is of another kind than the training file, or has one label only.
+
+    Its labels may be others.
+    """
+    for source in sources:
+        _check_same_kind(training, source)
+        check_training(source)
+
+
+def _check_same_kind(training: ExampleSet, other: ExampleSet) -> None:
+    if other.kind != training.kind:
+        reason = f"The file holds {other.kind} examples; the training file {training.filename} holds {training.kind}."
+        raise DataError(other.filename, (Problem(None, None, reason, "Use files of the same kind."),))
+
+
+def _collect(
+    content: bytes, filename: str, limits: Limits, log: ProblemLog
+) -> tuple[Kind | None, list[Example], list[int]]:
+    """Turn rows into examples. The first row with proper names decides the kind of the file."""
+    kind: Kind | None = None
+    examples: list[Example] = []
+    lines: list[int] = []
+    labels: set[str] = set()
+    row_kind: Kind | None = None
+    names_line = 0
+    for count, row in enumerate(read_rows(content, filename, log), start=1):
+        if count > limits.max_rows:
+            reason = f"The file has more than {limits.max_rows:,} examples."
+            log.add(row.line, None, reason, "Leave examples out; a few per label are enough.")
+            break
+        if row.names_line != names_line:
+            names_line = row.names_line
+            row_kind = check_names(names_line, frozenset(row.fields), log)
+            kind = kind or row_kind
+        if row_kind is None:
+            continue
+        if row_kind != kind:
+            reason = f"This is a {row_kind} example, but the file began with {kind} examples."
+            log.add(row.line, None, reason, "Put each kind into a file of its own.")
+            continue
+        example = build_example(row, kind, limits, log)
+        if example is None:
+            continue
+        examples.append(example)
+        lines.append(row.line)
+        if isinstance(example, ClassificationExample):
+            labels.add(example.label)
+            if len(labels) > limits.max_labels:
+                log.add(row.line, "label", f"The file has more than {limits.max_labels:,} labels.", "Merge labels.")
+                break
+    return kind, examples, lines
+
+
+def _suspicions(examples: Sequence[Example], lines: Sequence[int]) -> tuple[Problem, ...]:
+    """Warnings: equal examples, one text with two labels, labels that differ in case only, labels seen once."""
+    log = ProblemLog()
+    first_seen: dict[Example, int] = {}
+    first_label: dict[tuple[str, str | None], tuple[str, int]] = {}
+    for example, line in zip(examples, lines, strict=True):
+        if example in first_seen:
+            log.add(line, None, f"The example equals the one on line {first_seen[example]}.", "Remove one of them.")
+            continue
+        first_seen[example] = line
+        if isinstance(example, ClassificationExample):
+            label, where = first_label.setdefault((example.text, example.text_pair), (example.label, line))
+            if label != example.label:
+                reason = (
+                    f"The same text has the label {excerpt(label)} on line {where}, and {excerpt(example.label)} here."
+                )
+                log.add(line, "label", reason, "Keep the label that is right.")
+    _suspect_labels(examples, lines, log)
+    return tuple(log.problems)
+
+
+def _suspect_labels(examples: Sequence[Example], lines: Sequence[int], log: ProblemLog) -> None:
+    labels = [
+        (example.label, line)
+        for example, line in zip(examples, lines, strict=True)
+        if isinstance(example, ClassificationExample)
+    ]
+    counts = Counter(label for label, _ in labels)
+    spellings: dict[str, str] = {}
+    for label, line in labels:
+        spelling = spellings.setdefault(label.casefold(), label)
+        if spelling != label:
+            reason = f"The labels {excerpt(spelling)} and {excerpt(label)} differ only in upper and lower case."
+            log.add(line, "label", reason, "If they mean the same, write them alike.")
+            spellings[label.casefold()] = label
+        if counts[label] == 1 and len(labels) > 1:
+            log.add(line, "label", f"The label {excerpt(label)} has only this example.", "Add a few more of it.")

@@ -1,0 +1,1 @@
+"""The guided step and its parts."""

@@ -1,0 +1,51 @@
+"""Direction regularizer: keeps updates on directions that lasted, and so prevents drift (arXiv:2506.00726).
+
+R_dir(g) = |g| - <g, d> = |g| (1 - cos(g, d)) >= 0,    dR_dir/dg = ghat - d
+
+with d a unit vector from before the current step, held constant under differentiation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sgg_core.gradients import Gradient, inner, norm, scaled, unit
+
+
+def penalty(gradient: Sequence[Tensor], direction: Sequence[Tensor]) -> float:
+    """R_dir at `gradient` for the unit vector `direction`."""
+    return norm(gradient) - inner(gradient, direction)
+
+
+def coefficients(strength: float) -> tuple[float, float]:
+    """Coefficients of (ghat, d) that `strength` times dR_dir/dg adds to the Hessian-vector product's vector v."""
+    return strength, -strength
+
+
+class EmaReference:
+    """d = moving average of past gradients, bias-corrected and normalized.
+
+    There is no reference during the first `warm_up` updates: an average of two or three gradients points nowhere yet.
+    """
+
+    def __init__(self, beta: float, warm_up: int = 5) -> None:
+        self.beta = beta
+        self.warm_up = warm_up
+        self.updates = 0
+        self.average: Gradient = []
+
+    def direction(self) -> Gradient | None:
+        """Unit reference from the gradients seen so far, or None while there are too few."""
+        if self.updates < self.warm_up:
+            return None
+        return unit(scaled(self.average, 1.0 / (1.0 - self.beta**self.updates)))
+
+    def update(self, gradient: Sequence[Tensor]) -> None:
+        """Take in the raw gradient of the step that just ended."""
+        if not self.average:
+            self.average = [torch.zeros_like(tensor) for tensor in gradient]
+        torch._foreach_lerp_(self.average, list(gradient), 1.0 - self.beta)
+        self.updates += 1

@@ -1,0 +1,81 @@
+"""What a spec means for given data: `auto` resolved, steps counted, the learning rate of every step. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sgg_core.seeding import epoch_order
+from sgg_core.spec import TrainingSpec
+
+BATCH_SIZE = 8
+# Peak learning rates and numbers of steps that were best over several tasks at 4 to 64 examples per class
+# (docs/results/).
+LEARNING_RATE = {"causal": 5e-4, "encoder": 2e-3}
+STEPS = {"causal": 32, "encoder": 50}
+EVALUATIONS = 4
+MAX_CHECKPOINT_GAP = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers a run follows. Steps count from 1."""
+
+    examples: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: int
+    checkpoint_every: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the examples; the last batch may be smaller."""
+        return math.ceil(self.examples / self.batch_size)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up to the peak, then linear decay that would reach 0 one step after the last."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        return self.learning_rate * (self.total_steps - step + 1) / (self.total_steps - self.warmup_steps)
+
+    def batch(self, step: int, seed: int) -> list[int]:
+        """Indices of the examples of one step: a function of its arguments, so that a resumed run needs no state."""
+        epoch, position = divmod(step - 1, self.steps_per_epoch)
+        order = epoch_order(self.examples, seed, epoch)
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the validation set is looked at after `step`."""
+        return step == self.total_steps or step % self.evaluate_every == 0
+
+    def saves_at(self, step: int) -> bool:
+        """Whether the training state is saved after `step`."""
+        return step == self.total_steps or step % self.checkpoint_every == 0
+
+
+def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> Plan:
+    """Resolve every `auto` of `spec` for `examples` training examples on a base model of `kind`."""
+    wanted = spec.optimization
+    batch_size = min(BATCH_SIZE if wanted.batch_size == "auto" else wanted.batch_size, examples)
+    steps_per_epoch = math.ceil(examples / batch_size)
+    epochs = max(2, round(STEPS[kind] / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
+    total = min(epochs * steps_per_epoch, wanted.max_steps or epochs * steps_per_epoch)
+    multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
+    rate = LEARNING_RATE[kind] if wanted.learning_rate == "auto" else wanted.learning_rate
+    every = spec.evaluation.every_steps
+    evaluate_every = max(1, math.ceil(total / EVALUATIONS)) if every == "auto" else every
+    save = spec.checkpoint.every_steps
+    return Plan(
+        examples=examples,
+        epochs=math.ceil(total / steps_per_epoch),
+        batch_size=batch_size,
+        learning_rate=rate * multiplier,
+        total_steps=total,
+        warmup_steps=round(wanted.warmup_fraction * total) if total > 1 else 0,
+        evaluate_every=evaluate_every,
+        checkpoint_every=min(evaluate_every, MAX_CHECKPOINT_GAP) if save == "auto" else save,
+    )

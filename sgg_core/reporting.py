@@ -1,0 +1,125 @@
+"""What a training run says while it runs, as messages that survive a pipe, and the seam it says them through."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Control = Literal["continue", "cancel", "drain"]
+
+
+class Message(BaseModel):
+    """Base of all messages: immutable, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Notice(Message):
+    """Something a person should know: a truncated text, a clipped gradient, a source that hurts."""
+
+    type: Literal["notice"] = "notice"
+    level: Literal["info", "warn", "error"] = "info"
+    message: str
+
+
+class Started(Message):
+    """Training is about to take its first step (or the first one after a resume)."""
+
+    type: Literal["started"] = "started"
+    first_step: int
+    total_steps: int
+    trainable_parameters: int
+    learning_rate: float
+    batch_size: int
+    epochs: int
+
+
+class StepMetrics(Message):
+    """One optimizer step. Norms and cosines are of the raw target gradient, before clipping and guidance."""
+
+    type: Literal["step"] = "step"
+    step: int  # counts from 1
+    total_steps: int
+    epoch: float
+    train_loss: float
+    train_accuracy: float  # share of the batch's examples (classification) or tokens (SFT) that were right
+    learning_rate: float
+    gradient_norm: float
+    reference_cosine: float | None = None  # cos(g, d); None while there is no reference yet
+    clipped: bool = False
+    source_cosine: float | None = None  # cos(g_T, g_S); None without source files
+    source_weight: float | None = None
+    seconds: float
+    tokens: int  # real tokens of the batch, padding not counted
+
+
+class EvaluationMetrics(Message):
+    """Figures on the validation set after `step` steps. Accuracy is over examples, or over tokens for SFT."""
+
+    type: Literal["evaluation"] = "evaluation"
+    step: int
+    valid_loss: float
+    valid_accuracy: float | None = None
+    valid_macro_f1: float | None = None
+    examples: int
+
+
+class CheckpointSaved(Message):
+    """A complete checkpoint lies in `directory` (fsynced, renamed into place)."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    directory: str
+    metrics: dict[str, float]  # the newest figures under OpenAI's names: step, train_loss, valid_loss, ...
+
+
+class Finished(Message):
+    """The run ended by itself; the output directory is complete and verified."""
+
+    type: Literal["finished"] = "finished"
+    step: int
+    trained_tokens: int
+    stopped_early: bool
+    directory: str
+
+
+class Stopped(Message):
+    """The run ended because `Reporter.control` said so, after writing the checkpoint in `directory`."""
+
+    type: Literal["stopped"] = "stopped"
+    reason: Literal["cancel", "drain"]
+    step: int
+    directory: str | None
+
+
+AnyMessage = Annotated[
+    Notice | Started | StepMetrics | EvaluationMetrics | CheckpointSaved | Finished | Stopped,
+    Field(discriminator="type"),
+]
+message_adapter: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
+
+
+class Reporter(Protocol):
+    """Receives what a run says, and is asked before every step whether to go on."""
+
+    def report(self, message: AnyMessage) -> None:
+        """Take one message. Must not block for long: training waits for it."""
+
+    def control(self) -> Control:
+        """Answer `continue`, `cancel` (checkpoint, then end) or `drain` (checkpoint, then give the job back)."""
+
+
+class SilentReporter:
+    """Keeps every message and never stops the run. For notebooks and tests."""
+
+    def __init__(self) -> None:
+        self.messages: list[AnyMessage] = []
+
+    def report(self, message: AnyMessage) -> None:
+        """Remember the message."""
+        self.messages.append(message)
+
+    def control(self) -> Control:
+        """Go on, always."""
+        return "continue"

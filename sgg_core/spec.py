@@ -1,0 +1,127 @@
+"""The training spec: every choice of a run, validated, immutable, and the same class at every edge. Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+
+
+class Group(BaseModel):
+    """A group of settings. Unknown names are errors, so that a typo never trains something else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class TaskSpec(Group):
+    """What the examples ask the model to do."""
+
+    type: Literal["auto", "classification", "completion", "chat"] = "auto"
+    """`auto` follows the fields of the training file."""
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    """One sentence that tells a causal language model what the labels mean; `None` uses a neutral sentence."""
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
+    """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice."""
+
+
+class LoraSpec(Group):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Annotated[int, Field(ge=1, le=256)] = 8
+    """Rank r of the update B A."""
+    alpha: Annotated[float, Field(gt=0, le=1024)] = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input. 0 keeps both passes of a guided step equal for free."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] = "all-linear"
+    """Names of the linear layers that get an adapter."""
+
+
+class OptimizationSpec(Group):
+    """AdamW with bias correction, linear warm-up, then linear decay to zero."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
+    """Passes over the training file. `auto` gives small files enough steps to learn from."""
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    """Examples per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    """Peak learning rate; `auto` depends on the kind of base model."""
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
+    """Scales the learning rate; `auto` is 1."""
+    warmup_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Decoupled weight decay on the adapter."""
+    clip_norm: Annotated[float, Field(gt=0, le=1000)] | None = 1.0
+    """Global gradient-norm clipping; `None` turns it off."""
+    max_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Upper bound on the optimizer steps, whatever `epochs` says."""
+
+
+class GuidanceSpec(Group):
+    """Structured gradient guidance (scheme of arXiv:2506.00726, formulas in docs/method.md)."""
+
+    variant: Literal["finite_difference", "off"] = "finite_difference"
+    """`off` is plain LoRA, bit for bit."""
+    reference: Literal["ema", "split"] = "ema"
+    """Reference direction d: moving average of past gradients, or the gradient of the batch's other half."""
+    radius: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Length r of the finite-difference step in parameter space."""
+    magnitude: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Strength a_m of the gradient-magnitude regularizer; lambda_m = a_m r."""
+    direction: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Strength a_d of the gradient-direction regularizer; lambda_d = a_d r."""
+    alignment: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Strength a_s of the source-alignment regularizer; needs source files."""
+    ramp_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Strengths rise linearly from 0 over this share of the steps, starting where the warm-up ends."""
+    ema_beta: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the moving-average reference."""
+    clip_z: Annotated[float, Field(gt=0, le=20)] | None = 2.5
+    """Clip gradients whose log-norm lies more than this many standard deviations above its running mean."""
+    source_weight: Literal["gated", "fixed"] = "gated"
+    """How the source gradient is added: weighted by the measured alignment, or at the full cap."""
+    source_cap: Annotated[float, Field(ge=0, le=2)] = 0.5
+    """Upper bound rho on the added source gradient, in units of the target gradient's norm."""
+
+
+class EvaluationSpec(Group):
+    """How often the validation set is looked at, and what follows from it."""
+
+    every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
+    """`auto` evaluates four times in a run, and at its end."""
+    patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """End after this many evaluations in a row without improvement; `None` trains to the end."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights become the adapter; `best` needs a validation file."""
+
+
+class CheckpointSpec(Group):
+    """How often the full training state is saved, so that a killed run goes on from there."""
+
+    every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
+    """`auto` saves at each evaluation, at least every 50 steps."""
+
+
+class TrainingSpec(Group):
+    """Everything a training run is told, apart from its data. JSON round trip is exact."""
+
+    base_model: Annotated[str, Field(min_length=1, max_length=200)]
+    """Name in the catalogue of base models (`sgg models`)."""
+    method: Literal["sgg", "supervised"] = "sgg"
+    """`supervised` is plain LoRA and ignores `guidance`."""
+    task: TaskSpec = TaskSpec()
+    lora: LoraSpec = LoraSpec()
+    optimization: OptimizationSpec = OptimizationSpec()
+    guidance: GuidanceSpec = GuidanceSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seeds the adapter's initial weights and the order of the examples."""
+
+    def fingerprint(self) -> str:
+        """sha256 over the canonical JSON form, as hex."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""Which task a data file is, on which base model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sgg_core.backbone import LoadedBase
+from sgg_core.catalogue import check_task
+from sgg_core.encoding import Encoded
+from sgg_core.errors import SpecError
+from sgg_core.examples import ExampleSet
+from sgg_core.spec import TrainingSpec
+from sgg_core.tasks.label_words import LabelWords
+from sgg_core.tasks.pooled_head import PooledHead
+from sgg_core.tasks.task import Task
+from sgg_core.tasks.text import TextTask
+
+
+def make_task(spec: TrainingSpec, base: LoadedBase, examples: ExampleSet, describe: bool = True) -> Task:
+    """The task of a data file. `describe` False leaves out the spec's description (a source is another task).
+
+    Raises SpecError where spec, data and base model don't go together.
+    """
+    check_task(base.entry, examples.kind)
+    if spec.task.type not in ("auto", examples.kind):
+        raise SpecError(
+            f"task.type is {spec.task.type!r}, but {examples.filename} holds {examples.kind} examples.",
+            "Leave task.type at 'auto'.",
+        )
+    description = spec.task.description if describe else None
+    return task_for(base, examples.kind, examples.labels, description, spec.task.max_tokens, spec.seed)
+
+
+def task_for(
+    base: LoadedBase,
+    kind: str,
+    labels: Sequence[str],
+    description: str | None,
+    max_tokens: int,
+    seed: int = 0,
+) -> Task:
+    """A task from its parts, as a saved adapter names them."""
+    if kind == "classification" and base.entry.kind == "encoder":
+        return PooledHead(base, labels, max_tokens, seed)
+    if kind == "classification":
+        return LabelWords(base, labels, description, max_tokens)
+    return TextTask(base, max_tokens)
+
+
+def encoded(task: Task, data: ExampleSet) -> list[Encoded]:
+    """A file's examples for `task`. Raises DataError naming completions and chats that it cannot use."""
+    return task.encode_file(data) if isinstance(task, TextTask) else task.encode(data.examples)
+
+
+def probe_head(task: Task, items: Sequence[Encoded]) -> None:
+    """Give a pooled head its starting weights: a linear probe on the frozen encoder's features of `items`."""
+    if not isinstance(task, PooledHead):
+        return
+    with torch.no_grad():
+        features = torch.empty(len(items), task.base.hidden_size, device=task.base.device)
+        for group in task.passes(items):
+            features[group] = task.features([items[index] for index in group])
+    task.fit(items, features)

@@ -1,0 +1,100 @@
+"""Classification by a linear head on an encoder's mean-pooled hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgg_core import encoding
+from sgg_core.backbone import LoadedBase, hidden_states
+from sgg_core.encoding import TOKENS_PER_PASS, Encoded
+from sgg_core.seeding import derived_seed, torch_seed
+from sgg_core.shapes import ClassificationExample, Example
+from sgg_core.tasks.task import LossSum
+
+
+class PooledHead:
+    """Mean pooling over real tokens, unit length, then a linear layer (d -> L) over `labels`."""
+
+    def __init__(self, base: LoadedBase, labels: Sequence[str], max_tokens: int, seed: int) -> None:
+        self.base = base
+        self.labels = tuple(labels)
+        self.max_tokens = min(max_tokens, base.entry.context_tokens)
+        with torch_seed(derived_seed(seed, "head", *self.labels)):
+            self.linear = nn.Linear(base.hidden_size, len(self.labels), device=base.device)
+
+    def head(self) -> nn.Module | None:
+        """The linear layer."""
+        return self.linear
+
+    def passes(self, items: Sequence[Encoded], scoring: bool = False) -> Iterator[list[int]]:
+        """Rows padded to the longest."""
+        return encoding.passes(items, TOKENS_PER_PASS[self.base.device.type])
+
+    def template(self) -> str | None:
+        """Texts are shown as they are."""
+        return None
+
+    def units(self, items: Sequence[Encoded]) -> int:
+        """Examples."""
+        return len(items)
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Token ids with the encoder's special tokens; the longer text of a pair is cut first."""
+        encoded = []
+        for example in examples:
+            assert isinstance(example, ClassificationExample)
+            whole = self.base.tokenizer(example.text, example.text_pair).input_ids
+            ids = self.base.tokenizer(
+                example.text, example.text_pair, truncation=True, max_length=self.max_tokens
+            ).input_ids
+            label = self.labels.index(example.label) if example.label in self.labels else -1
+            encoded.append(Encoded(tuple(ids), label, truncated=len(ids) < len(whole)))
+        return encoded
+
+    def loss(self, items: Sequence[Encoded]) -> LossSum:
+        """Cross-entropy, summed."""
+        scores = self._scores(items)
+        gold = torch.tensor([item.label for item in items], device=scores.device)
+        correct = int((scores.argmax(-1) == gold).sum())
+        return LossSum(functional.cross_entropy(scores, gold, reduction="sum"), len(items), correct)
+
+    def log_probabilities(self, items: Sequence[Encoded]) -> Tensor:
+        """(B, L) log p(label)."""
+        return self._scores(items).log_softmax(-1).cpu()
+
+    def features(self, items: Sequence[Encoded]) -> Tensor:
+        """(B, d) unit-length mean-pooled hidden states."""
+        pad = self.base.tokenizer.pad_token_id
+        ids = encoding.padded([item.ids for item in items], pad, self.base.device)
+        width = ids.shape[1]
+        lengths = torch.tensor([len(item.ids) for item in items], device=ids.device)
+        mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
+        states = hidden_states(self.base, ids, mask).float()
+        pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return functional.normalize(pooled, dim=-1)
+
+    def fit(self, items: Sequence[Encoded], features: Tensor, decay: float = 1e-3, iterations: int = 100) -> None:
+        """Set the head to the L2-regularized logistic regression on frozen features (B, d).
+
+        A probed head before fine-tuning keeps the first steps from distorting good features (LP-FT, Kumar et al.,
+        ICLR 2022).
+        """
+        gold = torch.tensor([item.label for item in items], device=features.device)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        optimizer = torch.optim.LBFGS(self.linear.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(self.linear(features), gold) + decay * self.linear.weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+    def _scores(self, items: Sequence[Encoded]) -> Tensor:
+        return self.linear(self.features(items))  # type: ignore[no-any-return]

@@ -1,0 +1,78 @@
+"""Summary metrics of a run from its per-step messages: stability, direction, source alignment (docs/method.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean, pstdev
+
+from pydantic import BaseModel
+
+from sgg_core.reporting import StepMetrics
+
+
+class Stability(BaseModel):
+    """How steady the raw gradient's norm was. `log_norm_change_std` is free of scale and of trend."""
+
+    log_norm_change_std: float | None
+    abnormal_share: float
+    clipped_share: float
+    gradient_norm_mean: float
+
+
+class Direction(BaseModel):
+    """How straight the run was. Path efficiency is |theta_T - theta_0| / sum |step|, in 0..1."""
+
+    reference_cosine_mean: float | None
+    path_efficiency: float | None
+
+
+class SourceAlignment(BaseModel):
+    """Agreement with the source tasks. A conflict is a step with cos(g_T, g_S) < 0."""
+
+    cosine_mean: float
+    conflict_share: float
+    weight_mean: float
+
+
+def log_norm_changes(norms: Sequence[float]) -> list[float]:
+    """log|g_t| - log|g_(t-1)| over consecutive steps; zero norms are held at 1e-30."""
+    logs = [math.log(max(norm, 1e-30)) for norm in norms]
+    return [after - before for before, after in pairwise(logs)]
+
+
+def stability(steps: Sequence[StepMetrics], warmup_steps: int, z: float = 2.5) -> Stability:
+    """Figures over the steps after the learning-rate warm-up. Abnormal: a change of log|g| beyond z deviations."""
+    steady = [entry for entry in steps if entry.step > warmup_steps] or list(steps)
+    changes = log_norm_changes([entry.gradient_norm for entry in steady])
+    deviation = pstdev(changes) if len(changes) > 1 else None
+    centre = fmean(changes) if changes else 0.0
+    abnormal = [change for change in changes if deviation and change - centre > z * deviation]
+    return Stability(
+        log_norm_change_std=deviation,
+        abnormal_share=len(abnormal) / len(changes) if changes else 0.0,
+        clipped_share=fmean(entry.clipped for entry in steps),
+        gradient_norm_mean=fmean(entry.gradient_norm for entry in steps),
+    )
+
+
+def direction(steps: Sequence[StepMetrics], distance: float, path_length: float) -> Direction:
+    """Mean cosine to the reference, and path efficiency from |theta_T - theta_0| and the sum of step lengths."""
+    cosines = [entry.reference_cosine for entry in steps if entry.reference_cosine is not None]
+    return Direction(
+        reference_cosine_mean=fmean(cosines) if cosines else None,
+        path_efficiency=distance / path_length if path_length > 0 else None,
+    )
+
+
+def source_alignment(steps: Sequence[StepMetrics]) -> SourceAlignment | None:
+    """Figures over the steps that saw a source batch; None for runs without sources."""
+    seen = [entry for entry in steps if entry.source_cosine is not None]
+    if not seen:
+        return None
+    return SourceAlignment(
+        cosine_mean=fmean(entry.source_cosine or 0.0 for entry in seen),
+        conflict_share=fmean((entry.source_cosine or 0.0) < 0 for entry in seen),
+        weight_mean=fmean(entry.source_weight or 0.0 for entry in seen),
+    )

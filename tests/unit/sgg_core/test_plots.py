@@ -1,0 +1,99 @@
+"""The pictures of a run: every value is drawn, the bytes depend on the messages alone, sparse runs work."""
+
+import math
+import subprocess
+import sys
+
+import matplotlib.image
+import pytest
+
+from sgg_core.plots import cosines_figure, gradient_norm_figure, loss_figure, smoothed, write_plots
+from sgg_core.reporting import EvaluationMetrics, StepMetrics
+
+
+def step(number, **changes):
+    fields = {
+        "step": number,
+        "total_steps": 12,
+        "epoch": number / 4,
+        "train_loss": 2 / number,
+        "train_accuracy": 0.5,
+        "learning_rate": 1e-4,
+        "gradient_norm": 1 + number % 3,
+        "seconds": 0.1,
+        "tokens": 100,
+    }
+    return StepMetrics(**(fields | changes))
+
+
+STEPS = [step(n, clipped=n == 5, reference_cosine=None if n < 3 else n / 20) for n in range(1, 13)]
+EVALUATIONS = [EvaluationMetrics(step=n, valid_loss=0.5 + 1 / n, examples=60) for n in (4, 8, 12)]
+
+
+def line(figure, label):
+    (found,) = [drawn for drawn in figure.axes[0].get_lines() if drawn.get_label() == label]
+    return list(found.get_xdata()), list(found.get_ydata())
+
+
+def test_three_readable_pictures_are_written(tmp_path):
+    paths = write_plots([*STEPS, *EVALUATIONS], tmp_path / "plots")
+    assert [path.name for path in paths] == ["loss.png", "gradient_norm.png", "cosines.png"]
+    for path in paths:
+        height, width, _ = matplotlib.image.imread(path).shape
+        assert width > 800 and height > 400
+
+
+def test_the_bytes_depend_on_the_messages_alone(tmp_path):
+    first = write_plots([*STEPS, *EVALUATIONS], tmp_path / "a")
+    second = write_plots([*EVALUATIONS, *STEPS], tmp_path / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    other = write_plots([*STEPS[:-1], *EVALUATIONS], tmp_path / "c")
+    assert other[0].read_bytes() != first[0].read_bytes()
+    assert all(b"Software" not in path.read_bytes() for path in first)
+
+
+def test_losses_are_drawn_where_they_were_measured():
+    figure = loss_figure(STEPS, EVALUATIONS)
+    assert line(figure, "training, per batch") == ([s.step for s in STEPS], [s.train_loss for s in STEPS])
+    assert line(figure, "validation") == ([4, 8, 12], [e.valid_loss for e in EVALUATIONS])
+
+
+def test_clipped_steps_are_marked_and_counted():
+    (marks,) = gradient_norm_figure(STEPS).axes[0].collections
+    assert marks.get_offsets().tolist() == [[5, 3]]
+    assert "1 of 12" in marks.get_label()
+    assert not gradient_norm_figure(STEPS[:4]).axes[0].collections
+
+
+def test_steps_without_a_cosine_leave_a_gap_at_the_start_only():
+    numbers, cosines = line(cosines_figure(STEPS), "to the reference direction")
+    assert numbers == list(range(3, 13))
+    assert cosines == [n / 20 for n in range(3, 13)]
+    with_source = cosines_figure([step(1, source_cosine=-0.5)])
+    assert line(with_source, "to the source gradient") == ([1], [-0.5])
+
+
+def test_a_constant_is_its_own_moving_average_and_the_past_fades():
+    assert smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
+    assert smoothed([]) == []
+    values = smoothed([0.0, 1.0], decay=0.5)
+    assert values == pytest.approx([0.0, 2 / 3])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [step(1)],
+        [step(1, gradient_norm=0.0), step(2, gradient_norm=0.0)],
+        [step(n, gradient_norm=math.exp(-3 * n), train_loss=0.0) for n in range(1, 9)],
+        EVALUATIONS,
+    ],
+)
+def test_short_and_degenerate_runs_are_drawn_without_warnings(messages, tmp_path):
+    assert all(path.stat().st_size > 1_000 for path in write_plots(messages, tmp_path))
+
+
+def test_drawing_needs_no_display_and_leaves_pyplot_alone():
+    code = "import sys, sgg_core.plots; assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

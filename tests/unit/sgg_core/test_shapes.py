@@ -1,0 +1,144 @@
+"""From rows to examples: accepted shapes, and a named reason for everything else."""
+
+import json
+
+import pytest
+
+from sgg_core.errors import DataError
+from sgg_core.examples import (
+    ChatExample,
+    ChatMessage,
+    ClassificationExample,
+    CompletionExample,
+    Limits,
+    parse_examples,
+)
+
+
+def parsed(*rows, limits=Limits()):  # noqa: B008  (frozen)
+    return parse_examples("\n".join(json.dumps(row) for row in rows).encode(), "data.jsonl", limits)
+
+
+def problems_of(*rows, limits=Limits()):  # noqa: B008  (frozen)
+    with pytest.raises(DataError) as caught:
+        parsed(*rows, limits=limits)
+    for problem in caught.value.problems:
+        assert problem.reason and problem.remedy
+    return [(problem.line, problem.field) for problem in caught.value.problems]
+
+
+def told(*rows):
+    with pytest.raises(DataError) as caught:
+        parsed(*rows)
+    return str(caught.value)
+
+
+ASK = {"role": "user", "content": "Where is my parcel?"}
+ANSWER = {"role": "assistant", "content": "On its way."}
+
+
+def test_every_shape_of_the_three_kinds_is_read():
+    texts = parsed({"text": "a", "label": "x"}, {"text": "b", "text_pair": "c", "label": "y"})
+    assert texts.kind == "classification"
+    assert texts.examples == (ClassificationExample("a", "x"), ClassificationExample("b", "y", "c"))
+    assert parsed({"prompt": "p", "completion": " c"}).examples == (CompletionExample("p", " c"),)
+    chat = parsed({"messages": [ASK, ANSWER | {"weight": 0}, ASK, ANSWER | {"weight": 1}]})
+    assert chat.kind == "chat"
+    assert chat.examples == (
+        ChatExample(
+            (
+                ChatMessage("user", "Where is my parcel?"),
+                ChatMessage("assistant", "On its way.", 0),
+                ChatMessage("user", "Where is my parcel?"),
+                ChatMessage("assistant", "On its way.", 1),
+            )
+        ),
+    )
+
+
+def test_labels_are_trimmed_and_whole_numbers_are_the_same_label_in_json_and_csv():
+    from_json = parsed({"text": "a", "label": 1}, {"text": "b", "label": " 0 "}).labels
+    from_csv = parse_examples(b"text,label\na,1\nb,0\n", "data.csv").labels
+    assert from_json == from_csv == ("0", "1")
+
+
+@pytest.mark.parametrize("label", [True, 1.5, None, ["x"], "", "  ", "a\nb", "x" * 201, "\0"])
+def test_labels_that_are_no_names_are_refused(label):
+    assert problems_of({"text": "fine", "label": label}) == [(1, "label")]
+
+
+@pytest.mark.parametrize("text", [1, None, "", " \n", "x" * 100_001, "\0", "\ud800"])
+def test_texts_that_cannot_be_trained_on_are_refused(text):
+    assert problems_of({"text": text, "label": "x"}) == [(1, "text")]
+    assert problems_of({"prompt": "p", "completion": text}) == [(1, "completion")]
+
+
+def test_an_empty_pair_is_no_pair_and_a_wrong_one_an_error():
+    csv_rows = parse_examples(b"text,text_pair,label\na,,x\nb,c,y\n", "data.csv").examples
+    assert csv_rows == (ClassificationExample("a", "x"), ClassificationExample("b", "y", "c"))
+    assert problems_of({"text": "a", "text_pair": 3, "label": "x"}) == [(1, "text_pair")]
+
+
+def test_wrong_names_get_the_close_one_suggested_and_the_accepted_ones_listed():
+    message = told({"sentence": "a", "Label": "x"})
+    assert "Did you mean 'label'?" in message
+    assert "text + label" in message and "prompt + completion" in message and "messages" in message
+    assert problems_of({"text": "a", "labels": "x"}) == [(1, "labels"), (1, "label")]
+    assert problems_of({"text": "a", "label": "x", "id": 7}) == [(1, "id")]
+    assert problems_of({}) == [(1, None)]
+
+
+def test_wrong_columns_are_told_once_for_the_header_and_not_for_every_row():
+    with pytest.raises(DataError) as caught:
+        parse_examples(b"txt,label\na,x\nb,y\nc,z\n", "data.csv")
+    assert [(problem.line, problem.field) for problem in caught.value.problems] == [(1, "txt"), (1, "text")]
+    assert "Did you mean 'text'?" in caught.value.problems[0].remedy
+
+
+@pytest.mark.parametrize("key", ["tools", "functions", "parallel_tool_calls"])
+def test_tool_calls_are_refused_by_name(key):
+    assert "Tool calls are not supported" in told({"messages": [ASK, ANSWER], key: []})
+
+
+def test_preference_rows_are_refused_by_name():
+    assert "Preference pairs are not supported" in told(
+        {"input": {"messages": [ASK]}, "preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "field"),
+    [
+        ([], "messages"),
+        ("hello", "messages"),
+        ([ASK], "messages"),
+        ([ASK, ANSWER | {"weight": 0}], "messages"),
+        ([ASK, "hello"], "messages[1]"),
+        ([ASK, {"role": "assistant"}], "messages[1]"),
+        ([ASK, {"role": "tool", "content": "x"}, ANSWER], "messages[1].role"),
+        ([ASK | {"weight": 1}, ANSWER], "messages[0].weight"),
+        ([ASK, ANSWER | {"weight": 0.5}], "messages[1].weight"),
+        ([ASK, ANSWER | {"weight": True}], "messages[1].weight"),
+        ([ASK, ANSWER | {"content": None}], "messages[1].content"),
+        ([{"role": "user", "content": [{"type": "text", "text": "x"}]}, ANSWER], "messages[0].content"),
+        ([ASK, ANSWER | {"tool_calls": []}], "messages[1].tool_calls"),
+        ([ASK | {"name": "Ann"}, ANSWER], "messages[0].name"),
+    ],
+)
+def test_a_wrong_message_is_named_by_its_place(messages, field):
+    assert problems_of({"messages": messages}) == [(1, field)]
+
+
+def test_a_chat_cannot_come_from_csv_and_the_remedy_says_jsonl():
+    with pytest.raises(DataError, match="JSONL"):
+        parse_examples(b"messages\nhello\n", "data.csv")
+
+
+def test_limits_hold_exactly():
+    limits = Limits(max_rows=2, max_field_chars=5, max_labels=2, max_label_chars=3)
+    rows = [{"text": "12345", "label": "abc"}, {"text": "54321", "label": "abd"}]
+    assert len(parsed(*rows, limits=limits)) == 2
+    assert problems_of(*rows, {"text": "x", "label": "abc"}, limits=limits) == [(3, None)]
+    assert problems_of({"text": "123456", "label": "abcd"}, limits=limits) == [(1, "text"), (1, "label")]
+    three_labels = [{"text": "x", "label": label} for label in "abc"]
+    assert problems_of(*three_labels, limits=Limits(max_labels=2)) == [(3, "label")]
