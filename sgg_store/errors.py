@@ -1,0 +1,173 @@
+"""Everything the store raises on purpose. One root, named classes, picklable, no HTTP and no exit codes inside."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StoreError(Exception):
+    """Root of the store's errors. `code` is stable and machine-readable; `remedy` says what to do."""
+
+    code: ClassVar[str] = "store_error"
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class RecordNotFoundError(StoreError):
+    """No such row, or it belongs to another project: the caller cannot tell the two apart."""
+
+    code = "not_found"
+
+    def __init__(self, kind: str, record_id: str) -> None:
+        super().__init__(f"There is no {kind} with the id {record_id!r}.", "Check the id, and that the key is right.")
+        self.kind = kind
+        self.record_id = record_id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.kind, self.record_id)
+
+
+class CursorNotFoundError(StoreError):
+    """A list was asked to go on after an item that is not in it."""
+
+    code = "invalid_cursor"
+
+    def __init__(self, kind: str, after: str) -> None:
+        super().__init__(
+            f"The list of {kind}s has no item {after!r} to go on after.",
+            "Use the id of the last item of the page before, or leave `after` out to start at the beginning.",
+        )
+        self.kind = kind
+        self.after = after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.kind, self.after)
+
+
+class FileInUseError(StoreError):
+    """A file cannot be deleted while a job that is not finished needs it."""
+
+    code = "file_in_use"
+
+    def __init__(self, file_id: str, job_ids: tuple[str, ...]) -> None:
+        super().__init__(
+            f"The file {file_id} is used by {', '.join(job_ids)}.",
+            "Cancel these jobs or wait for their end, then delete the file.",
+        )
+        self.file_id = file_id
+        self.job_ids = job_ids
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.file_id, self.job_ids)
+
+
+class TransitionError(StoreError):
+    """A job's status does not allow what was asked."""
+
+    code = "invalid_job_status"
+
+    def __init__(self, job_id: str, status: str, action: str) -> None:
+        super().__init__(
+            f"The job {job_id} is {status} and cannot be {action}.",
+            "A finished job never changes; submit a new one to train again.",
+        )
+        self.job_id = job_id
+        self.status = status
+        self.action = action
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.job_id, self.status, self.action)
+
+
+class IdempotencyMismatchError(StoreError):
+    """An Idempotency-Key came back with a different request body."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(
+            f"The Idempotency-Key {key!r} was used before for another request, which made {job_id}.",
+            "Send the same body to get that job again, or a new key to make a new job.",
+        )
+        self.key = key
+        self.job_id = job_id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.key, self.job_id)
+
+
+class LeaseLostError(StoreError):
+    """The attempt no longer owns its job. Nothing was written; stop the trainer and write nothing more."""
+
+    code = "lease_lost"
+
+    def __init__(self, job_id: str, attempt: int) -> None:
+        super().__init__(
+            f"Attempt {attempt} does not hold the job {job_id} any more.",
+            "Stop it; the job goes on in another attempt.",
+        )
+        self.job_id = job_id
+        self.attempt = attempt
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.job_id, self.attempt)
+
+
+class DatabaseUnavailableError(StoreError):
+    """The database could not be reached, or stayed locked for too long. Nothing was committed, as far as known."""
+
+    code = "database_unavailable"
+
+
+class SchemaOutdatedError(StoreError):
+    """The database's tables are not those that this version needs."""
+
+    code = "schema_outdated"
+
+
+class InvalidTextError(StoreError):
+    """A text or number cannot be stored: a NUL character, a lone surrogate, a value out of range."""
+
+    code = "invalid_value"
+
+
+class StorageFullError(StoreError):
+    """No space is left on the disk or in the database. What was being written was removed again."""
+
+    code = "disk_full"
+
+
+class ObjectNotFoundError(StoreError):
+    """The object store has nothing under this key."""
+
+    code = "object_not_found"
+
+
+class ObjectExistsError(StoreError):
+    """A create-only put met an object that is already there."""
+
+    code = "object_exists"
+
+
+class InvalidObjectKeyError(StoreError):
+    """A key is not of the form that the store's own key layout makes."""
+
+    code = "invalid_object_key"
+
+
+class ObjectStoreUrlError(StoreError):
+    """The object store's address cannot be used."""
+
+    code = "invalid_object_store_url"
+
+
+class BrokerUnavailableError(StoreError):
+    """The doorbell could not be rung. The job is safe in the database and is rung again later."""
+
+    code = "broker_unavailable"

@@ -1,0 +1,271 @@
+"""Who runs a job: claim, heartbeat, finish, and what happens when a worker falls silent."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from sgg_store.attempts import Lease, guard, holds
+from sgg_store.checkpoints import Checkpoints
+from sgg_store.errors import LeaseLostError
+from sgg_store.events import NewEvent
+from sgg_store.job_state import AttemptState, JobStatus
+from sgg_store.records import AttemptRecord, CheckpointRecord, FileRecord, JobRecord, database_now
+from sgg_store.retries import Cause, Failure, decide, ring_delay
+from sgg_store.transitions import cancel_job, fail_job, move_job
+
+__all__ = ["Claim", "JobResult", "Lease", "Leases", "Signals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease and everything its worker needs to begin. The records are detached: plain values, no session."""
+
+    lease: Lease
+    spec: dict[str, Any]
+    base_model: str
+    suffix: str | None
+    training_file: FileRecord
+    validation_file: FileRecord | None
+    source_files: tuple[FileRecord, ...]
+    checkpoint: CheckpointRecord | None  # the newest one to resume from; verify it, and see Checkpoints.mark_damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a heartbeat brings back."""
+
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a succeeded job leaves. The result files' rows are added in the transaction that records the result."""
+
+    fine_tuned_model: str
+    trained_tokens: int
+    result_file_ids: tuple[str, ...]
+
+
+class Leases:
+    """Claims and ends attempts. Every method belongs into a `Database.begin()` transaction of its own."""
+
+    def __init__(self, session: Session, lease_seconds: float = 60.0) -> None:
+        self.session = session
+        self.lease_seconds = lease_seconds
+
+    def claim(self, job_id: str, owner: str) -> Claim | None:
+        """Take a queued job: it is running from now on, in a new attempt with a fresh token.
+
+        None if the job is not queued (a doorbell that came twice, or late), does not exist, or lost an input file
+        (then it has failed).
+        """
+        checkpoint = Checkpoints(self.session).newest(job_id)
+        resume = "from the beginning" if checkpoint is None else f"from step {checkpoint.step}"
+        job = move_job(
+            self.session,
+            job_id,
+            JobStatus.QUEUED,
+            JobStatus.RUNNING,
+            NewEvent(f"Training starts {resume}.", data={"resumed_from_step": checkpoint.step if checkpoint else 0}),
+            current_attempt=JobRecord.current_attempt + 1,
+            started_at=func.coalesce(JobRecord.started_at, database_now()),
+        )
+        if job is None:
+            return None
+        lease = Lease(job.id, job.project_id, job.current_attempt, secrets.token_hex(16), owner)
+        start_step = checkpoint.step if checkpoint else 0
+        self.session.add(
+            AttemptRecord(
+                job_id=job.id,
+                number=lease.attempt,
+                token=lease.token,
+                owner=owner,
+                lease_expires_at=database_now() + self.lease_seconds,
+                start_step=start_step,
+                last_step=start_step,
+            )
+        )
+        self.session.flush()
+        return self._claim_of(job, lease, checkpoint)
+
+    def heartbeat(self, lease: Lease, step: int | None = None) -> Signals:
+        """Renew the lease and note the step reached. Raises LeaseLostError: then stop at once and write nothing."""
+        values: dict[str, Any] = {"lease_expires_at": database_now() + self.lease_seconds}
+        if step is not None:
+            values["last_step"] = step
+        renewed = self.session.scalars(
+            update(AttemptRecord)
+            .where(holds(lease))
+            .values(**values)
+            .returning(select(JobRecord.cancel_requested).where(JobRecord.id == lease.job_id).scalar_subquery())
+            .execution_options(synchronize_session=False)
+        ).one_or_none()
+        if renewed is None:
+            raise LeaseLostError(lease.job_id, lease.attempt)
+        return Signals(cancel_requested=renewed)
+
+    def guard(self, lease: Lease) -> AttemptRecord:
+        """Make sure that the lease owns its job until this transaction ends. Raises LeaseLostError."""
+        return guard(self.session, lease)
+
+    def succeed(self, lease: Lease, result: JobResult) -> None:
+        """End attempt and job with a result, also if cancellation was requested meanwhile. Raises LeaseLostError."""
+        self._end(guard(self.session, lease), AttemptState.SUCCEEDED)
+        move_job(
+            self.session,
+            lease.job_id,
+            JobStatus.RUNNING,
+            JobStatus.SUCCEEDED,
+            NewEvent(f"The job succeeded. The model is {result.fine_tuned_model}."),
+            fine_tuned_model=result.fine_tuned_model,
+            trained_tokens=result.trained_tokens,
+            result_file_ids=list(result.result_file_ids),
+        )
+        self.session.flush()
+
+    def fail(
+        self, lease: Lease, code: str, message: str, cause: Cause = Cause.USER, *, param: str | None = None
+    ) -> None:
+        """End attempt and job for good, for a reason that another attempt would meet again. Raises LeaseLostError.
+
+        `message` is shown to the caller: what is wrong and what to do. Use `give_back` for causes worth a retry.
+        """
+        self._end(guard(self.session, lease), AttemptState.FAILED, cause, code)
+        fail_job(self.session, lease.job_id, Failure(code, message, param))
+        self.session.flush()
+
+    def cancelled(self, lease: Lease) -> None:
+        """End attempt and job because cancellation was requested; checkpoints stay. Raises LeaseLostError."""
+        self._end(guard(self.session, lease), AttemptState.CANCELLED)
+        self._cancel(lease.job_id)
+
+    def give_back(self, lease: Lease, cause: Cause, detail: str = "") -> JobStatus:
+        """End the attempt without a result and queue the job again, unless the cause's budget is used up.
+
+        `detail` is one line for people: exit code, signal, error. Gives the job's new status: queued, failed, or
+        cancelled if that was requested. Raises LeaseLostError.
+        """
+        return self._retry(guard(self.session, lease), cause, detail)
+
+    def expire_overdue(self, limit: int = 100) -> list[str]:
+        """Close attempts whose lease ran out, and queue, fail or cancel their jobs by the budget of lost attempts.
+
+        Any number of reapers may run at once. Gives the ids of the jobs.
+        """
+        overdue = select(AttemptRecord).where(
+            AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.lease_expires_at <= database_now()
+        )
+        return self._lose(overdue.order_by(AttemptRecord.lease_expires_at).limit(limit), "its lease ran out")
+
+    def expire_owned_by(self, owner: str) -> list[str]:
+        """Close the running attempts of a worker that is known to be gone, without waiting for their leases.
+
+        For a worker that starts again under its own name, which nobody else can have.
+        """
+        mine = select(AttemptRecord).where(AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.owner == owner)
+        return self._lose(mine, "its worker was started again")
+
+    def due_for_ring(self, limit: int = 100) -> list[str]:
+        """Ids of queued jobs whose doorbell should ring now, first those that are to run first."""
+        query = select(JobRecord.id).where(
+            JobRecord.status == JobStatus.QUEUED, JobRecord.next_ring_at <= database_now()
+        )
+        order = (JobRecord.priority.desc(), JobRecord.created_at, JobRecord.id)
+        return list(self.session.scalars(query.order_by(*order).limit(limit)))
+
+    def mark_rung(self, job_id: str) -> None:
+        """Note that a job's doorbell was rung: the next ring waits twice as long as this one did, up to a minute."""
+        job = self.session.get(JobRecord, job_id, with_for_update=True)
+        if job is not None and job.status is JobStatus.QUEUED:
+            job.rings += 1
+            job.next_ring_at = self._in(ring_delay(job.rings))
+            self.session.flush()
+
+    def ring_all_again(self) -> None:
+        """Make every queued job's doorbell due now: the broker has forgotten what it was told."""
+        self.session.execute(
+            update(JobRecord)
+            .where(JobRecord.status == JobStatus.QUEUED)
+            .values(rings=0, next_ring_at=database_now())
+            .execution_options(synchronize_session=False)
+        )
+
+    def _claim_of(self, job: JobRecord, lease: Lease, checkpoint: CheckpointRecord | None) -> Claim | None:
+        named = [job.training_file_id, job.validation_file_id, *job.source_file_ids]
+        files = {file.id: file for file in self.session.scalars(select(FileRecord).where(FileRecord.id.in_(named)))}
+        missing = [file_id for file_id in named if file_id is not None and file_id not in files]
+        if missing:
+            remedy = "Upload it again and submit the job with the new id."
+            self.fail(lease, "file_not_found", f"The file {missing[0]} does not exist any more. {remedy}")
+            return None
+        return Claim(
+            lease=lease,
+            spec=job.spec,
+            base_model=job.base_model,
+            suffix=job.suffix,
+            training_file=files[job.training_file_id],
+            validation_file=files[job.validation_file_id] if job.validation_file_id else None,
+            source_files=tuple(files[file_id] for file_id in job.source_file_ids),
+            checkpoint=checkpoint,
+        )
+
+    def _lose(self, query: Any, detail: str) -> list[str]:
+        attempts: Sequence[AttemptRecord] = self.session.scalars(query.with_for_update(skip_locked=True)).all()
+        for attempt in attempts:
+            self._retry(attempt, Cause.LOST, detail)
+        return [attempt.job_id for attempt in attempts]
+
+    def _retry(self, attempt: AttemptRecord, cause: Cause, detail: str) -> JobStatus:
+        verdict = decide(cause, self._ended_before(attempt, cause))
+        state = {Cause.LOST: AttemptState.LOST, Cause.PREEMPTED: AttemptState.PREEMPTED}.get(cause, AttemptState.FAILED)
+        self._end(attempt, state, cause, detail)
+        if self.session.execute(select(JobRecord.cancel_requested).where(JobRecord.id == attempt.job_id)).scalar_one():
+            return self._cancel(attempt.job_id)
+        if isinstance(verdict, Failure):
+            fail_job(self.session, attempt.job_id, verdict)
+            self.session.flush()
+            return JobStatus.FAILED
+        move_job(
+            self.session,
+            attempt.job_id,
+            JobStatus.RUNNING,
+            JobStatus.QUEUED,
+            NewEvent(f"Attempt {attempt.number} ended early ({cause}: {detail}). The job is queued again.", "warn"),
+            infra_failures=JobRecord.infra_failures + 1,
+            rings=0,
+            next_ring_at=database_now() + verdict,
+        )
+        self.session.flush()
+        return JobStatus.QUEUED
+
+    def _cancel(self, job_id: str) -> JobStatus:
+        checkpoint = Checkpoints(self.session).newest(job_id)
+        cancel_job(self.session, job_id, JobStatus.RUNNING, checkpoint.step if checkpoint else None)
+        self.session.flush()
+        return JobStatus.CANCELLED
+
+    def _ended_before(self, attempt: AttemptRecord, cause: Cause) -> int:
+        query = select(func.count()).where(
+            AttemptRecord.job_id == attempt.job_id,
+            AttemptRecord.cause == cause,
+            AttemptRecord.start_step == attempt.start_step,
+        )
+        return self.session.execute(query).scalar_one()
+
+    def _end(
+        self, attempt: AttemptRecord, state: AttemptState, cause: Cause | None = None, detail: str | None = None
+    ) -> None:
+        attempt.state = state
+        attempt.cause = cause
+        attempt.detail = detail
+        attempt.ended_at = self._in(0.0)
+        self.session.flush()
+
+    def _in(self, seconds: float) -> float:
+        return self.session.execute(select(database_now() + seconds)).scalar_one()

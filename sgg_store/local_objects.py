@@ -1,0 +1,152 @@
+"""Objects in a local directory: written beside, fsynced, then linked into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from sgg_store.errors import ObjectExistsError, ObjectNotFoundError, StorageFullError
+from sgg_store.objects import Source, check_key
+
+_CHUNK_BYTES = 1 << 20
+_ABANDONED_SECONDS = 24 * 3600.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class LocalObjectStore:
+    """An ObjectStore in a directory of one file system. Several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._parts = root / ".parts"
+        self._parts.mkdir(parents=True, exist_ok=True)
+        for part in self._parts.iterdir():  # left by killed processes
+            if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                part.unlink(missing_ok=True)
+
+    def put(self, key: str, source: Source, *, create_only: bool = True) -> None:
+        """See ObjectStore.put."""
+        target = self._path(key)
+        if create_only and target.exists():
+            raise _taken(key)
+        part = self._parts / uuid.uuid4().hex
+        with _removed_on_failure(part):
+            _write(part, source)
+            _make_directories(target.parent, self.root)
+            if create_only:
+                try:
+                    os.link(part, target)
+                except FileExistsError:
+                    raise _taken(key) from None
+                part.unlink()
+            else:
+                part.replace(target)
+            _sync_directory(target.parent)
+
+    def open(self, key: str) -> Iterator[bytes]:
+        """See ObjectStore.open. The file closes when the iterator ends or is dropped."""
+        try:
+            stream = self._path(key).open("rb")
+        except (FileNotFoundError, IsADirectoryError):
+            raise _missing(key) from None
+        return _chunks(stream)
+
+    def size(self, key: str) -> int:
+        """See ObjectStore.size."""
+        path = self._path(key)
+        if not path.is_file():
+            raise _missing(key)
+        return path.stat().st_size
+
+    def download(self, key: str, path: Path) -> None:
+        """See ObjectStore.download."""
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        with _removed_on_failure(part):
+            try:
+                shutil.copyfile(self._path(key), part)
+            except (FileNotFoundError, IsADirectoryError):
+                raise _missing(key) from None
+            part.replace(path)
+
+    def exists(self, key: str) -> bool:
+        """See ObjectStore.exists."""
+        return self._path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        """See ObjectStore.delete."""
+        self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See ObjectStore.list."""
+        folder = self._path(prefix.rstrip("/")) if prefix else self.root
+        found = (path.relative_to(self.root) for path in folder.rglob("*") if path.is_file())
+        yield from sorted(path.as_posix() for path in found if path.parts[0] != self._parts.name)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+
+def _write(part: Path, source: Source) -> None:
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            _copy(stream, part)
+    else:
+        _copy(BytesIO(source) if isinstance(source, bytes) else source, part)
+
+
+def _copy(stream: BinaryIO, part: Path) -> None:
+    with part.open("xb") as target:
+        shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _make_directories(directory: Path, root: Path) -> None:
+    """Make `directory` and its parents below `root`, each entry durable in the directory that holds it."""
+    if not directory.is_dir():
+        _make_directories(directory.parent, root)
+        directory.mkdir(exist_ok=True)
+        _sync_directory(directory.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _removed_on_failure(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageFullError(
+                f"No space is left on the disk that holds {part.parent}.", "Free some space, then try again."
+            ) from error
+        raise
+
+
+def _taken(key: str) -> ObjectExistsError:
+    return ObjectExistsError(f"There is an object {key!r} already.", "Objects never change; store it under a new key.")
+
+
+def _missing(key: str) -> ObjectNotFoundError:
+    return ObjectNotFoundError(f"There is no object {key!r}.", "It was deleted, or its upload never ended.")

@@ -1,0 +1,79 @@
+"""Jobs: the queue, and what a caller sees of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.orm import Mapped, attribute_keyed_dict, mapped_column, relationship
+
+from sgg_store.job_state import JobStatus
+from sgg_store.records.base import Record, database_now
+
+
+class JobMetadataRecord(Record):
+    """One pair of a job's metadata: a table of its own, so that any key can be filtered on both databases."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index(None, "key", "value"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class JobRecord(Record):
+    """One fine-tuning job. `status` changes through `sgg_store.transitions` alone."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("project_id", "idempotency_key"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "status", "next_ring_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
+    priority: Mapped[int] = mapped_column(default=0)
+
+    base_model: Mapped[str]
+    spec: Mapped[dict[str, Any]]  # a TrainingSpec
+    method_request: Mapped[dict[str, Any] | None]  # the method as the caller wrote it
+    suffix: Mapped[str | None]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    training_file_id: Mapped[str]
+    validation_file_id: Mapped[str | None]
+    source_file_ids: Mapped[list[str]]
+
+    api_key_id: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[str]
+
+    created_at: Mapped[float] = mapped_column(default=database_now())
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    step: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int | None]
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    fine_tuned_model: Mapped[str | None] = mapped_column(unique=True)
+    model_deleted_at: Mapped[float | None]
+    result_file_ids: Mapped[list[str]] = mapped_column(default=list)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    error_param: Mapped[str | None]
+
+    current_attempt: Mapped[int] = mapped_column(default=0)
+    infra_failures: Mapped[int] = mapped_column(default=0)  # attempts that ended through no fault of the job
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    rings: Mapped[int] = mapped_column(default=0)  # doorbells since the job was last queued
+    next_ring_at: Mapped[float] = mapped_column(default=database_now())
+    last_event_seq: Mapped[int] = mapped_column(default=0)
+
+    metadata_pairs: Mapped[dict[str, JobMetadataRecord]] = relationship(
+        collection_class=attribute_keyed_dict("key"), cascade="all, delete-orphan", lazy="selectin"
+    )
+    user_metadata: AssociationProxy[dict[str, str]] = association_proxy(
+        "metadata_pairs", "value", creator=lambda key, value: JobMetadataRecord(key=key, value=value)
+    )

@@ -1,0 +1,222 @@
+"""Jobs as callers see them, on both databases."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from sgg_store.database import Database
+from sgg_store.errors import (
+    CursorNotFoundError,
+    IdempotencyMismatchError,
+    InvalidTextError,
+    RecordNotFoundError,
+    TransitionError,
+)
+from sgg_store.events import Events
+from sgg_store.files import Files
+from sgg_store.job_state import JobStatus
+from sgg_store.jobs import Jobs, NewJob
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.leases import JobResult, Leases
+from sgg_store.testing import add_file, add_job, new_job
+
+
+def messages(database: Database, job_id: str) -> list[str]:
+    with database.read() as session:
+        return [event.message for event in Events(session).since(DEFAULT_PROJECT_ID, job_id, 0)]
+
+
+def test_a_new_job_is_queued_with_its_first_event(database: Database) -> None:
+    with database.begin() as session:
+        sources = (add_file(session).id, add_file(session).id)
+        made = add_job(session, suffix="mine", seed=7, source_file_ids=sources, user_metadata={"a": "1", "b": "2"})
+    with database.read() as session:
+        job = Jobs(session).get(DEFAULT_PROJECT_ID, made.id)
+        assert (job.status, job.suffix, job.seed, job.step, job.current_attempt) == (JobStatus.QUEUED, "mine", 7, 0, 0)
+        assert job.source_file_ids == list(sources)
+        assert dict(job.user_metadata) == {"a": "1", "b": "2"}
+        assert job.method_request is None
+        assert abs(job.created_at - database.now()) < 60
+    assert messages(database, made.id) == ["The job is queued."]
+
+
+def test_a_job_needs_files_of_its_own_project(database: Database) -> None:
+    with database.begin() as session:
+        foreign = add_file(session, "proj-other").id
+        ensure_project(session)
+    for values in ({"training_file_id": foreign}, {"validation_file_id": foreign}, {"source_file_ids": (foreign,)}):
+        with pytest.raises(RecordNotFoundError, match=foreign), database.begin() as session:
+            add_job(session, **values)
+    with pytest.raises(RecordNotFoundError, match="proj-none"), database.begin() as session:
+        Jobs(session).create(
+            NewJob(project_id="proj-none", base_model="tiny", spec={}, seed=0, training_file_id=foreign)
+        )
+
+
+def test_a_foreign_job_is_not_found(database: Database) -> None:
+    with database.begin() as session:
+        job = add_job(session)
+        add_job(session, "proj-other")
+    with database.read() as session:
+        with pytest.raises(RecordNotFoundError):
+            Jobs(session).get("proj-other", job.id)
+        with pytest.raises(CursorNotFoundError):
+            Jobs(session).list_page("proj-other", after=job.id)
+        assert Events(session).since("proj-other", job.id, 0) == []
+        assert len(Jobs(session).list_page("proj-other").items) == 1
+    with pytest.raises(RecordNotFoundError), database.begin() as session:
+        Jobs(session).request_cancel("proj-other", job.id)
+
+
+def test_pages_go_through_all_jobs_once_newest_first_while_new_ones_arrive(database: Database) -> None:
+    with database.begin() as session:
+        made = [add_job(session).id for _ in range(5)]
+    seen: list[str] = []
+    after, more = None, True
+    while more:
+        with database.begin() as session:
+            page = Jobs(session).list_page(DEFAULT_PROJECT_ID, after=after, limit=2)
+            add_job(session)  # newer than the page: it is not seen, and nothing is seen twice
+        seen += [job.id for job in page.items]
+        after, more = page.items[-1].id, page.has_more
+    assert sorted(seen) == sorted(made)
+    with database.read() as session:
+        everything = Jobs(session).list_page(DEFAULT_PROJECT_ID, limit=100)
+        times = [job.created_at for job in everything.items]
+        assert times == sorted(times, reverse=True)
+        assert not everything.has_more
+        with pytest.raises(CursorNotFoundError, match="ftjob-unknown"):
+            Jobs(session).list_page(DEFAULT_PROJECT_ID, after="ftjob-unknown")
+
+
+@pytest.mark.parametrize("key", ["plain", 'quo"te', "$.a[0]", "per%cent", "ünïcode"])
+def test_metadata_filters_take_any_key(database: Database, key: str) -> None:
+    with database.begin() as session:
+        both = add_job(session, user_metadata={key: "x", "team": "y"}).id
+        one = add_job(session, user_metadata={key: "x"}).id
+        add_job(session, user_metadata={"other": "x"})
+    with database.read() as session:
+
+        def found(metadata: dict[str, str]) -> set[str]:
+            return {job.id for job in Jobs(session).list_page(DEFAULT_PROJECT_ID, metadata=metadata).items}
+
+        assert found({key: "x"}) == {both, one}
+        assert found({key: "x", "team": "y"}) == {both}
+        assert found({key: "z"}) == set()
+
+
+def test_one_idempotency_key_makes_one_job(database: Database) -> None:
+    with database.begin() as session:
+        request = new_job(session, idempotency_key="k", request_hash="h")
+        job, created = Jobs(session).create(request)
+        assert created
+    with database.begin() as session:
+        again, created = Jobs(session).create(request)
+        assert (again.id, created) == (job.id, False)
+        add_job(session, "proj-other", idempotency_key="k")  # keys of other projects are their own
+    with pytest.raises(IdempotencyMismatchError, match=job.id), database.begin() as session:
+        add_job(session, idempotency_key="k", request_hash="another body")
+
+
+def test_equal_requests_at_the_same_moment_make_one_job(database: Database) -> None:
+    with database.begin() as session:
+        request = new_job(session, idempotency_key="k", request_hash="h")
+    barrier = threading.Barrier(4)
+    made: list[tuple[str, bool]] = []
+
+    def submit() -> None:
+        barrier.wait()
+        with database.begin() as session:
+            job, created = Jobs(session).create(request)
+        made.append((job.id, created))
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({job_id for job_id, _ in made}) == 1
+    assert sorted(created for _, created in made) == [False, False, False, True]
+
+
+def test_a_retried_request_without_a_key_finds_its_job_for_a_while(database: Database) -> None:
+    with database.begin() as session:
+        request = new_job(session, api_key_id="k1", request_hash="h")
+        first, _ = Jobs(session).create(request)
+    with database.begin() as session:
+        jobs = Jobs(session)
+        found, created = jobs.create(request, repeats_within=60.0)
+        assert (found.id, created) == (first.id, False)
+        assert jobs.create(request, repeats_within=None)[1]  # not said to be a retry: the user wants two
+        assert jobs.create(request, repeats_within=0.0)[1]  # too long ago
+        assert jobs.find_recent_duplicate("h", "k2", 60.0) is None
+
+
+def test_a_queued_job_is_cancelled_at_once(database: Database) -> None:
+    with database.begin() as session:
+        job_id = add_job(session).id
+    with database.begin() as session:
+        job = Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
+        assert job.status is JobStatus.CANCELLED
+        assert job.finished_at is not None
+    assert messages(database, job_id)[1:] == ["The job was cancelled. It left no checkpoint."]
+    with pytest.raises(TransitionError, match="is cancelled"), database.begin() as session:
+        Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
+
+
+def test_a_running_job_is_asked_to_stop_once(database: Database) -> None:
+    with database.begin() as session:
+        job_id = add_job(session).id
+        assert Leases(session).claim(job_id, "w")
+    for _ in range(2):
+        with database.begin() as session:
+            job = Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
+            assert (job.status, job.cancel_requested) == (JobStatus.RUNNING, True)
+    assert messages(database, job_id)[2:] == ["Cancellation was requested."]
+
+
+def test_queue_positions_follow_priority_then_age(database: Database) -> None:
+    with database.begin() as session:
+        jobs = Jobs(session)
+        low = [add_job(session) for _ in range(2)]
+        high = add_job(session, priority=5)
+        order = sorted(low, key=lambda job: (job.created_at, job.id))
+        assert [jobs.queue_position(job) for job in (high, *order)] == [1, 2, 3]
+        assert Leases(session).claim(high.id, "w")
+        assert jobs.queue_position(order[0]) == 1
+        assert jobs.queue_position(jobs.get(DEFAULT_PROJECT_ID, high.id)) is None
+
+
+def test_models_are_listed_until_they_are_deleted(database: Database) -> None:
+    with database.begin() as session:
+        job = add_job(session)
+        claim = Leases(session).claim(job.id, "w")
+        assert claim
+        result = JobResult(
+            fine_tuned_model="ft:tiny:default::1", trained_tokens=5, result_file_ids=("file-1", "file-2")
+        )
+        Leases(session).succeed(claim.lease, result)
+        add_job(session)
+    with database.begin() as session:
+        jobs = Jobs(session)
+        assert [made.id for made in jobs.list_models(DEFAULT_PROJECT_ID)] == [job.id]
+        assert jobs.get_by_fine_tuned_model(DEFAULT_PROJECT_ID, "ft:tiny:default::1").trained_tokens == 5
+        with pytest.raises(RecordNotFoundError):
+            jobs.get_by_fine_tuned_model("proj-other", "ft:tiny:default::1")
+        jobs.delete_model(DEFAULT_PROJECT_ID, "ft:tiny:default::1")
+        assert jobs.list_models(DEFAULT_PROJECT_ID) == []
+        with pytest.raises(RecordNotFoundError):
+            jobs.delete_model(DEFAULT_PROJECT_ID, "ft:tiny:default::1")
+        assert jobs.get(DEFAULT_PROJECT_ID, job.id).result_file_ids == ["file-1", "file-2"]
+
+
+@pytest.mark.parametrize("suffix", ["\ud800", pytest.param("\0", id="NUL")])
+def test_text_that_a_database_cannot_hold_is_named_and_changes_nothing(postgres_url: str, suffix: str) -> None:
+    database = Database(postgres_url)
+    with pytest.raises(InvalidTextError), database.begin() as session:
+        add_job(session, suffix=suffix)
+    with database.read() as session:
+        assert Files(session).list_page(DEFAULT_PROJECT_ID).items == []
+    database.dispose()

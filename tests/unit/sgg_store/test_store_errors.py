@@ -1,0 +1,41 @@
+"""Errors of the store survive a pipe and tell what to do."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from sgg_store import errors
+
+EXAMPLES = [
+    errors.RecordNotFoundError("file", "file-1"),
+    errors.CursorNotFoundError("job", "ftjob-1"),
+    errors.FileInUseError("file-1", ("ftjob-1", "ftjob-2")),
+    errors.TransitionError("ftjob-1", "failed", "cancelled"),
+    errors.IdempotencyMismatchError("key", "ftjob-1"),
+    errors.LeaseLostError("ftjob-1", 2),
+    *(
+        kind("What happened.", "What to do.")
+        for kind in errors.StoreError.__subclasses__()
+        if kind.__init__ is errors.StoreError.__init__
+    ),
+]
+
+
+def test_all_errors_are_here() -> None:
+    assert {type(error) for error in EXAMPLES} == set(errors.StoreError.__subclasses__())
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_errors_survive_pickling_and_carry_a_remedy(error: errors.StoreError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.remedy
+    assert error.code != errors.StoreError.code
+
+
+def test_codes_are_unique() -> None:
+    codes = [kind.code for kind in errors.StoreError.__subclasses__()]
+    assert len(codes) == len(set(codes))

@@ -1,0 +1,45 @@
+"""Where things lie by default, and how the environment changes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgg_store.settings import StoreSettings
+
+
+def test_addresses_follow_from_the_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_DATA_DIR", str(tmp_path))
+    settings = StoreSettings()
+    assert settings.data_dir == tmp_path
+    assert settings.database_url == f"sqlite:///{tmp_path}/sgg.sqlite3"
+    assert settings.object_store_url == str(tmp_path / "objects")
+    assert settings.broker_url == "memory://"
+
+
+def test_the_home_directory_and_relative_paths_are_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SGG_DATA_DIR", raising=False)
+    assert StoreSettings().data_dir == tmp_path / ".local" / "share" / "sgg"
+    monkeypatch.chdir(tmp_path)
+    assert StoreSettings(data_dir=Path("here")).data_dir == tmp_path / "here"
+
+
+def test_given_addresses_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", "postgresql+psycopg://db/sgg")
+    monkeypatch.setenv("SGG_OBJECT_STORE_URL", "/srv/objects")
+    settings = StoreSettings()
+    assert settings.database_url == "postgresql+psycopg://db/sgg"
+    assert settings.object_store_url == "/srv/objects"
+
+
+def test_a_worker_fences_itself_before_its_lease_ends() -> None:
+    settings = StoreSettings()
+    assert (settings.heartbeat_seconds, settings.self_fence_seconds, settings.lease_seconds) == (15.0, 40.0, 60.0)
+    short = StoreSettings(lease_seconds=0.3)
+    assert short.heartbeat_seconds < short.self_fence_seconds < short.lease_seconds
+    with pytest.raises(ValueError, match="two workers could run one job"):
+        StoreSettings(lease_seconds=30, self_fence_seconds=40)
