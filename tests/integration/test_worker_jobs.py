@@ -1,0 +1,197 @@
+"""One embedded worker with a real trainer, SQLite and local objects; jobs on a tiny base model."""
+
+import csv
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sgg_core.tiny import save_tiny_base
+from sgg_store.files import Files
+from sgg_store.job_state import AttemptState, JobStatus
+from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.objects import file_key
+from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery
+from sgg_store.records import CheckpointRecord
+from worker.embedded import EmbeddedWorker, start_embedded
+from worker.testing import TWO_LABELS, Workbench, eventually
+
+
+@dataclass
+class Service:
+    bench: Workbench
+    worker: EmbeddedWorker
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    directory = tmp_path_factory.mktemp("embedded")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        bench = Workbench(directory / "data", save_tiny_base(directory / "tiny"))
+        worker = start_embedded(bench.settings, bench.database, bench.objects)
+        yield Service(bench, worker)
+        worker.stop()
+        bench.close()
+
+
+def content_of(bench: Workbench, file_id: str) -> bytes:
+    with bench.database.read() as session:
+        file = Files(session).get(DEFAULT_PROJECT_ID, file_id)
+    content = b"".join(bench.objects.open(file.object_key))
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (file.bytes, file.sha256)
+    assert file.purpose == "fine-tune-results"
+    return content
+
+
+def checkpoints_of(bench: Workbench, job_id: str) -> list[CheckpointRecord]:
+    with bench.database.read() as session:
+        query = session.query(CheckpointRecord).where(CheckpointRecord.job_id == job_id)
+        return query.order_by(CheckpointRecord.step).all()
+
+
+def test_a_job_ends_with_metrics_and_a_bundle_that_verifies(service: Service) -> None:
+    bench = service.bench
+    spec = {"optimization": {"epochs": 3, "batch_size": 4}, "checkpoint": {"every_steps": 5}}
+    job_id = bench.submit(validation=TWO_LABELS, **spec)
+    service.worker.ring(job_id)
+    job = bench.wait_for_end(job_id)
+
+    assert (job.status, job.error_message) == (JobStatus.SUCCEEDED, None)
+    assert job.fine_tuned_model is not None and job.fine_tuned_model.startswith("ft:tiny-causal:")
+    assert job.trained_tokens is not None and job.trained_tokens > 0
+    assert (job.step, job.total_steps) == (12, 12)
+    assert bench.steps(job_id) == list(range(1, 13))
+
+    table, bundle = (content_of(bench, file_id) for file_id in job.result_file_ids)
+    rows = list(csv.DictReader(io.StringIO(table.decode())))
+    assert [int(row["step"]) for row in rows] == list(range(1, 13))
+    assert all(float(row["train_loss"]) > 0 for row in rows) and float(rows[-1]["valid_loss"]) > 0
+    with tarfile.open(fileobj=io.BytesIO(bundle)) as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    manifest = json.loads(files["sgg.json"])
+    assert {name: hashlib.sha256(files[name]).hexdigest() for name in manifest["files"]} == manifest["files"]
+    assert "adapter_model.safetensors" in files and "report.json" in files
+
+    events = bench.events(job_id)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert events[-1].message.startswith("The job succeeded")
+    metrics_events = [event for event in events if event.type == "metrics" and "train_loss" in event.data]
+    assert [event.data["step"] for event in metrics_events] == list(range(1, 13))
+
+    assert [checkpoint.step for checkpoint in checkpoints_of(bench, job_id)][:2] == [5, 10]
+    assert [attempt.state for attempt in bench.attempts(job_id)] == [AttemptState.SUCCEEDED]
+
+
+def test_nothing_of_a_finished_job_stays_in_the_scratch_directory(service: Service) -> None:
+    job_id = service.bench.submit_steps(2, 10)
+    service.worker.ring(job_id)
+    service.bench.wait_for_end(job_id)
+    eventually(lambda: not list(service.bench.settings.scratch_dir.glob(f"*/{job_id}*")))
+
+
+def test_a_running_job_stops_at_the_next_step_and_names_its_last_checkpoint(service: Service) -> None:
+    trainer = service.worker.trainer_pid
+    job_id = service.bench.submit_steps(100_000, 10)
+    service.worker.ring(job_id)
+    service.bench.wait_for_step(job_id, 15)
+    service.bench.cancel(job_id)
+    job = service.bench.wait_for_end(job_id)
+    last_checkpoint = checkpoints_of(service.bench, job_id)[-1].step
+    assert job.status is JobStatus.CANCELLED
+    assert last_checkpoint == service.bench.steps(job_id)[-1]  # saved when it stopped
+    assert f"step {last_checkpoint}" in service.bench.events(job_id)[-1].message
+    assert [attempt.state for attempt in service.bench.attempts(job_id)] == [AttemptState.CANCELLED]
+    assert job.result_file_ids == []
+    assert service.worker.trainer_pid == trainer  # still warm for the next job
+
+
+def test_a_job_cancelled_in_the_queue_never_begins(service: Service) -> None:
+    job_id = service.bench.submit_steps(5, 5)
+    service.bench.cancel(job_id)
+    service.worker.ring(job_id)
+    after = service.bench.submit_steps(1, 5)
+    service.worker.ring(after)
+    service.bench.wait_for_end(after)
+    assert service.bench.job(job_id).status is JobStatus.CANCELLED
+    assert service.bench.attempts(job_id) == []
+
+
+def test_fifty_doorbells_make_one_attempt(service: Service) -> None:
+    job_id = service.bench.submit_steps(5, 5)
+    for _ in range(50):
+        service.worker.ring(job_id)
+    service.bench.wait_for_end(job_id)
+    service.worker.ring(job_id)
+    after = service.bench.submit_steps(1, 5)
+    service.worker.ring(after)
+    service.bench.wait_for_end(after)
+    assert len(service.bench.attempts(job_id)) == 1
+
+
+def test_a_lost_doorbell_is_rung_again(service: Service) -> None:
+    job_id = service.bench.submit_steps(1, 5)  # nobody rings
+    assert service.bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "doorbell", [[], ["ftjob-0123456789abcdef01234567"], ["../../etc"], [None], [{"id": 1}], ["ftjob-1", 2], [7]]
+)
+def test_doorbells_that_name_no_job_change_nothing(service: Service, doorbell: list[object]) -> None:
+    celery = make_celery(service.bench.settings)
+    celery.send_task(TASK_RUN_JOB, args=doorbell, queue=QUEUE_JOBS)
+    celery.send_task("no.such.task", args=doorbell, queue=QUEUE_JOBS)
+    celery.send_task(TASK_RUN_JOB, kwargs={"job_id": "x"}, queue=QUEUE_JOBS)
+    with celery.connection_for_write() as connection:
+        connection.default_channel.basic_publish(
+            {"body": "not json", "content-type": "application/json", "content-encoding": "utf-8", "headers": {},
+             "properties": {"delivery_info": {}, "delivery_tag": f"garbage-{doorbell}"}},
+            exchange="", routing_key=QUEUE_JOBS,
+        )  # fmt: skip
+    job_id = service.bench.submit_steps(1, 5)
+    service.worker.ring(job_id)
+    assert service.bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_bad_file_fails_the_job_with_its_lines_and_leaves_the_trainer_alone(service: Service) -> None:
+    trainer = service.worker.trainer_pid
+    job_id = service.bench.submit(training=b'{"text": "a", "label": "b"}\n{"text": "c"}\n')
+    service.worker.ring(job_id)
+    job = service.bench.wait_for_end(job_id)
+    assert (job.status, job.error_code, job.error_param) == (JobStatus.FAILED, "invalid_training_file", "training_file")
+    assert job.error_message is not None and "examples.jsonl" in job.error_message and "line 2" in job.error_message
+    assert service.worker.trainer_pid == trainer
+
+
+def test_a_base_model_that_left_the_catalogue_fails_the_job(service: Service) -> None:
+    job_id = service.bench.submit(base_model="tiny-causa")
+    service.worker.ring(job_id)
+    job = service.bench.wait_for_end(job_id)
+    assert (job.error_code, job.error_param) == ("model_not_found", "model")
+    assert job.error_message is not None and "tiny-causal" in job.error_message
+
+
+def test_a_file_whose_bytes_are_gone_fails_the_job(service: Service) -> None:
+    job_id = service.bench.submit_steps(1, 5)
+    service.bench.objects.delete(file_key(service.bench.job(job_id).training_file_id))
+    service.worker.ring(job_id)
+    job = service.bench.wait_for_end(job_id)
+    assert job.error_code == "file_not_found"
+    assert job.error_message is not None and "Upload the file again" in job.error_message
+
+
+def test_no_event_follows_the_last_one_of_a_finished_job(service: Service, tmp_path: Path) -> None:
+    job_id = service.bench.submit_steps(3, 1)
+    service.worker.ring(job_id)
+    service.bench.wait_for_end(job_id)
+    count = len(service.bench.events(job_id))
+    service.worker.ring(job_id)
+    after = service.bench.submit_steps(1, 5)
+    service.worker.ring(after)
+    service.bench.wait_for_end(after)
+    assert len(service.bench.events(job_id)) == count

@@ -1,0 +1,103 @@
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from sgg_core.errors import DataError, DiskFullError, Problem
+from sgg_core.reporting import CheckpointSaved, Notice
+from worker.messages import Ready, Steer
+from worker.trainer_process import MessagePipe, PipeReporter, describe_failure
+
+
+class LoudPipe(MessagePipe):
+    """A message pipe into memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[object] = []
+
+    def send(self, message: object) -> None:
+        self.messages.append(message)
+
+
+def test_a_wish_reaches_the_run_it_is_for_and_no_other() -> None:
+    reporter = PipeReporter(LoudPipe())
+    reporter.begin(1)
+    reporter.steer(Steer(run=1, action="cancel"))
+    assert reporter.control() == "cancel"
+    reporter.begin(2)
+    assert reporter.control() == "continue"
+    reporter.steer(Steer(run=1, action="drain"))
+    assert reporter.control() == "continue"
+    reporter.steer(Steer(run=2, action="drain"))
+    assert reporter.control() == "drain"
+
+
+def test_a_wish_that_is_early_is_not_lost() -> None:
+    reporter = PipeReporter(LoudPipe())
+    reporter.steer(Steer(run=3, action="cancel"))
+    reporter.begin(3)
+    assert reporter.control() == "cancel"
+
+
+def test_asking_for_wishes_tells_that_training_moves_but_not_at_every_step() -> None:
+    pipe = LoudPipe()
+    reporter = PipeReporter(pipe)
+    for _ in range(100):
+        reporter.control()
+    reporter.report(Notice(message="hello"))
+    assert [type(message).__name__ for message in pipe.messages] == ["Alive", "Notice"]
+
+
+def test_a_reported_checkpoint_is_out_of_reach_of_the_next_one_of_the_same_step(tmp_path: Path) -> None:
+    pipe = LoudPipe()
+    reporter = PipeReporter(pipe)
+    for content in ("first", "second"):
+        (tmp_path / "step-7").mkdir()
+        (tmp_path / "step-7" / "state").write_text(content)
+        reporter.report(CheckpointSaved(step=7, directory=str(tmp_path / "step-7"), metrics={}))
+    first, second = (Path(message.directory) for message in pipe.messages if isinstance(message, CheckpointSaved))
+    assert ((first / "state").read_text(), (second / "state").read_text()) == ("first", "second")
+
+
+def test_failures_are_named() -> None:
+    data = describe_failure(DataError("a.jsonl", (Problem(7, "text", "It is empty.", "Write one."),)), 1)
+    assert (data.code, data.users_fault, data.run) == ("invalid_training_file", True, 1)
+    assert "line 7" in data.message and "Write one." in data.message
+    assert describe_failure(MemoryError(), 1).code == "out_of_memory"
+    full = describe_failure(OSError(errno.ENOSPC, "No space left on device"), 1)
+    assert (full.code, full.users_fault) == (DiskFullError.code, False)
+    unknown = describe_failure(RuntimeError("oh"), None)
+    assert (unknown.code, unknown.users_fault, unknown.run) == ("internal_error", False, None)
+
+
+def test_the_gpus_own_memory_error_counts_as_one() -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    assert describe_failure(OutOfMemoryError("CUDA out of memory"), 1).code == "out_of_memory"
+
+
+def test_prints_of_libraries_stay_out_of_the_messages() -> None:
+    script = (
+        "import os\n"
+        "from worker.messages import Ready\n"
+        "from worker.trainer_process import MessagePipe\n"
+        "pipe = MessagePipe()\n"
+        "print('a library says hello', flush=True)\n"
+        "os.system('echo so does a program')\n"
+        "pipe.send(Ready(base_model='x' * 200_000))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    lines = io.StringIO(done.stdout).read().splitlines()
+    assert len(lines) == 1 and len(json.loads(lines[0])["base_model"]) == 200_000
+    assert "a library says hello" in done.stderr and "so does a program" in done.stderr
+
+
+def test_the_process_ends_when_its_parent_is_another_than_the_one_that_started_it() -> None:
+    command = [sys.executable, "-m", "worker.trainer_process", str(os.getpid() + 1)]
+    done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, timeout=20, check=True)
+    assert done.stdout == b""
+    assert Ready().type == "ready"

@@ -1,0 +1,134 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from worker.child import TrainerChild, child_environment
+from worker.errors import TrainerDiedError
+from worker.messages import Alive, Ready, Steer
+
+READY = '{"type": "ready"}'
+
+
+@contextmanager
+def running(script: str) -> Iterator[TrainerChild]:
+    child = TrainerChild([sys.executable, "-c", script])
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 5
+    while not gone(pid):
+        assert time.monotonic() < deadline, f"{pid} still runs"
+        time.sleep(0.02)
+
+
+def test_secrets_do_not_reach_the_child() -> None:
+    secrets = {
+        "SGG_DATABASE_URL": "postgresql://user:password@host/db",
+        "SGG_BROKER_URL": "redis://:password@host",
+        "SGG_OBJECT_STORE_URL": "s3://key:secret@bucket",
+        "SGG_API_KEY": "sgg_x_y",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "HF_TOKEN": "hf_secret",
+    }
+    passed = child_environment(secrets | {"PATH": "/bin", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "0"})
+    assert not set(secrets) & set(passed)
+    assert passed["OMP_NUM_THREADS"] == "1" and passed["CUDA_VISIBLE_DEVICES"] == "0" and passed["PATH"] == "/bin"
+
+
+def test_the_child_is_kept_off_the_network() -> None:
+    assert child_environment({"HF_HUB_OFFLINE": "0"})["HF_HUB_OFFLINE"] == "1"
+
+
+def test_commands_and_messages_pass_as_lines() -> None:
+    script = f"import sys; line = sys.stdin.readline(); assert 'cancel' in line; print('{READY}', flush=True); input()"
+    with running(script) as child:
+        child.send(Steer(run=1, action="cancel"))
+        assert child.receive(5) == Ready()
+        assert child.receive(0.01) is None
+
+
+def test_messages_before_the_death_arrive_before_it_is_told() -> None:
+    script = f"import sys; print('{READY}'); print('boom error', file=sys.stderr); sys.exit(3)"
+    with running(script) as child:
+        assert child.receive(5) == Ready()
+        for _ in range(2):
+            with pytest.raises(TrainerDiedError) as death:
+                child.receive(5)
+        assert (death.value.exit_code, death.value.out_of_memory) == (3, False)
+        assert death.value.last_words == "boom error"
+
+
+def test_a_signal_is_told_and_is_not_taken_for_want_of_memory() -> None:
+    with running("input()") as child:
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(TrainerDiedError) as death:
+            child.receive(5)
+        assert (death.value.exit_code, death.value.out_of_memory) == (-9, False)
+
+
+def test_sending_to_a_dead_child_is_no_error() -> None:
+    with running("pass") as child:
+        with pytest.raises(TrainerDiedError):
+            child.receive(5)
+        for _ in range(3):
+            child.send(Alive())
+
+
+def test_kill_reaches_a_stopped_child_and_its_children() -> None:
+    script = (
+        "import subprocess, sys;"
+        "grandchild = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE);"
+        'print(\'{"type": "ready", "base_model": "%d"}\' % grandchild.pid, flush=True); input()'
+    )
+    with running(script) as child:
+        message = child.receive(5)
+        assert isinstance(message, Ready) and message.base_model is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        child.kill()
+        assert not child.alive
+        wait_until_gone(int(message.base_model))
+
+
+def test_a_child_that_speaks_nonsense_is_ended() -> None:
+    with running("print('what?', flush=True); input()") as child, pytest.raises(TrainerDiedError):
+        child.receive(5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a stopped child with its parent")
+def test_the_trainer_dies_with_its_worker_even_while_it_is_stopped() -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from worker.child import TrainerChild\n"
+        "child = TrainerChild([sys.executable, '-c', '''\n"
+        "import sys\n"
+        "from worker.trainer_process import die_with_parent\n"
+        "die_with_parent(int(sys.argv[1]))\n"
+        'print(\\\'{"type": "ready"}\\\', flush=True)\n'
+        "input()\n"
+        "'''])\n"
+        "assert child.receive(10)\n"
+        "os.kill(child.pid, signal.SIGSTOP)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child_pid = int(parent.stdout.readline())
+        assert not gone(child_pid)
+        parent.kill()
+        wait_until_gone(child_pid)

@@ -1,0 +1,79 @@
+import errno
+
+import pytest
+
+from sgg_core.errors import BaseModelUnavailableError, DataError, Problem, UnknownBaseModelError
+from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
+from sgg_store.retries import Cause
+from worker.endings import Failure, Return, ending_of
+from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
+
+
+def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
+    assert ending_of(LeaseLostError("ftjob-1", 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (TrainerDiedError(-9, False, ""), Cause.CRASHED),
+        (TrainerDiedError(1, False, "ImportError: torch"), Cause.CRASHED),
+        (StalledError("the trainer made no progress"), Cause.CRASHED),
+        (FencedError("the database did not answer"), Cause.DATABASE),
+        (StorageFullError("No space left.", "Free some."), Cause.STORAGE),
+        (OSError(errno.ENOSPC, "No space left on device"), Cause.STORAGE),
+        (ConnectionResetError("the object store hung up"), Cause.STORAGE),
+        (TrainingFailedError("disk_full", "No space left while writing. Free disk space.", False), Cause.STORAGE),
+    ],
+)
+def test_what_is_not_the_jobs_fault_is_tried_again(error: Exception, cause: Cause) -> None:
+    ending = ending_of(error)
+    assert isinstance(ending, Return)
+    assert ending.cause is cause
+    assert ending.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "cause", "param"),
+    [
+        (TrainingFailedError("training_diverged", "NaN. Lower it.", True), "training_diverged", Cause.USER, None),
+        (TrainingFailedError("internal_error", "Oh.", False), "internal_error", Cause.INTERNAL, None),
+        (TrainerDiedError(-9, True, ""), "out_of_memory", Cause.USER, None),
+        (ObjectNotFoundError("Nothing here."), "file_not_found", Cause.USER, None),
+        (UnknownBaseModelError("No such."), "model_not_found", Cause.USER, "model"),
+        (BaseModelUnavailableError("Gone."), "base_model_unavailable", Cause.INTERNAL, None),
+        (
+            DataError("a.jsonl", (Problem(1, None, "Bad.", "Mend."),)),
+            "invalid_training_file",
+            Cause.USER,
+            "training_file",
+        ),
+        (ZeroDivisionError("by zero"), "internal_error", Cause.INTERNAL, None),
+    ],
+)
+def test_what_would_happen_again_fails_at_once_with_a_name(
+    error: Exception, code: str, cause: Cause, param: str | None
+) -> None:
+    ending = ending_of(error)
+    assert isinstance(ending, Failure)
+    assert (ending.code, ending.cause, ending.param) == (code, cause, param)
+
+
+def test_an_unexpected_error_does_not_show_its_text_to_the_caller() -> None:
+    ending = ending_of(ValueError("password=hunter2"))
+    assert isinstance(ending, Failure) and "hunter2" not in ending.message
+
+
+def test_a_full_disk_says_what_to_do() -> None:
+    ending = ending_of(OSError(errno.ENOSPC, "No space left on device"))
+    assert isinstance(ending, Return) and "free some" in ending.detail
+
+
+def test_memory_failures_name_settings_to_lower() -> None:
+    ending = ending_of(TrainerDiedError(-9, True, ""))
+    assert isinstance(ending, Failure) and "batch_size" in ending.message
+
+
+def test_a_dead_trainer_tells_signal_and_last_words() -> None:
+    assert "signal 11" in str(TrainerDiedError(-11, False, "")) and "exit code 3" in str(TrainerDiedError(3, False, ""))
+    assert "out of luck" in str(TrainerDiedError(3, False, "out of luck"))

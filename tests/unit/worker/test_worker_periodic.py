@@ -1,0 +1,22 @@
+import threading
+
+from sgg_store.errors import DatabaseUnavailableError
+from worker.periodic import Periodic
+
+
+def test_it_goes_on_after_the_store_was_away() -> None:
+    calls: list[int] = []
+    thrice = threading.Event()
+
+    def action() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            thrice.set()
+        raise DatabaseUnavailableError("The database does not answer.")
+
+    periodic = Periodic("test", 0.001, action)
+    periodic.start()
+    assert thrice.wait(5)
+    periodic.stop()
+    after = len(calls)
+    assert not thrice.wait(0) or len(calls) == after

@@ -1,0 +1,1 @@
+"""The Celery edge: owns a job while it runs."""

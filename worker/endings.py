@@ -1,0 +1,131 @@
+"""How an attempt can end, what of it is written, and which error leads to which ending."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from sgg_core.errors import DiskFullError, OutOfMemoryError, SggError, UnknownBaseModelError
+from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
+from sgg_store.files import Files
+from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.retries import Cause
+from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.publish import ResultFile
+
+DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
+MEMORY_REMEDY = "Lower batch_size, task.max_tokens or lora.rank, or use a smaller base model, and submit the job again."
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The adapter lies in the object store."""
+
+    fine_tuned_model: str
+    trained_tokens: int
+    files: tuple[ResultFile, ...]
+
+    def write(self, session: Session, lease: Lease) -> None:
+        """Add the result files and end job and attempt."""
+        for file in self.files:
+            Files(session).add(
+                file_id=file.file_id,
+                project_id=lease.project_id,
+                filename=file.filename,
+                purpose="fine-tune-results",
+                bytes=file.bytes,
+                sha256=file.sha256,
+                object_key=file.object_key,
+            )
+        result = JobResult(
+            fine_tuned_model=self.fine_tuned_model,
+            trained_tokens=self.trained_tokens,
+            result_file_ids=tuple(file.file_id for file in self.files),
+        )
+        Leases(session).succeed(lease, result)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Another attempt would end the same way."""
+
+    code: str
+    message: str
+    cause: Cause
+    param: str | None = None
+
+    def write(self, session: Session, lease: Lease) -> None:
+        """End job and attempt with an error."""
+        Leases(session).fail(lease, self.code, self.message, self.cause, param=self.param)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """The caller wanted it to end."""
+
+    def write(self, session: Session, lease: Lease) -> None:
+        """End job and attempt; the last checkpoint stays."""
+        Leases(session).cancelled(lease)
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Another attempt may fare better: the job goes back to the queue, or fails if the cause's budget is used up."""
+
+    cause: Cause
+    detail: str
+
+    def write(self, session: Session, lease: Lease) -> None:
+        """End the attempt and queue the job."""
+        Leases(session).give_back(lease, self.cause, self.detail)
+
+
+Ending = Success | Failure | Cancellation | Return
+
+
+def ending_of(error: Exception) -> Ending | None:
+    """The ending that an error leads to. None where nothing may be written, since the job is someone else's now."""
+    if isinstance(error, LeaseLostError):
+        return None
+    if isinstance(error, TrainingFailedError):
+        if error.code == DiskFullError.code:
+            return Return(Cause.STORAGE, DISK_FULL)
+        return Failure(
+            error.code, error.message, Cause.USER if error.users_fault else Cause.INTERNAL, _param(error.code)
+        )
+    if isinstance(error, SggError):
+        return ending_of(TrainingFailedError(error.code, str(error), error.users_fault))
+    if isinstance(error, TrainerDiedError) and error.out_of_memory:
+        message = f"The machine ran out of memory and killed the trainer. {MEMORY_REMEDY}"
+        return Failure(OutOfMemoryError.code, message, Cause.USER)
+    if isinstance(error, ObjectNotFoundError):
+        return Failure(
+            "file_not_found", f"{error} Upload the file again and submit the job with its new id.", Cause.USER
+        )
+    causes: tuple[tuple[type[Exception], Cause], ...] = (
+        (TrainerDiedError, Cause.CRASHED),
+        (StalledError, Cause.CRASHED),
+        (FencedError, Cause.DATABASE),
+        (StorageFullError, Cause.STORAGE),
+        (OSError, Cause.STORAGE),
+    )
+    for kind, cause in causes:
+        if isinstance(error, kind):
+            return Return(cause, _in_words(error))
+    message = (
+        f"The worker met an unexpected {type(error).__name__}. Tell the administrator; the worker's log says more."
+    )
+    return Failure("internal_error", message, Cause.INTERNAL)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DISK_FULL
+    return str(error)
+
+
+def _param(code: str) -> str | None:
+    known = {"invalid_training_file": "training_file", UnknownBaseModelError.code: "model"}
+    return known.get(code)

@@ -1,0 +1,54 @@
+"""Everything the worker raises on purpose. One root, named classes, picklable."""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Root of the worker's errors."""
+
+
+class TrainerDiedError(WorkerError):
+    """The trainer child ended without saying how its training went.
+
+    `exit_code` is negative for a signal, as in subprocess; `last_words` is the end of what it wrote to stderr.
+    """
+
+    def __init__(self, exit_code: int, out_of_memory: bool, last_words: str) -> None:
+        super().__init__(exit_code, out_of_memory, last_words)
+        self.exit_code = exit_code
+        self.out_of_memory = out_of_memory
+        self.last_words = last_words
+
+    def __str__(self) -> str:
+        ended = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
+        said = f"; its last words: {self.last_words}" if self.last_words else ""
+        return f"the trainer process ended with {ended}{said}"
+
+
+class TrainingFailedError(WorkerError):
+    """The trainer said why it could not finish: the code, message and fault of an error of sgg_core."""
+
+    def __init__(self, code: str, message: str, users_fault: bool) -> None:
+        super().__init__(code, message, users_fault)
+        self.code = code
+        self.message = message
+        self.users_fault = users_fault
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class FencedError(WorkerError):
+    """The database did not answer for so long that the lease may end soon: the worker stopped its trainer by itself."""
+
+
+class StalledError(WorkerError):
+    """The trainer made no progress for longer than a step can take."""
+
+
+class StopTimeoutError(WorkerError):
+    """The trainer was told to stop and did not within the time it had, so it was killed."""
+
+
+class TrainerNotInstalledError(WorkerError):
+    """The packages that train are missing from this environment."""

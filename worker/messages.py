@@ -1,0 +1,95 @@
+"""What the worker and its trainer child say to each other: one JSON object a line. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from sgg_core.catalogue import BaseModelEntry
+from sgg_core.reporting import (
+    CheckpointSaved,
+    EvaluationMetrics,
+    Finished,
+    Message,
+    Notice,
+    Started,
+    StepMetrics,
+    Stopped,
+)
+from sgg_core.spec import TrainingSpec
+
+
+class InputFile(Message):
+    """A data file in the scratch directory, and the name its owner gave it (errors speak of that one)."""
+
+    path: Path
+    filename: str
+
+
+class Warm(Message):
+    """Load this base model now, so that the next job finds it loaded."""
+
+    type: Literal["warm"] = "warm"
+    base_model: BaseModelEntry
+
+
+class Train(Message):
+    """Train once. `run` numbers the trainings of a child, so that a late `Steer` never reaches the next one."""
+
+    type: Literal["train"] = "train"
+    run: int
+    spec: TrainingSpec
+    base_model: BaseModelEntry
+    training: InputFile
+    validation: InputFile | None = None
+    sources: tuple[InputFile, ...] = ()
+    output: Path
+    checkpoints: Path
+    resume_from: Path | None = None
+
+
+class Steer(Message):
+    """End training `run` before its next step, with a checkpoint."""
+
+    type: Literal["steer"] = "steer"
+    run: int
+    action: Literal["cancel", "drain"]
+
+
+Command = Annotated[Warm | Train | Steer, Field(discriminator="type")]
+command_adapter: TypeAdapter[Command] = TypeAdapter(Command)
+
+
+class Ready(Message):
+    """The child is idle and takes commands; `base_model` is the name of the one it holds in memory."""
+
+    type: Literal["ready"] = "ready"
+    base_model: str | None = None
+
+
+class Alive(Message):
+    """Training moves, though it has nothing to say: sent while the trainer asks whether to go on."""
+
+    type: Literal["alive"] = "alive"
+
+
+class Failed(Message):
+    """Training `run` ended in an error, or a `Warm` did (then `run` is None).
+
+    `code` and `users_fault` are those of the error's class in sgg_core.errors.
+    """
+
+    type: Literal["failed"] = "failed"
+    run: int | None
+    code: str
+    message: str
+    users_fault: bool
+
+
+TrainerMessage = Annotated[
+    Notice | Started | StepMetrics | EvaluationMetrics | CheckpointSaved | Finished | Stopped | Ready | Alive | Failed,
+    Field(discriminator="type"),
+]
+trainer_message_adapter: TypeAdapter[TrainerMessage] = TypeAdapter(TrainerMessage)

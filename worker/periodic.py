@@ -1,0 +1,39 @@
+"""A thread that does one thing again and again until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from sgg_store.errors import StoreError
+
+_log = logging.getLogger(__name__)
+
+
+class Periodic:
+    """Calls `action` every `seconds`. A store that is away for a while is logged and asked again the next time."""
+
+    def __init__(self, name: str, seconds: float, action: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._action = action
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin, with a first call at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the call that is under way."""
+        self._over.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                self._action()
+            except StoreError as error:
+                _log.warning("%s: %s", self._thread.name, error)
+            if self._over.wait(self._seconds):
+                return

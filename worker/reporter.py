@@ -1,0 +1,93 @@
+"""From the trainer's messages to metrics and events, in batches, each one transaction under the lease."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy.orm import Session
+
+from sgg_core.reporting import AnyMessage, CheckpointSaved, EvaluationMetrics, Notice, Started, StepMetrics
+from sgg_store.attempts import Lease
+from sgg_store.checkpoints import Checkpoints
+from sgg_store.events import Events, NewEvent
+from sgg_store.metrics import Metrics
+from worker.checkpoint_transfer import Manifest
+from worker.lease_keeper import LeaseKeeper
+
+LARGEST_BATCH = 200
+MOST_STEP_EVENTS = 1000  # a longer job tells every n-th step in its events; the metrics always hold all of them
+
+
+class JobReporter:
+    """Collects what one attempt has to say. `told_step` is the last step that an earlier attempt gave figures of."""
+
+    def __init__(self, keeper: LeaseKeeper, lease: Lease, told_step: int, flush_seconds: float) -> None:
+        self._keeper = keeper
+        self._lease = lease
+        self._told_step = told_step
+        self._flush_seconds = flush_seconds
+        self._metrics: list[StepMetrics | EvaluationMetrics] = []
+        self._events: list[NewEvent] = []
+        self._flushed_at = 0.0  # long ago: the first message is written at once
+
+    def take(self, message: AnyMessage) -> None:
+        """Take one message, and write what has been collected if it is time."""
+        if isinstance(message, StepMetrics | EvaluationMetrics):
+            self._metrics.append(message)
+            if message.step > self._told_step:
+                self._events += _metrics_events(message)
+        elif isinstance(message, Started):
+            self._events.append(_started_event(message))
+        elif isinstance(message, Notice):
+            self._events.append(NewEvent(message.message, level=message.level))
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Write what has been collected for long enough, or has become much."""
+        if len(self._metrics) >= LARGEST_BATCH or time.monotonic() - self._flushed_at >= self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all that was collected. Raises LeaseLostError, and FencedError if the database stays away."""
+        if self._metrics or self._events:
+            self._keeper.write(self._write_collected)
+            self._metrics, self._events = [], []
+            self._flushed_at = time.monotonic()
+
+    def checkpoint(self, saved: CheckpointSaved, prefix: str, manifest: Manifest) -> None:
+        """Record an uploaded checkpoint together with the figures before it, so that none is ahead of its metrics."""
+        message = f"Checkpoint saved after step {saved.step}."
+
+        def write(session: Session) -> None:
+            self._write_collected(session)
+            Checkpoints(session).append(self._lease, saved.step, prefix, manifest, saved.metrics)
+            Events(session).append(self._lease, [NewEvent(message, data={"step": saved.step})])
+
+        self._keeper.write(write)
+        self._metrics, self._events = [], []
+        self._flushed_at = time.monotonic()
+
+    def _write_collected(self, session: Session) -> None:
+        Metrics(session).append(self._lease, self._metrics)
+        Events(session).append(self._lease, self._events)
+
+
+def _started_event(message: Started) -> NewEvent:
+    text = (
+        f"Steps {message.first_step} to {message.total_steps} with batch size {message.batch_size}, learning rate "
+        f"{message.learning_rate:.2g} and {message.trainable_parameters:,} trainable parameters."
+    )
+    return NewEvent(text, data=message.model_dump(mode="json", exclude={"type"}))
+
+
+def _metrics_events(message: StepMetrics | EvaluationMetrics) -> list[NewEvent]:
+    if isinstance(message, EvaluationMetrics):
+        text = f"Validation after step {message.step}: loss={message.valid_loss:.4f}"
+        if message.valid_accuracy is not None:
+            text += f", accuracy={message.valid_accuracy:.3f}"
+    else:
+        every = -(-message.total_steps // MOST_STEP_EVENTS)
+        if message.step % every and message.step != message.total_steps:
+            return []
+        text = f"Step {message.step}/{message.total_steps}: training loss={message.train_loss:.4f}"
+    return [NewEvent(text, type="metrics", data=message.model_dump(mode="json", exclude={"type"}, exclude_none=True))]

@@ -1,0 +1,45 @@
+"""What a worker can be told, from the environment (`SGG_...`). Durations are in seconds."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from sgg_store.settings import StoreSettings
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class WorkerSettings(StoreSettings):
+    """The store's settings and what only a worker needs."""
+
+    warm_base_model: str = "last"
+    """Base model the trainer loads before the first job: a name of the catalogue, `last` for the one that the newest
+    job used, or `none` to import libraries only. It costs the model's memory while the worker is idle."""
+    worker_name: str = socket.gethostname()
+    """Shown as the owner of attempts, together with the process id."""
+    stall_seconds: Seconds = 1800.0
+    """A trainer that says nothing for this long is killed, and its job goes on from the last checkpoint."""
+    stop_seconds: Seconds = 10.0
+    """How long a trainer may take for its last checkpoint when its job is cancelled or the worker shuts down."""
+    flush_seconds: Seconds = 0.5
+    """How long the figures of steps are collected before they are written, and how soon a cancellation is noticed."""
+    dispatch_seconds: Seconds = 0.5
+    """How often the dispatcher looks for queued jobs whose doorbell is due."""
+    reap_seconds: Seconds = 5.0
+    """How often the reaper looks for attempts whose lease ran out."""
+
+    @classmethod
+    def extending(cls, settings: StoreSettings) -> WorkerSettings:
+        """These store settings, and the worker's own from the environment."""
+        if isinstance(settings, cls):
+            return settings
+        return cls(**{name: getattr(settings, name) for name in StoreSettings.model_fields})
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where the inputs and outputs of running attempts lie."""
+        return self.data_dir / "scratch"
