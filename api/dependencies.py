@@ -1,0 +1,65 @@
+"""What endpoints are given: the application's services, and the caller with the right to do what is asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from api.auth import Caller, authenticate
+from api.errors import PermissionDeniedError
+from api.settings import ApiSettings
+from sgg_core.catalogue import Catalogue
+from sgg_store.database import Database
+from sgg_store.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that requests share. `ring` announces a committed job to the workers."""
+
+    settings: ApiSettings
+    database: Database
+    objects: ObjectStore
+    key_secret: bytes
+    ring: Callable[[str], None] | None
+    worker_alive: Callable[[], bool] | None
+    inspecting: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an upload is inspected: one at a time bounds the memory that uploads take."""
+
+    def catalogue(self) -> Catalogue:
+        """The base models as they are now; an administrator may add one while the server runs."""
+        return Catalogue.load(self.settings.data_dir)
+
+
+def services_of(request: Request) -> Services:
+    """Give the services that the application was started with."""
+    return cast(Services, request.app.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+class Allowed:
+    """A dependency: the caller, if its key carries `scope` (or `admin`, which includes all)."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    def __call__(self, request: Request, services: ServicesDep) -> Caller:
+        """Authenticate. Raises AuthenticationError or PermissionDeniedError."""
+        caller = authenticate(services.database, services.key_secret, request.headers.get("authorization"))
+        if self.scope not in caller.scopes and "admin" not in caller.scopes:
+            raise PermissionDeniedError(
+                f"This API key has no scope {self.scope!r}. Use one that has, or ask the administrator for it."
+            )
+        return caller
+
+
+FilesReader = Annotated[Caller, Depends(Allowed("files:read"))]
+FilesWriter = Annotated[Caller, Depends(Allowed("files:write"))]
+JobsReader = Annotated[Caller, Depends(Allowed("jobs:read"))]
+JobsWriter = Annotated[Caller, Depends(Allowed("jobs:write"))]

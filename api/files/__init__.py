@@ -1,0 +1,1 @@
+"""Uploaded examples and published results."""

@@ -1,0 +1,67 @@
+"""/v1/files: upload, list, retrieve, delete, download."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from api.dependencies import FilesReader, FilesWriter, ServicesDep
+from api.files import service
+from api.files.schemas import UPLOAD_BODY, FileOut
+from api.files.upload import received_upload
+from api.schemas import After, CursorListOut, DeletedOut
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+
+@router.post("", openapi_extra=UPLOAD_BODY)
+async def create_file(request: Request, services: ServicesDep, caller: FilesWriter) -> FileOut:
+    """Upload a file of examples. It is checked at once; a bad one is refused with all its problems."""
+    # the body is read here, after the key was checked: a stranger cannot make the server store bytes
+    async with received_upload(request, services.settings.max_upload_bytes) as upload:
+        return await run_in_threadpool(service.create, services, caller, upload)
+
+
+@router.get("")
+def list_files(
+    services: ServicesDep,
+    caller: FilesReader,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: Annotated[str | None, Query(max_length=64)] = None,
+) -> CursorListOut[FileOut]:
+    """List files, newest first unless `order` says otherwise."""
+    page = service.list_page(services, caller, after=after, limit=limit, order=order, purpose=purpose)
+    data = [service.to_out(record) for record in page.items]
+    return CursorListOut[FileOut](data=data, has_more=page.has_more)
+
+
+@router.get("/{file_id}")
+def retrieve_file(file_id: str, services: ServicesDep, caller: FilesReader) -> FileOut:
+    """Give one file's description."""
+    return service.to_out(service.retrieve(services, caller, file_id))
+
+
+@router.delete("/{file_id}")
+def delete_file(file_id: str, services: ServicesDep, caller: FilesWriter) -> DeletedOut:
+    """Delete a file, unless a job that is not finished uses it."""
+    service.delete(services, caller, file_id)
+    return DeletedOut(id=file_id, object="file")
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+def download_file(file_id: str, services: ServicesDep, caller: FilesReader) -> StreamingResponse:
+    """Give the file's bytes. The ETag is their sha256."""
+    record, chunks = service.content(services, caller, file_id)
+    headers = {
+        "content-length": str(record.bytes),
+        "content-disposition": f"attachment; filename*=utf-8''{quote(record.filename, safe='')}",
+        "etag": f'"{record.sha256}"',
+        "x-content-type-options": "nosniff",
+    }
+    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)

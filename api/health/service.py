@@ -1,0 +1,36 @@
+"""Looks at each part that the server depends on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from api.dependencies import Services
+from api.health.schemas import ReadyOut
+
+logger = logging.getLogger("sgg.api")
+
+
+def readiness(services: Services) -> ReadyOut:
+    """Check the database, the object store, and the worker if there is one in this process."""
+    checks = {
+        "database": _outcome("database", services.database.schema_is_current, "Its tables are of another version."),
+        "object_store": _outcome("object_store", lambda: _probe(services), "It does not answer."),
+    }
+    if services.worker_alive is not None:
+        checks["worker"] = _outcome("worker", services.worker_alive, "It has stopped; restart the server.")
+    healthy = all(outcome == "ok" for outcome in checks.values())
+    return ReadyOut(status="ok" if healthy else "unavailable", checks=checks)
+
+
+def _probe(services: Services) -> bool:
+    services.objects.put("health/probe", b"", create_only=False)
+    return True
+
+
+def _outcome(part: str, check: Callable[[], bool], complaint: str) -> str:
+    try:
+        return "ok" if check() else complaint
+    except Exception:  # any failure of a part means "not ready"; its text may tell internals, so it stays in the log
+        logger.exception("The %s is not ready", part)
+        return "It does not answer; see the server's log."

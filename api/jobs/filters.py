@@ -1,0 +1,26 @@
+"""Reading OpenAI's way to write a filter into a query string: `metadata[key]=value`."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import QueryParams
+
+from api.errors import InvalidRequestError
+from api.validation import RequestProblem
+
+_PAIR = re.compile(r"metadata\[(?P<key>.+)\]", re.DOTALL)
+
+
+def metadata_filter(query: QueryParams) -> dict[str, str]:
+    """Give the pairs to filter by. Raises InvalidRequestError for other uses of `metadata`."""
+    pairs: dict[str, str] = {}
+    for name, value in query.multi_items():
+        if not name.startswith("metadata"):
+            continue
+        match = _PAIR.fullmatch(name)
+        if match is None or pairs.get(match["key"], value) != value:
+            message = f"{name!r} is no filter. Write metadata[key]=value, each key once."
+            raise InvalidRequestError([RequestProblem("metadata", "invalid_value", message)])
+        pairs[match["key"]] = value
+    return pairs

@@ -1,0 +1,67 @@
+"""Which models there are: the catalogue's, and the project's own."""
+
+from __future__ import annotations
+
+from api.auth import Caller
+from api.dependencies import Services
+from api.errors import PermissionDeniedError
+from api.models.schemas import ModelOut, SggModelOut
+from sgg_core.catalogue import BaseModelEntry
+from sgg_store.errors import RecordNotFoundError
+from sgg_store.jobs import Jobs
+from sgg_store.records import JobRecord
+
+
+def list_all(services: Services, caller: Caller) -> list[ModelOut]:
+    """Give the base models, then the caller's fine-tuned models, oldest first."""
+    with services.database.read() as session:
+        made = [_fine_tuned(job) for job in Jobs(session).list_models(caller.project_id)]
+    return [_base(entry) for entry in services.catalogue().entries()] + made
+
+
+def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
+    """Give one model. Raises RecordNotFoundError."""
+    entry = _entry(services, name)
+    if entry is not None:
+        return _base(entry)
+    with services.database.read() as session:
+        return _fine_tuned(Jobs(session).get_by_fine_tuned_model(caller.project_id, name))
+
+
+def delete(services: Services, caller: Caller, name: str) -> None:
+    """Delete a fine-tuned model; its job and result files stay.
+
+    Raises RecordNotFoundError, or PermissionDeniedError for a base model.
+    """
+    if _entry(services, name) is not None:
+        raise PermissionDeniedError(
+            f"{name!r} is a base model, which only the administrator can take out of the catalogue."
+        )
+    with services.database.begin() as session:
+        Jobs(session).delete_model(caller.project_id, name)
+
+
+def _entry(services: Services, name: str) -> BaseModelEntry | None:
+    return next((entry for entry in services.catalogue().entries() if entry.name == name), None)
+
+
+def _base(entry: BaseModelEntry) -> ModelOut:
+    details = entry.model_dump(include={"kind", "license", "description", "parameters", "context_tokens"})
+    return ModelOut(id=entry.name, created=0, owned_by="catalogue", sgg=SggModelOut(type="base", **details))
+
+
+def _fine_tuned(job: JobRecord) -> ModelOut:
+    if job.fine_tuned_model is None or job.finished_at is None:
+        raise RecordNotFoundError("model", job.id)
+    return ModelOut(
+        id=job.fine_tuned_model,
+        created=int(job.finished_at),
+        owned_by=job.project_id,
+        sgg=SggModelOut(
+            type="fine-tuned",
+            base_model=job.base_model,
+            method=job.spec["method"],
+            job=job.id,
+            result_files=tuple(job.result_file_ids),
+        ),
+    )

@@ -1,0 +1,122 @@
+"""What is wrong with a request, in its own words: each problem with the path of the parameter and a remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProblem:
+    """One thing that is wrong: the parameter's path (`method.sgg.hyperparameters.n_epochs`), a code, and a message."""
+
+    param: str | None
+    code: str
+    message: str
+
+
+_Found = tuple[str, str, str]  # path of the parameter, reason without its full stop, the value as text or ""
+
+
+def problems_of_request(error: RequestValidationError) -> list[RequestProblem]:
+    """Describe what FastAPI found wrong with query, form or body."""
+    return _merged([_found_by_fastapi(entry) for entry in error.errors()])
+
+
+def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[RequestProblem]:
+    """Describe what pydantic found wrong with a body that should have been a `model`.
+
+    A union reports one error for each of its branches; here they become one problem for the parameter. An unknown
+    name gets the known name that is most like it.
+    """
+    found: list[_Found] = []
+    for entry in error.errors(include_url=False):
+        path, parent = _resolve(entry["loc"], model)
+        if entry["type"] == "extra_forbidden":
+            found.append((path, _unknown(str(entry["loc"][-1]), parent), ""))
+        else:
+            found.append((path, *_reason(entry)))
+    return _merged(found)
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Suggest the known name that `name` is most like; otherwise tell them all."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known names: {', '.join(known)}"
+
+
+def _unknown(name: str, parent: type[BaseModel] | None) -> str:
+    names = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
+    return f"Unknown name {name!r}. {_did_you_mean(name, names)}"
+
+
+def _found_by_fastapi(entry: Any) -> _Found:
+    path = _path(entry["loc"][1:])
+    if entry["type"] == "json_invalid":
+        return "", f"The body is not valid JSON: {entry['ctx']['error']} at character {path}. Send a JSON object", ""
+    if path:
+        return path, *_reason(entry)
+    return "", "This request needs a JSON object as its body, with the header `Content-Type: application/json`", ""
+
+
+def _reason(entry: Any) -> tuple[str, str]:
+    if entry["type"] == "missing":
+        return "This parameter is required", ""
+    given = repr(entry.get("input"))
+    return entry["msg"].rstrip("."), given if len(given) <= 60 else given[:57] + "..."
+
+
+def _merged(found: Sequence[_Found]) -> list[RequestProblem]:
+    """Make one problem of all that was said of one path: the branches of a union, or several entries of a list."""
+    reasons: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for path, reason, value in found:
+        if reason not in reasons.setdefault(path, []):
+            reasons[path].append(reason)
+        given.setdefault(path, value)
+    return [
+        RequestProblem(path or None, "invalid_value", _sentence(", or: ".join(texts), given[path]))
+        for path, texts in reasons.items()
+    ]
+
+
+def _sentence(text: str, given: str) -> str:
+    if given:
+        return f"{text}; it is {given}."
+    return text if text.endswith("?") else f"{text}."
+
+
+def _resolve(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
+    """Give the parameter's path without the names of union branches, and the model that its last name belongs to."""
+    parts: list[int | str] = []
+    current: type[BaseModel] | None = model
+    parent = current
+    for part in loc:
+        if current is None:
+            break
+        parts.append(part)
+        parent = current
+        current = _model_behind(current, str(part))
+    return _path(parts), parent
+
+
+def _model_behind(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    for field_name, field in model.model_fields.items():
+        if name == (field.alias or field_name):
+            return next((kind for kind in _flat(field.annotation) if issubclass(kind, BaseModel)), None)
+    return None
+
+
+def _flat(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [kind for argument in get_args(annotation) for kind in _flat(argument)]
+
+
+def _path(parts: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in parts)

@@ -1,0 +1,93 @@
+"""Models and health over HTTP."""
+
+from __future__ import annotations
+
+import shutil
+
+import httpx
+import pytest
+
+from api.settings import ApiSettings
+from api.testing import ApiServer, serving
+from sgg_core.catalogue import BaseModelEntry, Catalogue, DirectorySource
+
+
+def test_base_models_come_with_what_the_catalogue_says(api_server: ApiServer) -> None:
+    with api_server.http() as http:
+        models = http.get("/v1/models").json()["data"]
+        one = http.get("/v1/models/all-minilm-l6-v2").json()
+    assert [model["id"] for model in models] == ["smollm2-135m-instruct", "all-minilm-l6-v2"]
+    assert one == models[1]
+    assert (one["object"], one["owned_by"], one["sgg"]["type"]) == ("model", "catalogue", "base")
+    assert (one["sgg"]["kind"], one["sgg"]["parameters"], one["sgg"]["license"]) == ("encoder", 22713216, "Apache-2.0")
+
+
+def test_a_model_added_to_the_catalogue_can_be_used_at_once(api_server: ApiServer) -> None:
+    entry = BaseModelEntry(name="tiny", kind="causal", source=DirectorySource(path="/nowhere/secret"))
+    Catalogue.load(api_server.settings.data_dir).add(entry)
+    with api_server.http() as http:
+        answer = http.get("/v1/models/tiny")
+    assert answer.json()["id"] == "tiny" and "secret" not in answer.text
+    assert api_server.job(api_server.job_id(model="tiny"))["model"] == "tiny"
+
+
+def test_a_fine_tuned_model_is_listed_until_it_is_deleted(api_server: ApiServer) -> None:
+    job_id = api_server.job_id()
+    name = api_server.claim(job_id).succeed({"metrics.csv": b"step\n"})
+    results = api_server.job(job_id)["result_files"]
+    with api_server.http() as http:
+        model = http.get(f"/v1/models/{name}").json()
+        assert model in http.get("/v1/models").json()["data"]
+        assert (model["sgg"]["job"], model["sgg"]["base_model"]) == (job_id, "smollm2-135m-instruct")
+        assert (model["sgg"]["method"], model["sgg"]["result_files"]) == ("supervised", results)
+        assert http.delete(f"/v1/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
+        assert http.get(f"/v1/models/{name}").status_code == 404
+        assert http.delete(f"/v1/models/{name}").status_code == 404
+        assert http.get(f"/v1/files/{results[0]}/content").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["owner/name", "owner%2Fname", "ft%3Aa%3Ab%3A%3Ac", "a%20b"])
+def test_any_name_can_be_asked_for(api_server: ApiServer, name: str) -> None:
+    with api_server.http() as http:
+        response = http.get(f"/v1/models/{name}")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert httpx.URL(f"http://x/{name}").path[1:] in response.json()["error"]["message"]
+
+
+def test_a_base_model_cannot_be_deleted(api_server: ApiServer) -> None:
+    with api_server.http() as http:
+        response = http.delete("/v1/models/all-minilm-l6-v2")
+    assert response.status_code == 403 and "administrator" in response.json()["error"]["message"]
+
+
+def test_health_needs_no_key(api_server: ApiServer) -> None:
+    with httpx.Client(base_url=api_server.url, trust_env=False) as http:
+        assert http.get("/health/live").json() == {"status": "ok"}
+        ready = http.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ok", "checks": {"database": "ok", "object_store": "ok"}}
+
+
+def test_a_missing_part_makes_the_server_unready_but_alive(api_settings: ApiSettings) -> None:
+    alive = True
+    with serving(api_settings, worker_alive=lambda: alive) as server, server.http() as http:
+        assert http.get("/health/ready").json()["checks"]["worker"] == "ok"
+        alive = False
+        ready = http.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+        assert "restart" in ready.json()["checks"]["worker"]
+        alive = True
+        shutil.rmtree(api_settings.object_store_url)
+        with server.database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'other'")
+        checks = http.get("/health/ready").json()["checks"]
+        assert checks["worker"] == "ok" and "ok" not in (checks["object_store"], checks["database"])
+        assert http.get("/health/live").status_code == 200
+
+
+def test_a_damaged_catalogue_is_told_without_its_path(api_server: ApiServer) -> None:
+    (api_server.settings.data_dir / "base-models.json").write_text("{")
+    with api_server.http() as http:
+        response = http.get("/v1/models")
+    assert response.status_code == 503
+    assert str(api_server.settings.data_dir) not in response.text and "administrator" in response.text

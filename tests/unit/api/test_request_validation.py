@@ -1,0 +1,55 @@
+"""How pydantic's findings become problems that a caller can act on."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from api.jobs.schemas import JobIn
+from api.validation import RequestProblem, problems_of_model
+
+
+def found(body: dict[str, object]) -> list[RequestProblem]:
+    with pytest.raises(ValidationError) as caught:
+        JobIn.model_validate({"model": "m", "training_file": "f"} | body)
+    return problems_of_model(caught.value, JobIn)
+
+
+def sgg(**hyperparameters: object) -> dict[str, object]:
+    return {"method": {"type": "sgg", "sgg": {"hyperparameters": hyperparameters}}}
+
+
+def test_the_branches_of_a_union_become_one_problem() -> None:
+    [problem] = found(sgg(n_epochs="many"))
+    assert problem.param == "method.sgg.hyperparameters.n_epochs"
+    assert "integer" in problem.message and "'auto'" in problem.message and problem.message.count("'many'") == 1
+
+
+def test_a_branch_of_a_union_never_shows_in_the_path() -> None:
+    for value in (-1, "x", None, [], {}):
+        [problem] = found(sgg(lora={"targets": value}))
+        assert problem.param == "method.sgg.hyperparameters.lora.targets"
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "like"),
+    [
+        ({"modle": "x"}, "modle", "model"),
+        (sgg(batchsize=1), "method.sgg.hyperparameters.batchsize", "batch_size"),
+        (sgg(guidance={"refrence": "ema"}), "method.sgg.hyperparameters.guidance.refrence", "reference"),
+        ({"method": {"type": "sgg", "sgg": {"source": []}}}, "method.sgg.source", "sources"),
+    ],
+)
+def test_an_unknown_name_gets_the_one_it_is_most_like(body: dict[str, object], param: str, like: str) -> None:
+    [problem] = found(body)
+    assert (problem.param, problem.message.endswith(f"Did you mean {like!r}?")) == (param, True)
+
+
+def test_a_name_like_no_other_gets_all_known_ones() -> None:
+    [problem] = found(sgg(guidance={"zzz": 1}))
+    assert all(name in problem.message for name in ("radius", "magnitude", "direction", "alignment"))
+
+
+def test_a_long_value_is_cut() -> None:
+    [problem] = found({"suffix": "x" * 10_000})
+    assert len(problem.message) < 200
