@@ -1,0 +1,1 @@
+"""The `sgg` command. Only `train` and `predict` load torch, and only when they run."""

@@ -1,0 +1,29 @@
+"""What the command line reports as one line and an exit code instead of a traceback."""
+
+from __future__ import annotations
+
+
+class CliError(Exception):
+    """An expected failure: what happened, what to do about it, and the exit code of the process."""
+
+    def __init__(self, message: str, remedy: str = "", *, exit_code: int = 1) -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class ServerUnreachableError(CliError):
+    """No answer came from the server, or one that says it is not ready; trying again later may help."""
+
+
+class ApiError(CliError):
+    """The server understood the request and refused it."""
+
+    def __init__(self, status: int, code: str | None, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.status = status
+        self.code = code

@@ -1,0 +1,128 @@
+"""`sgg files`: check a file here, upload it, list and delete what the server has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import Client
+from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say, size
+
+app = typer.Typer(help="Data files: check, upload, list, delete.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A .jsonl or .csv file.")],
+    validation: Annotated[Path | None, typer.Option(help="Also check that this validation file fits.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a training file without a server; every problem is listed with its line."""
+    from sgg_core.examples import check_training, check_validation, read_examples
+
+    training = read_examples(path)
+    check_training(training)
+    sets = [training]
+    if validation is not None:
+        sets.append(read_examples(validation))
+        check_validation(training, sets[1])
+    facts = [
+        {
+            "filename": examples.filename,
+            "kind": examples.kind,
+            "examples": len(examples.examples),
+            "labels": list(examples.labels),
+            "sha256": examples.sha256,
+            "warnings": [str(warning) for warning in examples.warnings],
+        }
+        for examples in sets
+    ]
+    if as_json:
+        print_json(facts)
+        return
+    for one in facts:
+        _print_check(one)
+
+
+@app.command()
+def upload(
+    paths: Annotated[list[Path], typer.Argument(help="Files to upload.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Upload data files; the server refuses bad ones and says what is wrong with them."""
+    with Client.from_environment() as client:
+        uploaded = [client.upload(path) for path in paths]
+    if as_json:
+        print_json(uploaded)
+        return
+    print_table(
+        ("ID", "NAME", "SIZE", "KIND", "EXAMPLES", "LABELS"),
+        [(*_row(file), *_contents(file)) for file in uploaded],
+        empty="Nothing was uploaded.",
+    )
+    for file in uploaded:
+        for warning in (file.get("sgg") or {}).get("warnings", ()):
+            say(f"{file['filename']}, {_place(warning)}: {warning['reason']} {warning['remedy']}", style="yellow")
+
+
+@app.command("list")
+def list_files(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many, newest first.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the files on the server, newest first."""
+    with Client.from_environment() as client:
+        found = list(client.items("/files", limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("ID", "NAME", "SIZE", "PURPOSE", "CREATED"),
+        [(*_row(file), file["purpose"], moment(file["created_at"])) for file in found],
+        empty="There are no files yet; `sgg files upload FILE` adds one.",
+    )
+
+
+@app.command()
+def delete(
+    file_ids: Annotated[list[str], typer.Argument(metavar="FILE_ID...", help="Ids such as file-....")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete files; one that a queued or running job needs is kept, and the job is named."""
+    with Client.from_environment() as client:
+        deleted = [client.delete(f"/files/{file_id}") for file_id in file_ids]
+    if as_json:
+        print_json(deleted)
+        return
+    for one in deleted:
+        say(f"Deleted {one['id']}.")
+
+
+def _row(file: dict[str, Any]) -> tuple[str, str, str]:
+    return file["id"], file["filename"], size(file["bytes"])
+
+
+def _contents(file: dict[str, Any]) -> tuple[object, object, object]:
+    contents = file.get("sgg") or {}
+    return contents.get("kind"), contents.get("examples"), ", ".join(contents.get("labels") or ()) or None
+
+
+def _print_check(facts: dict[str, Any]) -> None:
+    labels = facts["labels"]
+    print_facts(
+        (
+            ("file", f"{facts['filename']} is good"),
+            ("kind", facts["kind"]),
+            ("examples", facts["examples"]),
+            ("labels", f"{len(labels)}: {', '.join(labels)}" if labels else None),
+            ("sha256", facts["sha256"]),
+        )
+    )
+    for warning in facts["warnings"]:
+        say(f"warning: {warning}", style="yellow")
+
+
+def _place(problem: dict[str, Any]) -> str:
+    return "file" if problem["line"] is None else f"line {problem['line']}"

@@ -1,0 +1,79 @@
+"""The `sgg` command: names the commands, and turns expected errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from cli import files, jobs, models, predict, serve, train, worker
+from cli.errors import CliError
+from cli.output import print_error
+
+
+class SggGroup(typer.core.TyperGroup):
+    """Runs a command; errors that somebody can act on are printed without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        from sgg_core.errors import SggError
+        from sgg_store.errors import StoreError
+
+        try:
+            return super().invoke(ctx)
+        except CliError as error:
+            print_error(error.message, error.remedy)
+            raise typer.Exit(error.exit_code) from error
+        except (SggError, StoreError) as error:
+            print_error(error.message, error.remedy)
+            raise typer.Exit(1) from error
+        except BrokenPipeError as error:
+            # The reader, such as `head`, has gone: end quietly, and keep the interpreter from flushing into the pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="sgg",
+    cls=SggGroup,
+    help="Few-shot fine-tuning with structured gradient guidance: a service, its client, and the trainer itself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.add_typer(files.app, name="files")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"sgg {version('sgg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Few-shot fine-tuning with structured gradient guidance: a service, its client, and the trainer itself."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""How commands print: tables and sentences for people, JSON for programs, colours only on terminals."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+WIDE = 10_000  # columns of a table that nobody looks at: nothing is cut when the output is piped
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console on the present standard output (or error) that never interprets data as markup."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDE
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def printable(text: object) -> str:
+    """Replace control characters, so that a file name or label from elsewhere cannot steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print one sentence to standard output."""
+    console().print(printable(text), style=style)
+
+
+def complain(text: str, *, style: str | None = None) -> None:
+    """Print one sentence to standard error."""
+    console(stderr=True).print(printable(text), style=style)
+
+
+def print_error(message: str, remedy: str) -> None:
+    """Print an expected failure to standard error: `error:`, what happened, what to do."""
+    target = console(stderr=True)
+    target.print("error: ", style="bold red", end="")
+    target.print(printable(f"{message} {remedy}".strip()))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """Print one JSON document on one line and hand it over at once."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print rows under column names; `empty` is the sentence printed when there are none. None is shown as a dash."""
+    if not rows:
+        say(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell is None else printable(cell) for cell in row))
+    console().print(table)
+
+
+def print_facts(facts: Sequence[tuple[str, object]]) -> None:
+    """Print names and values in two columns, leaving out the values that are None."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        if value is not None:
+            table.add_row(name, printable(value))
+    console().print(table)
+
+
+def moment(seconds: int | float | None) -> str | None:
+    """Return a Unix time in local time to the second, or None."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in units a person reads: B, kB, MB (powers of 1000)."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"

@@ -1,0 +1,175 @@
+"""A real `sgg serve` in a process of its own, with a tiny base model in its catalogue, and the command beside it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SGG = (sys.executable, "-m", "cli.main")
+PATIENCE = 60.0
+MAKE_TINY = """
+import sys
+from pathlib import Path
+from sgg_core.tiny import save_tiny_base
+save_tiny_base(Path(sys.argv[1]))
+"""
+
+
+class Service:
+    """One data directory, the server on it (when it is up), and commands run against it."""
+
+    def __init__(self, home):
+        self.data_dir = home / "data"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.log = home / "serve.log"
+        self.process = None
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("SGG_") or name == "SGG_CACHE_DIR"
+        }
+        self.environment = inherited | {
+            "SGG_DATA_DIR": str(self.data_dir),
+            "SGG_BASE_URL": self.url,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self):
+        """Start the server; return its announcement and the seconds until it first answered."""
+        began = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*SGG, "serve", "--port", str(self.port), "--json"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environment,
+                text=True,
+            )
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{self.port}/health/live", timeout=PATIENCE)
+                break
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() - began < PATIENCE, self.log.read_text()
+                time.sleep(0.02)
+        took = time.monotonic() - began
+        return json.loads(self.process.stdout.readline()), took
+
+    def kill(self):
+        """End the server as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def stop(self):
+        """End the server with SIGTERM; return its exit code and the seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE)
+        self.process.stdout.close()
+        return code, time.monotonic() - began
+
+    def sgg(self, *arguments, **environment):
+        """Run one command to its end."""
+        return subprocess.run(
+            [*SGG, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=self.environment | environment,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def sgg_json(self, *arguments):
+        """Run a command that must succeed and return what it printed as JSON."""
+        result = self.sgg(*arguments, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    @contextmanager
+    def sgg_background(self, *arguments):
+        """Run a command whose output can be read while it runs; it is killed at the end of the block."""
+        with subprocess.Popen(
+            [*SGG, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment | {"PYTHONUNBUFFERED": "1"},
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def add_base_model(self, directory):
+        """Let jobs name the tiny base model `tiny`."""
+        added = self.sgg(
+            "models", "add", "tiny", "--kind", "causal", "--directory", directory, "--context-tokens", 1024
+        )
+        assert added.returncode == 0, added.stderr
+
+    def submit(self, training, *settings):
+        """Submit a job on the tiny base model and return its id."""
+        options = [part for setting in settings for part in ("--set", setting)]
+        return self.sgg_json("jobs", "submit", "--model", "tiny", "--training", training, *options)["id"]
+
+    def wait_for_step(self, job_id, step):
+        """Wait until a job has taken so many steps."""
+        deadline = time.monotonic() + PATIENCE
+        while (job := self.sgg_json("jobs", "show", job_id))["sgg"]["step"] < step:
+            assert time.monotonic() < deadline, job
+            assert job["status"] in ("queued", "running"), job
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tiny-base")
+    subprocess.run([sys.executable, "-c", MAKE_TINY, str(directory)], check=True, cwd=ROOT, capture_output=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, tiny_directory):
+    running = Service(tmp_path_factory.mktemp("service"))
+    running.add_base_model(tiny_directory)
+    running.announcement, _ = running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def own_service(tmp_path, tiny_directory):
+    """A running server that the test may kill."""
+    running = Service(tmp_path)
+    running.add_base_model(tiny_directory)
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    path = tmp_path / "tickets.jsonl"
+    texts = {
+        "bill": ("paid twice", "refund me", "wrong sum", "no receipt"),
+        "bug": ("it crashes", "blank page", "slow", "error 5"),
+    }
+    rows = [{"text": text, "label": label} for label, several in texts.items() for text in several]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

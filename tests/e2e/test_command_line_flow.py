@@ -1,0 +1,192 @@
+"""From a file to predictions, through a real server and the real command."""
+
+import json
+import signal
+
+import httpx
+import psutil
+import pytest
+
+from cli.bundle import verify
+
+QUICK = ("optimization.max_steps=6", "optimization.batch_size=4", "task.max_tokens=256")
+LONG = ("optimization.max_steps=100000", "optimization.epochs=50", "optimization.batch_size=1", "task.max_tokens=256")
+
+
+@pytest.fixture(scope="module")
+def finished(service, tmp_path_factory):
+    """A finished job, and what watching it printed."""
+    rows = [{"text": f"{word} {n}", "label": word} for word in ("bill", "bug") for n in range(4)]
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job_id = service.submit(path, *QUICK)
+    return job_id, service.sgg("jobs", "watch", job_id)
+
+
+def test_the_announcement_tells_where_everything_is(service):
+    assert service.announcement["url"] == service.url
+    assert service.announcement["pid"] == service.process.pid
+    key_file = service.data_dir / "admin-key"
+    assert service.announcement["admin_key_file"] == str(key_file)
+    assert key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_watching_shows_every_step_and_ends_with_the_outcome(finished):
+    _, watched = finished
+    assert watched.returncode == 0, watched.stderr
+    last = watched.stdout.splitlines()[-1]
+    assert last.startswith("succeeded: step 6/6  loss ")
+    assert "|g| " in last
+    assert "cos " in last
+
+
+def test_the_same_events_come_as_json_lines(service, finished):
+    events = [json.loads(line) for line in service.sgg("jobs", "watch", finished[0], "--json").stdout.splitlines()]
+    steps = [event["data"]["step"] for event in events if "train_loss" in event["data"]]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_adapter_is_downloaded_verified_and_predicts(service, finished, tmp_path):
+    job_id, _ = finished
+    out = tmp_path / "adapter"
+    facts = service.sgg_json("jobs", "download", job_id, "--out", out)
+    assert facts["files"] == verify(out) > 5
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter"}
+    predicted = service.sgg("predict", out, "--text", "bill 9", "--text", "bug 9", "--json")
+    assert predicted.returncode == 0, predicted.stderr
+    rows = [json.loads(line) for line in predicted.stdout.splitlines()]
+    assert [row["text"] for row in rows] == ["bill 9", "bug 9"]
+    assert all(row["label"] in ("bill", "bug") for row in rows)
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-4) for row in rows)
+    again = service.sgg("jobs", "download", job_id, "--out", out)
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+
+
+def test_lists_and_details_name_the_job_and_its_files(service, finished):
+    job_id, _ = finished
+    job = service.sgg_json("jobs", "show", job_id)
+    assert job["status"] == "succeeded"
+    assert job_id in service.sgg("jobs", "list").stdout
+    shown = service.sgg("jobs", "show", job_id).stdout
+    assert job["fine_tuned_model"] in shown
+    assert {job["training_file"], *job["result_files"]} <= {file["id"] for file in service.sgg_json("files", "list")}
+
+
+def test_a_second_server_on_the_same_data_is_refused_with_the_first_ones_pid(service):
+    second = service.sgg("serve", "--port", "0")
+    assert second.returncode == 1
+    assert f"pid {service.process.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_port_that_is_taken_is_told(service, tmp_path):
+    taken = service.sgg("serve", "--port", service.port, "--data-dir", tmp_path / "other")
+    assert taken.returncode == 1
+    assert "--port" in taken.stderr
+
+
+@pytest.mark.parametrize("key", ["wrong", "sgg_0000000000000000_wrong", "sgg__", " ", "schlüssel"])
+def test_a_wrong_key_is_refused_and_told_where_keys_come_from(service, key):
+    result = service.sgg("files", "list", SGG_API_KEY=key)
+    assert result.returncode == 1
+    assert "SGG_API_KEY" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("jobs", "show", "ftjob-000000000000000000000000"),
+        ("jobs", "watch", "ftjob-000000000000000000000000"),
+        ("jobs", "cancel", "nonsense"),
+        ("jobs", "download", "ftjob-000000000000000000000000", "--out", "/nonexistent/never"),
+        ("files", "delete", "file-000000000000000000000000"),
+        ("jobs", "submit", "-m", "tiny", "--training", "file-000000000000000000000000"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_an_unknown_id_is_one_clear_error(service, command):
+    result = service.sgg(*command)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_base_model_is_answered_with_the_known_ones(service, tickets):
+    result = service.sgg("jobs", "submit", "-m", "tinny", "--training", tickets)
+    assert result.returncode == 1
+    assert "'tiny'" in result.stderr
+
+
+def test_a_bad_file_is_refused_with_all_its_problems(service, tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"text": "a", "label": "x"}\n{"txet": "b", "label": "y"}\n{"text": "c"\n')
+    result = service.sgg("files", "upload", path)
+    assert result.returncode == 1
+    assert "line 2" in result.stderr
+    assert "line 3" in result.stderr
+
+
+def test_a_running_job_cannot_be_downloaded_loses_no_file_and_outlives_its_watcher(service, tickets, tmp_path):
+    job_id = service.submit(tickets, *LONG)
+    service.wait_for_step(job_id, 1)
+
+    early = service.sgg("jobs", "download", job_id, "--out", tmp_path / "early")
+    assert early.returncode == 1
+    assert "is running" in early.stderr
+    assert not (tmp_path / "early").exists()
+
+    training = service.sgg_json("jobs", "show", job_id)["training_file"]
+    kept = service.sgg("files", "delete", training)
+    assert kept.returncode == 1
+    assert job_id in kept.stderr
+
+    with service.sgg_background("jobs", "watch", job_id) as watcher:
+        assert "step" in next(line for line in watcher.stdout if "step" in line)
+        watcher.send_signal(signal.SIGINT)
+        _, told = watcher.communicate(timeout=10)
+    assert watcher.returncode == 130
+    assert f"sgg jobs watch {job_id}" in told
+    assert service.sgg_json("jobs", "show", job_id)["status"] == "running"
+
+    assert service.sgg("jobs", "cancel", job_id).returncode == 0
+    assert service.sgg("jobs", "watch", job_id).returncode == 3
+    again = service.sgg("jobs", "cancel", job_id)
+    assert again.returncode == 1
+    assert service.sgg("files", "delete", training).returncode == 0
+
+
+def test_the_server_stays_small_and_loads_no_torch(service, finished):
+    process = psutil.Process(service.process.pid)
+    assert process.memory_info().rss < 200e6
+    assert not [entry.path for entry in process.memory_maps() if "libtorch" in entry.path]
+
+
+def test_health_needs_no_key(service):
+    assert httpx.get(service.url.removesuffix("/v1") + "/health/live").status_code == 200
+
+
+def test_training_without_a_service_writes_the_same_kind_of_directory(service, tickets, tmp_path):
+    out = tmp_path / "adapter"
+    options = [part for setting in QUICK for part in ("--set", setting)]
+    trained = service.sgg("train", "--model", "tiny", "--training", tickets, "--out", out, *options)
+    assert trained.returncode == 0, trained.stderr
+    assert "step 6/6" in trained.stdout
+    assert verify(out) > 5
+
+
+def test_interrupted_training_goes_on_from_its_checkpoint(service, tickets, tmp_path):
+    out, kept = tmp_path / "adapter", tmp_path / "checkpoints"
+    command = ("train", "--model", "tiny", "--training", tickets, "--out", out, "--checkpoints", kept, "--json")
+    long_run = [part for setting in LONG for part in ("--set", setting)]
+    with service.sgg_background(*command, *long_run) as process:
+        assert next(line for line in process.stdout if '"type": "step"' in line)
+        process.send_signal(signal.SIGINT)
+        said, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert "Stopped after step" in told
+    last_step = [json.loads(line)["step"] for line in said.splitlines() if '"type": "step"' in line][-1]
+
+    with service.sgg_background(*command, *long_run) as resumed:
+        started = json.loads(next(line for line in resumed.stdout if '"type": "started"' in line))
+    assert started["first_step"] == last_step + 1

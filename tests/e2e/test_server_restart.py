@@ -1,0 +1,43 @@
+"""A server that is killed or stopped under a running job, while somebody watches."""
+
+import time
+
+import psutil
+import pytest
+
+SLOW = (
+    "optimization.max_steps=400",
+    "optimization.epochs=50",
+    "optimization.batch_size=1",
+    "task.max_tokens=256",
+    "checkpoint.every_steps=20",
+)
+
+
+@pytest.mark.parametrize("ending", ["kill", "stop"])
+def test_a_job_and_its_watcher_survive_the_server(own_service, tickets, ending):
+    job_id = own_service.submit(tickets, *SLOW)
+    with own_service.sgg_background("jobs", "watch", job_id) as watcher:
+        own_service.wait_for_step(job_id, 30)
+        if ending == "kill":
+            own_service.kill()
+        else:
+            code, seconds = own_service.stop()
+            assert code == 0, own_service.log.read_text()
+            assert seconds < 15
+        time.sleep(1.0)  # so that the watcher meets a closed door
+        own_service.start()
+        out, err = watcher.communicate(timeout=120)
+    assert watcher.returncode == 0, out + err
+    assert "The server is back." in out
+    assert out.splitlines()[-1].startswith("succeeded: step ")
+    job = own_service.sgg_json("jobs", "show", job_id)
+    assert job["sgg"]["attempts"] == 2
+
+
+def test_the_first_answer_comes_within_two_seconds(own_service):
+    own_service.kill()
+    _, waited = own_service.start()
+    spent = psutil.Process(own_service.process.pid).cpu_times()
+    # On a machine with other work to do, what counts is the work done: with a free core it is the time that passes.
+    assert min(waited, spent.user + spent.system) < 2.0

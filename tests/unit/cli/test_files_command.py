@@ -1,0 +1,54 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+GOOD = [{"text": f"text number {number}", "label": label} for label in ("up", "down") for number in range(4)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_rows(name, rows):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return write_rows
+
+
+def check(*arguments):
+    return CliRunner().invoke(app, ["files", "check", *arguments])
+
+
+def test_a_good_file_is_summed_up(write):
+    result = check(write("train.jsonl", GOOD))
+    assert result.exit_code == 0
+    assert "train.jsonl is good" in result.stdout
+    assert "2: down, up" in result.stdout
+
+
+def test_json_holds_the_same_facts(write):
+    (facts,) = json.loads(check(write("train.jsonl", GOOD), "--json").stdout)
+    assert (facts["kind"], facts["examples"], facts["labels"]) == ("classification", 8, ["down", "up"])
+
+
+def test_one_label_only_is_refused(write):
+    result = check(write("train.jsonl", GOOD[:4]))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error:")
+
+
+def test_a_validation_file_with_a_new_label_is_refused(write):
+    training = write("train.jsonl", GOOD)
+    assert check(training, "--validation", write("good.jsonl", GOOD[:1])).exit_code == 0
+    result = check(training, "--validation", write("bad.jsonl", [{"text": "x", "label": "sideways"}]))
+    assert result.exit_code == 1
+    assert "sideways" in result.stderr
+
+
+def test_warnings_are_told_and_do_not_fail(write):
+    result = check(write("train.jsonl", [*GOOD, GOOD[0]]))
+    assert result.exit_code == 0
+    assert "warning:" in result.stdout

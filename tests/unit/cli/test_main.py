@@ -1,0 +1,143 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+COMMANDS = (
+    *((name,) for name in ("serve", "worker", "train", "predict")),
+    *(("files", name) for name in ("check", "upload", "list", "delete")),
+    *(("jobs", name) for name in ("submit", "list", "show", "watch", "cancel", "download")),
+    *(("models", name) for name in ("list", "add", "remove")),
+)
+
+
+@pytest.fixture
+def sgg(monkeypatch, tmp_path):
+    """The command line with a data directory of its own and no server to reach."""
+    monkeypatch.setenv("SGG_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SGG_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("SGG_API_KEY", "sgg_test_key")
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(sgg, command):
+    result = sgg(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c not in {("serve",), ("worker",), ("predict",)}], ids=" ".join
+)
+def test_every_command_that_answers_speaks_json(sgg, command):
+    assert "--json" in sgg(*command, "--help").output
+
+
+HEAVY = ("torch", "transformers", "peft", "matplotlib")
+IMPORTS = f"""
+import sys
+from cli.main import app
+import cli.client, cli.jobs, sgg_core.catalogue, sgg_core.examples, sgg_core.spec
+from cli.hyperparameters import parse_settings
+parse_settings(["lora.rank=4"])
+loaded = [name for name in {HEAVY} if name in sys.modules]
+assert not loaded, loaded
+try:
+    app({{arguments}})
+except SystemExit as end:
+    assert end.code == {{code}}, end.code
+loaded = [name for name in {HEAVY} if name in sys.modules]
+assert not loaded, loaded
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["models", "list"], 0),
+        (["files", "check", "/nonexistent.jsonl"], 1),
+        (["jobs", "submit", "--model", "a", "--training", "/nonexistent", "--set", "lora.rank=4"], 1),
+        (["worker"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_only_training_and_predicting_load_torch(arguments, code, tmp_path):
+    script = IMPORTS.format(arguments=arguments, code=code)
+    environment = {"SGG_DATA_DIR": str(tmp_path), "SGG_API_KEY": "key", "PATH": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_is_quick():
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "cli.main", "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 1.0
+
+
+def test_an_unreachable_server_is_one_line_with_a_remedy(sgg):
+    result = sgg("files", "list")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: No answer from http://127.0.0.1:1/v1")
+    assert "sgg serve" in result.stderr
+    assert result.stdout == ""
+
+
+def test_errors_of_the_core_are_told_without_a_traceback(sgg, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": 3, "label": "y"}\n{nonsense\n')
+    result = sgg("files", "check", tmp_path / "bad.jsonl")
+    assert result.exit_code == 1
+    assert "line 2" in result.stderr
+    assert "line 3" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_unknown_command_is_a_usage_error(sgg):
+    assert sgg("jbos").exit_code == 2
+    assert sgg("jobs", "wach").exit_code == 2
+
+
+def test_the_version_is_that_of_the_distribution(sgg):
+    from importlib.metadata import version
+
+    assert sgg("--version").output.strip() == f"sgg {version('sgg')}"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_an_address_that_others_can_reach_needs_consent(sgg, host):
+    result = sgg("serve", "--host", host)
+    assert result.exit_code == 2
+    assert "--allow-remote" in result.stderr
+
+
+def test_a_mistyped_setting_is_found_before_anything_is_sent_or_loaded(sgg):
+    for command in (
+        ("jobs", "submit", "--training", "t.jsonl"),
+        ("train", "--training", "t.jsonl", "--out", "o"),
+    ):
+        result = sgg(*command, "--model", "m", "--set", "guidance.raduis=1")
+        assert result.exit_code == 2
+        assert "guidance.radius" in result.stderr
+
+
+def test_sources_need_the_guided_method(sgg):
+    result = sgg("jobs", "submit", "-m", "m", "--training", "t", "--method", "supervised", "--source", "s")
+    assert result.exit_code == 2
+    assert "--method sgg" in result.stderr
+
+
+def test_a_worker_without_a_broker_is_sent_to_serve(sgg):
+    result = sgg("worker")
+    assert result.exit_code == 1
+    assert "SGG_BROKER_URL" in result.stderr

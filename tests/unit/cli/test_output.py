@@ -1,0 +1,60 @@
+import io
+import json
+
+import pytest
+
+from cli import output
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_piped_tables_are_neither_cut_nor_coloured(capsys):
+    output.print_table(("ID", "NAME"), [("x" * 300, "[red]name[/red]"), (None, "b")], empty="none")
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.split() == ["ID", "NAME"]
+    assert first.split() == ["x" * 300, "[red]name[/red]"]
+    assert second.split() == ["-", "b"]
+
+
+def test_terminals_get_colours_and_pipes_do_not(monkeypatch):
+    for stream, coloured in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        output.print_error("It broke.", "Mend it.")
+        assert ("\x1b[" in stream.getvalue()) is coloured
+
+
+def test_no_color_is_honoured(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.say("plain", style="red")
+    assert "\x1b[3" not in stream.getvalue()
+
+
+def test_an_empty_table_is_a_sentence(capsys):
+    output.print_table(("ID",), [], empty="There is nothing.")
+    assert capsys.readouterr().out == "There is nothing.\n"
+
+
+def test_json_keeps_every_letter(capsys):
+    output.print_json({"text": "Grüße 世界"})
+    printed = capsys.readouterr().out
+    assert "世界" in printed
+    assert json.loads(printed) == {"text": "Grüße 世界"}
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "a\rb", "\x9b31m", "\u202e"])
+def test_nothing_that_steers_a_terminal_is_printed(capsys, text):
+    output.say(text)
+    output.print_table(("A",), [(text,)], empty="none")
+    assert not set(capsys.readouterr().out) & set("\x1b\x07\r\x9b\u202e")
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB")])
+def test_sizes(count, text):
+    assert output.size(count) == text

@@ -1,0 +1,61 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from cli.progress import Figures, LineView, LiveView, Pace, absorb, duration
+
+
+def test_figures_name_only_what_is_known():
+    assert Figures(step=2, total_steps=8).line() == "step 2/8"
+    full = Figures(2, 8, 0.5, 1.0, 0.875, 1.234, -0.25, 125)
+    assert full.line() == "step 2/8  loss 0.500  acc 1.00  val 0.88  |g| 1.23  cos -0.25  2:05 left"
+
+
+def test_a_metrics_event_replaces_what_it_holds_and_keeps_the_rest():
+    step = {"step": 3, "total_steps": 9, "train_loss": 0.5, "gradient_norm": 2.0, "reference_cosine": None}
+    figures = absorb(absorb(Figures(cosine=0.5), step), {"step": 3, "valid_accuracy": 0.9, "valid_loss": 1.0})
+    assert figures == Figures(step=3, total_steps=9, loss=0.5, gradient_norm=2.0, cosine=0.5, valid_accuracy=0.9)
+
+
+def test_time_left_follows_the_pace_since_the_first_look():
+    seconds = iter([100.0, 104.0, 110.0])
+    pace = Pace(clock=lambda: next(seconds))
+    assert pace.seconds_left(Figures(step=10, total_steps=20)) is None
+    assert pace.seconds_left(Figures(step=12, total_steps=20)) == pytest.approx(16.0)
+    assert pace.seconds_left(Figures(step=20, total_steps=20)) == 0.0
+
+
+def test_a_run_that_went_back_to_a_checkpoint_is_paced_anew():
+    seconds = iter([100.0, 101.0, 103.0])
+    pace = Pace(clock=lambda: next(seconds))
+    pace.seconds_left(Figures(step=10, total_steps=20))
+    assert pace.seconds_left(Figures(step=5, total_steps=20)) is None
+    assert pace.seconds_left(Figures(step=6, total_steps=20)) == pytest.approx(28.0)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0s"), (59, "59s"), (61, "1:01"), (3725, "1:02:05"), (-1, "0s")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_lines_are_printed_only_when_something_changed(capsys):
+    view = LineView()
+    with view:
+        for _ in range(3):
+            view.show("queued", Figures())
+        view.show("running", Figures(step=1, total_steps=2, loss=1.0))
+        view.show("running", Figures(step=1, total_steps=2, loss=1.0))
+    assert capsys.readouterr().out.splitlines() == ["queued", "running: step 1/2  loss 1.000"]
+
+
+def test_control_characters_from_the_server_do_not_reach_the_terminal(capsys):
+    LineView().note("bad \x1b[2Jtext")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_the_live_bar_shows_all_figures_on_an_80_column_terminal():
+    screen = io.StringIO()
+    with LiveView(Console(file=screen, force_terminal=True, width=80, color_system=None)) as view:
+        view.show("running", Figures(3, 8, 0.5, 1.0, 0.875, 1.23, -0.25, 125))
+    assert "3/8 loss 0.500 acc 1.00 val 0.88 |g| 1.23 cos -0.25 2:05 left" in screen.getvalue()
