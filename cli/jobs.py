@@ -26,7 +26,7 @@ FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 @app.command()
 def submit(
     model: Annotated[str, typer.Option("--model", "-m", help="Name of a base model (`sgg models list`).")],
-    training: Annotated[str, typer.Option(help="Training file: an id of an uploaded file, or a path to upload.")],
+    training: Annotated[str, typer.Option("--train", help="Training file: id of an uploaded file, or path.")],
     validation: Annotated[str | None, typer.Option(help="Validation file: id or path.")] = None,
     source: Annotated[
         list[str] | None, typer.Option(help="Source file for gradient alignment: id or path. Repeatable.")

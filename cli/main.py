@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -72,6 +73,8 @@ def root(
 
 def main() -> None:
     """Run the command line of this process."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)  # libraries say it to programmers; users can do nothing about it
     app()
 
 

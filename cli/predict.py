@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +18,12 @@ def predict(
     directory: Annotated[Path, typer.Argument(help="Directory of a trained adapter.")],
     text: Annotated[list[str] | None, typer.Option(help="A text to classify, or a prompt. Repeatable.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Rows in .jsonl or .csv with the fields of the training file; - reads JSONL.")
+        Path | None,
+        typer.Option(help="Rows in .jsonl or .csv with the training file's fields; - is standard input."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Predict with a trained adapter: labels with probabilities, or completions."""
+    """Predict with a trained adapter: a table for --text; for --file one JSON object a line, in its order."""
     if not directory.is_dir():
         raise CliError(f"There is no directory {directory}.", "Give the directory of a trained adapter.")
     if (text is None) == (file is None):
@@ -39,10 +37,12 @@ def predict(
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings
 
+    rows = [] if file is None else _rows(file)
     predictor = load_predictor(directory, catalogue=Catalogue.load(StoreSettings().data_dir))
-    rows = _texts(text or [], predictor.manifest.kind) if file is None else _rows(file)
-    predictions = predictor.predict(rows)
-    if as_json:
+    if text is not None:
+        rows = _texts(text, predictor.manifest.kind)
+    predictions = predictor.predict(rows, "the texts" if file is None else file.name)
+    if as_json or file is not None:
         for row, prediction in zip(rows, predictions, strict=True):
             print_json_line(row | prediction)
     else:
@@ -58,23 +58,17 @@ def _texts(texts: list[str], kind: str) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    from sgg_core.errors import DataError
+    from sgg_core.parsing import ProblemLog, read_rows
+
     try:
-        content = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"Cannot read {path}: {error}.", "Give a readable UTF-8 file.") from error
-    if path.suffix == ".csv":
-        return list(csv.DictReader(io.StringIO(content)))
-    rows = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CliError(f"{path}, line {number} is not JSON: {error.msg}.", "Write one object a line.") from error
-        if not isinstance(row, dict):
-            raise CliError(f"{path}, line {number} is not a JSON object.", 'Write one object a line: {"text": "..."}.')
-        rows.append(row)
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.") from error
+    log = ProblemLog()
+    rows = [row.fields for row in read_rows(content, path.name, log)]
+    if log.problems:
+        raise DataError(path.name, tuple(log.problems))
     return rows
 
 

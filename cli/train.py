@@ -34,7 +34,7 @@ class Inputs:
 
 def train(
     model: Annotated[str, typer.Option("--model", "-m", help="Name of a base model (`sgg models list`).")],
-    training: Annotated[Path, typer.Option(help="Training file, .jsonl or .csv.")],
+    training: Annotated[Path, typer.Option("--train", help="Training file, .jsonl or .csv.")],
     out: Annotated[Path, typer.Option(help="New directory for the adapter.")],
     validation: Annotated[Path | None, typer.Option(help="Validation file.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="Source file for gradient alignment. Repeatable.")] = None,
@@ -51,7 +51,9 @@ def train(
     spec = build_spec(model, method, seed, parse_settings(settings or ()))
     inputs = _read(training, validation, source or [])
     if as_json:
-        outcome = _run(spec, inputs, JsonReporter(), out, checkpoints)
+        reporter = JsonReporter()
+        outcome = _run(spec, inputs, reporter, out, checkpoints)
+        reporter.report(outcome)
     else:
         with open_view() as view:
             outcome = _run(spec, inputs, ViewReporter(view), out, checkpoints)

@@ -43,7 +43,7 @@ sgg files list
 headline "Training with structured gradient guidance on $base_model"
 settings=()
 [[ -z "${DEMO_STEPS:-}" ]] || settings=(--set "optimization.max_steps=$DEMO_STEPS")
-job="$(sgg jobs submit --model "$base_model" --training "$training" --validation "$validation" \
+job="$(sgg jobs submit --model "$base_model" --train "$training" --validation "$validation" \
     --suffix demo "${settings[@]}" --json | field id)"
 sgg jobs watch "$job"
 

@@ -121,7 +121,7 @@ class Service:
     def submit(self, training, *settings):
         """Submit a job on the tiny base model and return its id."""
         options = [part for setting in settings for part in ("--set", setting)]
-        return self.sgg_json("jobs", "submit", "--model", "tiny", "--training", training, *options)["id"]
+        return self.sgg_json("jobs", "submit", "--model", "tiny", "--train", training, *options)["id"]
 
     def wait_for_step(self, job_id, step):
         """Wait until a job has taken so many steps."""

@@ -101,7 +101,7 @@ def test_a_wrong_key_is_refused_and_told_where_keys_come_from(service, key):
         ("jobs", "cancel", "nonsense"),
         ("jobs", "download", "ftjob-000000000000000000000000", "--out", "/nonexistent/never"),
         ("files", "delete", "file-000000000000000000000000"),
-        ("jobs", "submit", "-m", "tiny", "--training", "file-000000000000000000000000"),
+        ("jobs", "submit", "-m", "tiny", "--train", "file-000000000000000000000000"),
     ],
     ids=lambda command: " ".join(command[:2]),
 )
@@ -113,7 +113,7 @@ def test_an_unknown_id_is_one_clear_error(service, command):
 
 
 def test_an_unknown_base_model_is_answered_with_the_known_ones(service, tickets):
-    result = service.sgg("jobs", "submit", "-m", "tinny", "--training", tickets)
+    result = service.sgg("jobs", "submit", "-m", "tinny", "--train", tickets)
     assert result.returncode == 1
     assert "'tiny'" in result.stderr
 
@@ -168,16 +168,76 @@ def test_health_needs_no_key(service):
 
 def test_training_without_a_service_writes_the_same_kind_of_directory(service, tickets, tmp_path):
     out = tmp_path / "adapter"
-    options = [part for setting in QUICK for part in ("--set", setting)]
-    trained = service.sgg("train", "--model", "tiny", "--training", tickets, "--out", out, *options)
+    files = ("--train", tickets, "--validation", tickets, "--source", tickets, "--source", tickets)
+    options = ("--method", "sgg", "--seed", 7, *(part for setting in QUICK for part in ("--set", setting)))
+    trained = service.sgg("train", "--model", "tiny", *files, *options, "--out", out)
     assert trained.returncode == 0, trained.stderr
     assert "step 6/6" in trained.stdout
     assert verify(out) > 5
+    steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if line["type"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert json.loads((out / "report.json").read_text())
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in out.iterdir()}
+
+    predicted = service.sgg("predict", out, "--file", tickets)
+    assert predicted.returncode == 0, predicted.stderr
+    texts = [json.loads(line)["text"] for line in tickets.read_text().splitlines()]
+    assert [json.loads(line)["text"] for line in predicted.stdout.splitlines()] == texts
+    assert service.sgg("predict", out, "--file", tickets, "--json").stdout == predicted.stdout
+    table = tmp_path / "tickets.csv"
+    table.write_bytes("".join(f'"{text}"\r\n' for text in ("text", *texts, "two\nlines")).encode("utf-8-sig"))
+    predicted = service.sgg("predict", out, "--file", table)
+    assert [json.loads(line)["text"] for line in predicted.stdout.splitlines()] == [*texts, "two\nlines"]
+
+
+def test_plain_lora_is_a_method(service, tickets, tmp_path):
+    options = ("--method", "supervised", "--set", "optimization.max_steps=1", "--json")
+    trained = service.sgg("train", "--model", "tiny", "--train", tickets, *options, "--out", tmp_path / "adapter")
+    assert trained.returncode == 0, trained.stderr
+    assert [json.loads(line)["type"] for line in trained.stdout.splitlines()][-1] == "finished"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"--model": "tinny"},
+        {"--train": "absent.jsonl"},
+        {"--validation": "absent.jsonl"},
+        {"--source": "absent.jsonl"},
+        {"--set": "optimization.learning_rate=-1"},
+        {"--set": "lora.rnk=1"},
+        {"--method": "dpo"},
+        {"--seed": "-1"},
+        {"--out": "."},
+    ],
+    ids=lambda wrong: " ".join(*wrong.items()),
+)
+def test_training_that_cannot_be_is_refused_at_once(service, tickets, tmp_path, wrong):
+    given = {"--model": "tiny", "--train": tickets, "--out": tmp_path / "adapter"} | wrong
+    refused = service.sgg("train", *(part for option in given.items() for part in option))
+    assert refused.returncode in (1, 2)
+    assert "rror" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_file_without_predictions_to_make_is_refused(service, finished, tmp_path):
+    out, rows = tmp_path / "adapter", tmp_path / "rows.jsonl"
+    service.sgg_json("jobs", "download", finished[0], "--out", out)
+    rows.write_text('{"text": "a"}\n{"txt": "b"}\n')
+    broken = tmp_path / "broken.csv"
+    broken.write_bytes(b"text\na,b\ncaf\xe9\n")
+    files = (("--file", path) for path in (rows, broken, tmp_path / "absent"))
+    for arguments in (*((out, *file) for file in files), (out,), (tmp_path, "--text", "a")):
+        refused = service.sgg("predict", *arguments)
+        assert refused.returncode in (1, 2)
+        assert refused.stderr.startswith("error: ")
+        assert refused.stdout == ""
 
 
 def test_interrupted_training_goes_on_from_its_checkpoint(service, tickets, tmp_path):
     out, kept = tmp_path / "adapter", tmp_path / "checkpoints"
-    command = ("train", "--model", "tiny", "--training", tickets, "--out", out, "--checkpoints", kept, "--json")
+    command = ("train", "--model", "tiny", "--train", tickets, "--out", out, "--checkpoints", kept, "--json")
     long_run = [part for setting in LONG for part in ("--set", setting)]
     with service.sgg_background(*command, *long_run) as process:
         assert next(line for line in process.stdout if '"type": "step"' in line)
