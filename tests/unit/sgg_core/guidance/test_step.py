@@ -1,0 +1,321 @@
+"""The guided step's passes: restored weights, equal randomness, and the documented formula on a small float64 task."""
+
+import pytest
+import torch
+from torch.nn import Parameter, functional
+
+from sgg_core import encoding
+from sgg_core.backbone import lora
+from sgg_core.encoding import Encoded
+from sgg_core.errors import TrainingDivergedError
+from sgg_core.guidance.step import GuidedStep, SourceBatch, balanced_halves, batch_gradient, displaced
+from sgg_core.seeding import derived_seed
+from sgg_core.spec import GuidanceSpec, LoraSpec, TrainingSpec
+from sgg_core.tasks.choice import encoded, make_task
+from sgg_core.tasks.task import LossSum
+
+INPUTS = torch.randn(16, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+ITEMS = [Encoded((index,), label=index % 2) for index in range(8)]
+PLAIN = {"ramp_fraction": 0.0, "clip_z": None}
+SEED = 11
+
+
+class SmallTask:
+    """A two-layer classifier in float64 behind the seam of all tasks. An item's first token names its input."""
+
+    def __init__(self, seed=0, dropout=0.0, shared=None):
+        generator = torch.Generator().manual_seed(seed)
+        first = Parameter(torch.randn(3, 4, generator=generator, dtype=torch.float64))
+        self.parameters = [
+            first if shared is None else shared,
+            Parameter(torch.randn(4, 2, generator=generator, dtype=torch.float64)),
+        ]
+        self.dropout = dropout
+
+    def units(self, items):
+        return len(items)
+
+    def passes(self, items, scoring=False):
+        yield from ([index] for index in range(len(items)))
+
+    def loss(self, items):
+        hidden = torch.tanh(INPUTS[[item.ids[0] for item in items]] @ self.parameters[0])
+        scores = functional.dropout(hidden, self.dropout) @ self.parameters[1]
+        gold = torch.tensor([item.label for item in items])
+        total = functional.cross_entropy(scores, gold, reduction="sum")
+        return LossSum(total, len(items), int((scores.argmax(-1) == gold).sum()))
+
+
+def whole_batch_gradient(task, items, at=None):
+    """The mean loss' gradient in one pass, as one flat vector, at other parameters if `at` is given."""
+    parameters = task.parameters if at is None else list(at.split([12, 8]))
+    first, second = parameters[0].reshape(3, 4), parameters[1].reshape(4, 2)
+    first, second = (tensor.detach().clone().requires_grad_() for tensor in (first, second))
+    scores = torch.tanh(INPUTS[[item.ids[0] for item in items]] @ first) @ second
+    loss = functional.cross_entropy(scores, torch.tensor([item.label for item in items]))
+    return flat(torch.autograd.grad(loss, [first, second]))
+
+
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def guided(task, **guidance):
+    return GuidedStep(task, task.parameters, GuidanceSpec(**(PLAIN | guidance)), SEED)
+
+
+def test_displaced_parameters_come_back_bit_for_bit():
+    parameters = [Parameter(torch.randn(50) * 10.0**power) for power in range(-6, 6)]
+    before = [parameter.detach().clone() for parameter in parameters]
+    by = [torch.randn(50) for _ in parameters]
+    with displaced(parameters, by):
+        for parameter, start, change in zip(parameters, before, by, strict=True):
+            assert torch.equal(parameter, start + change)
+    assert all(torch.equal(parameter, start) for parameter, start in zip(parameters, before, strict=True))
+
+
+def test_displaced_parameters_come_back_after_an_error_too():
+    task = SmallTask()
+    before = flat(task.parameters).clone()
+    with pytest.raises(KeyboardInterrupt), displaced(task.parameters, [torch.ones(3, 4), torch.ones(4, 2)]):
+        raise KeyboardInterrupt
+    assert torch.equal(flat(task.parameters), before)
+
+
+class BreakingTask(SmallTask):
+    """Diverges away from where it began."""
+
+    def loss(self, items):
+        part = super().loss(items)
+        self.start = getattr(self, "start", flat(self.parameters).clone())
+        here = torch.equal(flat(self.parameters), self.start)
+        return part if here else LossSum(part.total * torch.nan, part.units, part.correct)
+
+
+def test_a_second_pass_that_diverges_leaves_the_parameters_as_they_were():
+    task = BreakingTask()
+    before = flat(task.parameters).clone()
+    with pytest.raises(TrainingDivergedError, match="Lower the learning rate"):
+        guided(task).take(1, 1.0, ITEMS)
+    assert torch.equal(flat(task.parameters), before)
+    assert all(parameter.grad is None for parameter in task.parameters)
+
+
+def test_the_gradient_of_small_passes_is_the_whole_batchs():
+    task = SmallTask()
+    ours = batch_gradient(task, ITEMS, task.parameters, seed=0)
+    assert torch.allclose(flat(ours.gradient), whole_batch_gradient(task, ITEMS), rtol=1e-12)
+    assert ours.loss == pytest.approx(task.loss(ITEMS).total.item() / 8)
+    assert ours.accuracy == task.loss(ITEMS).correct / 8
+
+
+def test_a_parameter_that_the_loss_does_not_reach_has_a_zero_gradient():
+    task = SmallTask()
+    unused = Parameter(torch.ones(2, 2, dtype=torch.float64))
+    gradient = batch_gradient(task, ITEMS, [*task.parameters, unused], seed=0).gradient
+    assert torch.equal(gradient[2], torch.zeros(2, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("causal", "classification"), ("causal", "completion"), ("encoder", "classification")]
+)
+def test_passes_of_one_example_and_of_all_give_a_base_model_one_gradient(name, kind, request, file_of, monkeypatch):
+    base = request.getfixturevalue(name)
+    rows = {
+        "classification": [{"text": "word " * n, "label": "odd" if n % 2 else "even"} for n in range(1, 9)],
+        "completion": [{"prompt": "say " * n, "completion": "word" * (9 - n)} for n in range(1, 9)],
+    }[kind]
+    task = make_task(TrainingSpec(base_model=base.entry.name), base, file_of(rows))
+    items = encoded(task, file_of(rows))
+    with lora(base, LoraSpec(rank=2), seed=0) as adapted:
+        parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        with torch.no_grad():
+            for number, parameter in enumerate(parameters):
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) / 5)
+        found = []
+        for budget, passes in ((1, 8), (1_000_000, 1)):
+            monkeypatch.setitem(encoding.TOKENS_PER_PASS, "cpu", budget)
+            assert len(list(task.passes(items))) == passes
+            found.append(batch_gradient(task, items, parameters, seed=0))
+    assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5)
+    assert found[0].accuracy == found[1].accuracy
+    difference = flat(found[0].gradient) - flat(found[1].gradient)
+    assert difference.norm() < 1e-4 * flat(found[1].gradient).norm()
+
+
+@pytest.mark.parametrize("reference", ["ema", "split"])
+def test_both_passes_of_a_step_drop_the_same_units(reference):
+    task = SmallTask(dropout=0.5)
+    step = guided(task, reference=reference, radius=1e-7, magnitude=1.0)
+    plain = GuidedStep(task, task.parameters, None, SEED).take(1, 0.0, ITEMS)
+    if reference == "ema":
+        raw = flat(plain.gradient)
+    else:
+        halves = balanced_halves(ITEMS)
+        seed = derived_seed(SEED, "dropout", 1)
+        raw = sum(flat(batch_gradient(task, half, task.parameters, seed).gradient) for half in halves) / 2
+    assert (flat(step.take(1, 1.0, ITEMS).gradient) - raw).norm() < 1e-5 * raw.norm()
+    others = [flat(step.take(number, 0.0, ITEMS).gradient) for number in (2, 3)]
+    assert (others[0] - others[1]).norm() > 0.1 * raw.norm(), "dropout does not act"
+
+
+def test_lora_dropout_is_equal_in_both_passes_and_differs_between_steps(base, training, spec_for):
+    spec = spec_for(base, lora={"dropout": 0.5})
+    with lora(base, spec.lora, spec.seed) as adapted:
+        task = make_task(spec, base, training)
+        items = encoded(task, training)
+        parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        raw = flat(GuidedStep(task, parameters, None, 5).take(1, 0.0, items).gradient)
+        step = GuidedStep(task, parameters, GuidanceSpec(**PLAIN, radius=1e-4, magnitude=1.0), 5)
+        corrected = flat(step.take(1, 1.0, items).gradient)
+        other = flat(GuidedStep(task, parameters, None, 5).take(2, 0.0, items).gradient)
+    assert 0 < (corrected - raw).norm() < 0.01 * raw.norm()
+    assert (other - raw).norm() > 0.05 * raw.norm()
+
+
+def test_a_step_leaves_the_global_random_state_alone():
+    task = SmallTask(dropout=0.5)
+    before = torch.get_rng_state()
+    guided(task).take(1, 1.0, ITEMS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_step_is_the_documented_formula():
+    task = SmallTask()
+    step = guided(task, magnitude=0.7, direction=0.3, ema_beta=0.5, radius=0.05)
+    average = torch.zeros(20, dtype=torch.float64)
+    for number in range(1, 9):
+        items = ITEMS[number % 3 :]
+        theta, g = flat(task.parameters).clone(), whole_batch_gradient(task, items)
+        ghat, strengths = g / g.norm(), (0.7, 0.3 if number > 5 else 0.0)  # a_d = 0 for the first five updates
+        v = sum(strengths) * ghat
+        if number > 5:
+            d = average / average.norm()
+            v = v - 0.3 * d
+        displaced_gradient = whole_batch_gradient(task, items, theta + 0.05 * v / v.norm())
+        expected = g + v.norm() * (displaced_gradient - g)
+        outcome = step.take(number, 1.0, items)
+        assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-10, atol=1e-13)
+        assert outcome.gradient_norm == pytest.approx(float(g.norm()))
+        assert outcome.reference_cosine == (pytest.approx(float(ghat @ d)) if number > 5 else None)
+        average = 0.5 * average + 0.5 * g
+        with torch.no_grad():
+            for parameter, gradient in zip(task.parameters, outcome.gradient, strict=True):
+                parameter -= 0.3 * gradient
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25])
+def test_the_ramp_scales_the_correction_and_at_zero_there_is_none(strength):
+    task = SmallTask()
+    theta, g = flat(task.parameters), whole_batch_gradient(task, ITEMS)
+    displaced_gradient = whole_batch_gradient(task, ITEMS, theta + 0.05 * g / g.norm())
+    outcome = guided(task, magnitude=0.8, direction=0.0).take(1, strength, ITEMS)
+    expected = g + 0.8 * strength * (displaced_gradient - g)
+    assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-12)
+
+
+def test_split_measures_one_half_against_the_other_and_corrects_the_whole():
+    task = SmallTask()
+    theta = flat(task.parameters).clone()
+    measured, other = ITEMS[0:8:4] + ITEMS[1:8:4], ITEMS[2:8:4] + ITEMS[3:8:4]  # of each label every other item
+    g, first, second = (whole_batch_gradient(task, items) for items in (ITEMS, measured, other))
+    ghat, d = first / first.norm(), second / second.norm()
+    v = (0.7 + 0.3) * ghat - 0.3 * d
+    correction = v.norm() * (whole_batch_gradient(task, measured, theta + 0.05 * v / v.norm()) - first)
+    outcome = guided(task, reference="split", magnitude=0.7, direction=0.3).take(1, 1.0, ITEMS)
+    assert torch.allclose(flat(outcome.gradient), g + correction, rtol=1e-10)
+    assert outcome.reference_cosine == pytest.approx(float(ghat @ d))
+    assert outcome.gradient_norm == pytest.approx(float(g.norm()))
+    assert outcome.loss == pytest.approx(task.loss(ITEMS).total.item() / 8)
+    assert outcome.accuracy == task.loss(ITEMS).correct / 8
+
+
+@pytest.mark.parametrize("labels", [(0, 0, 0, 0, 1, 1), (0, 1, 2, 0, 1, 2, 0), (0, 1), (2, 1, 0), tuple([0] * 5)])
+def test_halves_share_each_label_evenly_and_lose_nothing(labels):
+    items = [Encoded((index,), label) for index, label in enumerate(labels)]
+    first, second = balanced_halves(items)
+    assert sorted(item.ids for item in first + second) == [item.ids for item in items]
+    assert first and second
+    for label in set(labels):
+        counts = [sum(item.label == label for item in half) for half in (first, second)]
+        assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_split_with_a_single_example_has_no_reference_and_works():
+    task = SmallTask()
+    outcome = guided(task, reference="split", magnitude=0.0, direction=1.0).take(1, 1.0, ITEMS[:1])
+    assert outcome.reference_cosine is None
+    assert torch.allclose(flat(outcome.gradient), whole_batch_gradient(task, ITEMS[:1]))
+
+
+def test_an_abnormal_gradient_is_brought_back_to_the_threshold():
+    task = SmallTask()
+    step = guided(task, magnitude=0.0, direction=0.0, clip_z=2.0)
+    for number in range(1, 9):
+        assert not step.take(number, 0.0, ITEMS[: 4 + number % 3]).clipped
+    threshold = step.clip.threshold()
+    with torch.no_grad():
+        task.parameters[1] *= 30
+        task.parameters[0] *= 0.1
+    outcome = step.take(9, 0.0, ITEMS)
+    assert outcome.gradient_norm == pytest.approx(float(whole_batch_gradient(task, ITEMS).norm()))
+    assert outcome.gradient_norm > 2 * threshold and outcome.clipped
+    assert float(flat(outcome.gradient).norm()) == pytest.approx(threshold)
+    cosine = functional.cosine_similarity(flat(outcome.gradient), whole_batch_gradient(task, ITEMS), dim=0)
+    assert float(cosine) == pytest.approx(1.0)
+
+
+def test_without_a_z_score_nothing_is_clipped():
+    task = SmallTask()
+    step = guided(task, magnitude=0.0, direction=0.0)
+    for number in range(1, 10):
+        with torch.no_grad():
+            task.parameters[1] *= 3.0
+        outcome = step.take(number, 0.0, ITEMS)
+        assert not outcome.clipped
+        assert torch.allclose(flat(outcome.gradient), whole_batch_gradient(task, ITEMS))
+
+
+def source_gradient(task, items):
+    """Of the shared layer, as a vector over the target's parameters: zero where the two share nothing."""
+    own = whole_batch_gradient(task, items).clone()
+    own[12:] = 0.0
+    return own
+
+
+@pytest.mark.parametrize("source_weight", ["gated", "fixed"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_source_is_aligned_as_documented(source_weight, seed):
+    target = SmallTask(seed)
+    source = SmallTask(seed + 100, shared=target.parameters[0])
+    step = guided(target, magnitude=0.0, direction=0.0, alignment=0.6, source_weight=source_weight, source_cap=0.5)
+    smoothed = 0.0
+    for number in range(1, 5):
+        theta = flat(target.parameters).clone()
+        items, of_source = ITEMS[number % 2 :], ITEMS[: 5 + number % 2]
+        g, g_s = whole_batch_gradient(target, items), source_gradient(source, of_source)
+        v = 0.6 * g / g.norm() - 0.6 * g_s / g_s.norm()
+        corrected = g + v.norm() * (whole_batch_gradient(target, items, theta + 0.05 * v / v.norm()) - g)
+        cosine = float(functional.cosine_similarity(g, g_s, dim=0))
+        smoothed = 0.9 * smoothed + 0.1 * cosine
+        helpful = g_s - min(0.0, float(g_s @ g)) / float(g @ g) * g
+        wanted = max(0.0, smoothed / (1 - 0.9**number)) if source_weight == "gated" else 1.0
+        weight = min(wanted, 0.5 * float(g.norm() / helpful.norm()))
+        outcome = step.take(number, 1.0, items, SourceBatch(source, of_source, source.parameters, shared=1))
+        assert torch.allclose(flat(outcome.gradient), corrected + weight * helpful, rtol=1e-9, atol=1e-12)
+        assert outcome.source_cosine == pytest.approx(cosine)
+        assert outcome.source_weight == pytest.approx(weight)
+        assert torch.allclose(flat(outcome.source_gradient), whole_batch_gradient(source, of_source))
+        with torch.no_grad():
+            for parameter, gradient in zip(target.parameters, outcome.gradient, strict=True):
+                parameter -= 0.5 * gradient
+
+
+def test_without_guidance_the_outcome_is_the_raw_gradient_with_telemetry():
+    task = SmallTask()
+    step = GuidedStep(task, task.parameters, None, SEED)
+    outcomes = [step.take(number, step.strength(number, 7, 0.1), ITEMS) for number in range(1, 8)]
+    for outcome in outcomes:
+        assert torch.equal(flat(outcome.gradient), flat(batch_gradient(task, ITEMS, task.parameters, 0).gradient))
+        assert not outcome.clipped
+    assert [outcome.reference_cosine for outcome in outcomes] == [*[None] * 5, *[pytest.approx(1.0)] * 2]

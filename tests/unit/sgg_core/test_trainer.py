@@ -1,0 +1,441 @@
+"""The training loop: plain LoRA to the bit without guidance, resumable, stoppable, and honest about what it did."""
+
+import hashlib
+import json
+import random
+from itertools import pairwise
+from statistics import fmean, pstdev
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sgg_core.adapter import load_predictor
+from sgg_core.backbone import lora
+from sgg_core.catalogue import Catalogue
+from sgg_core.errors import DataError, SpecError, TrainingDivergedError
+from sgg_core.evaluation import log_probabilities
+from sgg_core.figures import classification_figures
+from sgg_core.reporting import SilentReporter, StepMetrics
+from sgg_core.seeding import derived_seed
+from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.tiny import tiny_base
+from sgg_core.trainer import train
+
+TWELVE = {"max_steps": 12, "batch_size": 3}
+
+
+class StoppingReporter(SilentReporter):
+    """Answers `wish` once `steps` steps are done."""
+
+    def __init__(self, wish, steps):
+        super().__init__()
+        self.wish, self.steps = wish, steps
+
+    def control(self):
+        done = sum(isinstance(message, StepMetrics) for message in self.messages)
+        return self.wish if done >= self.steps else "continue"
+
+
+def weights(directory):
+    """Trained tensors of an adapter directory or a checkpoint by their names in a checkpoint."""
+    return {
+        name.replace(".default.", "."): tensor
+        for path in directory.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+def fingerprint(base):
+    state = base.model.state_dict()
+    content = b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in sorted(state.items()))
+    return hashlib.sha256(content).hexdigest()
+
+
+def rows_of(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def report_of(directory, *without):
+    report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in report.items() if key not in without}
+
+
+def naive_lora(spec, base, training, rate, warmup, clip_norm=1.0):
+    """Plain LoRA with AdamW, written down once more: order, schedule, mean, clipping. Returns the weights by name."""
+    with lora(base, spec.lora, spec.seed) as adapted:
+        task = make_task(spec, base, training)
+        items = encoded(task, training)
+        probe_head(task, items)
+        trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+        trained |= {} if task.head() is None else dict(task.head().named_parameters())
+        optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.0)
+        total, size = spec.optimization.max_steps, spec.optimization.batch_size
+        batches = []
+        for epoch in range(spec.optimization.epochs):
+            order = list(range(len(items)))
+            random.Random(derived_seed(spec.seed, "order", epoch)).shuffle(order)
+            batches += [order[start : start + size] for start in range(0, len(order), size)]
+        for step, batch in enumerate(batches[:total], start=1):
+            optimizer.zero_grad()
+            for group in task.passes([items[index] for index in batch]):
+                (task.loss([items[batch[place]] for place in group]).total / len(batch)).backward()
+            norms = [torch.linalg.vector_norm(p.grad) for p in trained.values()]
+            factor = (clip_norm / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+            for parameter in trained.values():
+                parameter.grad.mul_(factor)
+            late = (total - step + 1) / (total - warmup)
+            optimizer.param_groups[0]["lr"] = rate * step / warmup if step <= warmup else rate * late
+            optimizer.step()
+        return {name.replace(".default.", "."): p.detach().clone() for name, p in trained.items()}
+
+
+WITHOUT_GUIDANCE = {
+    "supervised": {"method": "supervised"},
+    "off": {"guidance": {"variant": "off"}},
+    "zero": {"guidance": {"direction": 0.0, "magnitude": 0.0, "alignment": 0.0, "clip_z": None}},
+}
+
+
+def test_a_run_without_guidance_is_plain_lora_bit_for_bit(base, training, spec_for, tmp_path, adapter_bytes):
+    for name, groups in WITHOUT_GUIDANCE.items():
+        spec = spec_for(base, **groups, optimization=TWELVE | {"warmup_fraction": 0.25})
+        train(spec, base, training, output=tmp_path / name, reporter=SilentReporter())
+    outcomes = [adapter_bytes(tmp_path / name) for name in WITHOUT_GUIDANCE]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    expected = naive_lora(spec, base, training, rate=0.01, warmup=3)
+    found = weights(tmp_path / "supervised")
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_guidance_changes_the_adapter(base, training, spec_for, tmp_path, adapter_bytes):
+    for method in ("sgg", "supervised"):
+        train(spec_for(base, method=method), base, training, output=tmp_path / method, reporter=SilentReporter())
+    assert adapter_bytes(tmp_path / "sgg") != adapter_bytes(tmp_path / "supervised")
+
+
+VARIANTS = {
+    "ema": {},
+    "split": {"guidance": {"reference": "split"}},
+    "sources": {"guidance": {"alignment": 0.5}},
+    "best": {"evaluation": {"keep": "best", "every_steps": 3}},
+    "dropout": {"lora": {"dropout": 0.3}, "optimization": {"weight_decay": 0.1}},
+    "supervised": {"method": "supervised"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    variant, base, training, validation, source, file_of, spec_for, tmp_path, adapter_bytes, told
+):
+    groups = VARIANTS[variant]
+    spec = spec_for(base, **(groups | {"optimization": TWELVE | groups.get("optimization", {})}))
+    other = file_of([{"text": f"{n} x", "label": "even" if n % 2 else "odd"} for n in range(5)], "other.jsonl")
+    data = {"validation": validation, "sources": [source, other] if variant == "sources" else []}
+    whole, resumed = SilentReporter(), SilentReporter()
+    train(spec, base, training, **data, output=tmp_path / "a", reporter=whole, checkpoints=tmp_path / "c")
+    checkpoint = tmp_path / "c" / "step-00000008"
+    train(
+        spec,
+        base,
+        training,
+        **data,
+        output=tmp_path / "b",
+        reporter=resumed,
+        checkpoints=tmp_path / "d",
+        resume_from=checkpoint,
+    )
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b")
+    last = "step-00000012/state.safetensors"
+    assert (tmp_path / "c" / last).read_bytes() == (tmp_path / "d" / last).read_bytes()
+    after = [message for message in told(whole, "step", "evaluation", "checkpoint") if message["step"] > 8]
+    assert told(resumed, "step", "evaluation", "checkpoint") == after
+    assert told(resumed, "started")[0]["first_step"] == 9
+    without_seconds = [
+        [{key: value for key, value in row.items() if key != "seconds"} for row in rows_of(tmp_path / name)]
+        for name in "ab"
+    ]
+    assert without_seconds[0] == without_seconds[1]
+    assert report_of(tmp_path / "a", "seconds") == report_of(tmp_path / "b", "seconds")
+
+
+@pytest.mark.parametrize("wish", ["cancel", "drain"])
+def test_a_request_to_stop_is_honoured_before_the_next_step_with_a_checkpoint(
+    wish, base, training, validation, spec_for, tmp_path, adapter_bytes
+):
+    spec = spec_for(base, checkpoint={"every_steps": 2})
+    reporter = StoppingReporter(wish, 3)
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    stopped = train(spec, base, training, validation=validation, reporter=reporter, **places)
+    assert (stopped.type, stopped.reason, stopped.step) == ("stopped", wish, 3)
+    assert stopped.directory == str(tmp_path / "c" / "step-00000003")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["step-00000002", "step-00000003"]
+    assert not (tmp_path / "out").exists()
+    last = tmp_path / "c" / "step-00000003"
+    train(spec, base, training, validation=validation, reporter=SilentReporter(), resume_from=last, **places)
+    alone = tmp_path / "alone"
+    train(spec, base, training, validation=validation, reporter=SilentReporter(), output=alone)
+    assert adapter_bytes(tmp_path / "out") == adapter_bytes(alone)
+
+
+def test_a_run_stopped_before_its_first_step_has_no_checkpoint(causal, training, spec_for, tmp_path):
+    reporter = StoppingReporter("cancel", 0)
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    stopped = train(spec_for(causal), causal, training, reporter=reporter, **places)
+    assert (stopped.step, stopped.directory) == (0, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def contrary(file_of, validation):
+    """A validation file that calls good what training calls bad: the better the fit, the worse its loss."""
+    swap = {"good": "bad", "bad": "good"}
+    return file_of([{"text": e.text, "label": swap[e.label]} for e in validation.classification], "contrary.jsonl")
+
+
+def test_a_run_ends_when_patience_does(base, training, contrary, spec_for, tmp_path, told):
+    spec = spec_for(base, optimization=TWELVE, evaluation={"every_steps": 1, "patience": 2})
+    reporter = SilentReporter()
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    finished = train(spec, base, training, validation=contrary, reporter=reporter, **places)
+    losses = [message["valid_loss"] for message in told(reporter, "evaluation")]
+    assert finished.stopped_early and finished.step == len(losses) < 12
+    best = min(range(len(losses)), key=losses.__getitem__)
+    assert best == len(losses) - 3
+    assert all(min(losses[: end - 2]) > min(losses[end - 2 : end]) for end in range(3, len(losses)))
+    assert (tmp_path / "c" / f"step-{finished.step:08d}").is_dir()
+    report = report_of(tmp_path / "out")
+    assert (report["stopped_early"], report["steps"], report["kept_step"]) == (True, finished.step, finished.step)
+
+
+def test_a_run_that_had_ended_early_ends_again_when_resumed(
+    causal, training, contrary, spec_for, tmp_path, adapter_bytes
+):
+    spec = spec_for(causal, optimization=TWELVE, evaluation={"every_steps": 1, "patience": 1})
+    data = {"validation": contrary, "checkpoints": tmp_path / "c", "reporter": SilentReporter()}
+    finished = train(spec, causal, training, output=tmp_path / "a", **data)
+    last = tmp_path / "c" / f"step-{finished.step:08d}"
+    again = train(spec, causal, training, output=tmp_path / "b", resume_from=last, **data)
+    assert (again.step, again.stopped_early) == (finished.step, True)
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b")
+
+
+def test_the_best_weights_are_kept_on_request(base, training, contrary, spec_for, tmp_path, told):
+    spec = spec_for(base, evaluation={"every_steps": 2, "keep": "best"})
+    reporter = SilentReporter()
+    train(
+        spec,
+        base,
+        training,
+        validation=contrary,
+        output=tmp_path / "out",
+        reporter=reporter,
+        checkpoints=tmp_path / "c",
+    )
+    evaluations = told(reporter, "evaluation")
+    best = min(evaluations, key=lambda message: message["valid_loss"])
+    assert best["step"] < 6
+    report = report_of(tmp_path / "out")
+    assert (report["kept_step"], report["steps"]) == (best["step"], 6)
+    assert report["final"]["valid_loss"] == pytest.approx(best["valid_loss"])
+    then = weights(tmp_path / "c" / f"step-{best['step']:08d}")
+    kept = weights(tmp_path / "out")
+    assert all(torch.equal(then.get(name, then.get(f"head.{name}")), tensor) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize("evaluation", [{"keep": "best"}, {"patience": 2}])
+def test_choices_by_validation_need_a_validation_file(evaluation, causal, training, spec_for, tmp_path):
+    spec = spec_for(causal, evaluation=evaluation)
+    with pytest.raises(SpecError, match=r"need a validation file\. Add one\."):
+        train(spec, causal, training, output=tmp_path / "out", reporter=SilentReporter())
+
+
+def test_a_run_that_diverges_says_so_and_what_to_do(base, training, spec_for, tmp_path):
+    wild = {"learning_rate": 1.0, "learning_rate_multiplier": 100.0, "clip_norm": None, "warmup_fraction": 0.0}
+    wild |= {"weight_decay": 1.0, "max_steps": 60, "epochs": 60}
+    spec = spec_for(base, lora={"alpha": 1024}, optimization=wild)
+    before = fingerprint(base)
+    with pytest.raises(TrainingDivergedError, match=r"Lower the learning rate") as caught:
+        train(spec, base, training, output=tmp_path / "out", reporter=SilentReporter())
+    assert caught.value.code == "training_diverged"
+    assert list(tmp_path.iterdir()) == []
+    assert fingerprint(base) == before
+
+
+def test_the_base_model_is_unchanged_afterwards(base, training, validation, source, spec_for, tmp_path):
+    before = fingerprint(base)
+    train(
+        spec_for(base),
+        base,
+        training,
+        validation=validation,
+        sources=[source],
+        output=tmp_path / "out",
+        reporter=SilentReporter(),
+    )
+    assert fingerprint(base) == before
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in base.model.parameters())
+    assert not any(module.training for module in base.model.modules())
+    assert not hasattr(base.model, "peft_config")
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_jobs_in_a_row_on_a_warm_base_are_those_on_a_fresh_one(
+    kind, request, training, validation, file_of, spec_for, tmp_path, adapter_bytes
+):
+    other = file_of([{"text": f"{n} x", "label": "even" if n % 2 else "odd"} for n in range(5)], "other.jsonl")
+    warm = request.getfixturevalue(kind)
+    first = {"spec": spec_for(warm, lora={"rank": 4, "dropout": 0.1}), "training": other}
+    second = {"spec": spec_for(warm), "training": training, "validation": validation}
+    for number, job in enumerate((first, second)):
+        train(**job, base=warm, output=tmp_path / f"warm{number}", reporter=SilentReporter())
+        train(**job, base=tiny_base(kind), output=tmp_path / f"fresh{number}", reporter=SilentReporter())
+        assert adapter_bytes(tmp_path / f"warm{number}") == adapter_bytes(tmp_path / f"fresh{number}")
+
+
+def test_metrics_have_one_complete_row_a_step_and_are_what_was_reported(
+    base, training, validation, source, spec_for, tmp_path
+):
+    reporter = SilentReporter()
+    train(
+        spec_for(base),
+        base,
+        training,
+        validation=validation,
+        sources=[source],
+        output=tmp_path / "out",
+        reporter=reporter,
+    )
+    rows = rows_of(tmp_path / "out")
+    assert rows == [m.model_dump(mode="json") for m in reporter.messages if m.type in ("step", "evaluation")]
+    steps = [row for row in rows if row["type"] == "step"]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if row["type"] == "evaluation"] == [2, 4, 6]
+    assert all(set(row) == set(StepMetrics.model_fields) for row in steps)
+    assert [row["epoch"] for row in steps] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    peak = [1.0, 1.0, 0.8, 0.6, 0.4, 0.2]  # one step of warm-up, then down to one step before zero
+    assert [row["learning_rate"] for row in steps] == pytest.approx([0.01 * share for share in peak])
+    assert [row["reference_cosine"] is None for row in steps] == [True] * 5 + [False]
+    for row in steps:
+        assert row["seconds"] > 0 and row["gradient_norm"] > 0 and row["train_loss"] > 0 and row["tokens"] > 0
+        assert row["train_accuracy"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+        assert -1 <= row["source_cosine"] <= 1 and row["source_weight"] >= 0
+
+
+def test_the_report_can_be_recomputed(base, training, validation, source, spec_for, tmp_path):
+    spec = spec_for(base, optimization=TWELVE, checkpoint={"every_steps": 1})
+    output, checkpoints = tmp_path / "out", tmp_path / "c"
+    data = {"validation": validation, "sources": [source]}
+    train(spec, base, training, **data, output=output, reporter=SilentReporter(), checkpoints=checkpoints)
+    report, rows = report_of(output), rows_of(output)
+    steps = [row for row in rows if row["type"] == "step"]
+    assert (report["examples"], report["validation_examples"], report["source_examples"]) == (8, 6, 8)
+    assert (report["steps"], report["epochs"], report["batch_size"], report["kept_step"]) == (12, 4, 3, 12)
+    assert report["trained_tokens"] == sum(row["tokens"] for row in steps)
+    assert report["seconds"] == pytest.approx(sum(row["seconds"] for row in steps))
+    assert report["final"]["train_loss"] == steps[-1]["train_loss"]
+
+    norms = torch.tensor([row["gradient_norm"] for row in steps], dtype=torch.float64)
+    changes = norms[1:].log().diff().tolist()  # the warm-up is the first step
+    stability, spread = report["stability"], pstdev(changes)
+    assert stability["log_norm_change_std"] == pytest.approx(spread)
+    assert stability["abnormal_share"] == fmean(change - fmean(changes) > 2.5 * spread for change in changes)
+    assert stability["clipped_share"] == fmean(row["clipped"] for row in steps)
+    assert stability["gradient_norm_mean"] == pytest.approx(norms.mean().item())
+
+    cosines = [row["source_cosine"] for row in steps]
+    expected = {"cosine_mean": fmean(cosines), "conflict_share": fmean(cosine < 0 for cosine in cosines)}
+    expected["weight_mean"] = fmean(row["source_weight"] for row in steps)
+    assert report["source"] == pytest.approx(expected)
+    reference = [row["reference_cosine"] for row in steps if row["reference_cosine"] is not None]
+    assert report["direction"]["reference_cosine_mean"] == pytest.approx(fmean(reference))
+
+
+def test_path_efficiency_is_the_distance_over_the_path(base, training, spec_for, tmp_path):
+    spec = spec_for(base, checkpoint={"every_steps": 1})
+    train(spec, base, training, output=tmp_path / "out", reporter=SilentReporter(), checkpoints=tmp_path / "c")
+    with lora(base, spec.lora, spec.seed) as adapted:
+        start = {name: p.detach().clone() for name, p in adapted.named_parameters() if p.requires_grad}
+        task = make_task(spec, base, training)
+        probe_head(task, encoded(task, training))
+        head = task.head()
+        start |= {} if head is None else {f"head.{name}": p.detach().clone() for name, p in head.named_parameters()}
+    places = [start, *(load_file(path / "adapter_model.safetensors") for path in sorted((tmp_path / "c").iterdir()))]
+    points = [torch.cat([place[name].flatten() for name in start]).double() for place in places]
+    path = sum(float((after - before).norm()) for before, after in pairwise(points))
+    efficiency = report_of(tmp_path / "out")["direction"]["path_efficiency"]
+    assert efficiency == pytest.approx(float((points[-1] - points[0]).norm()) / path, rel=1e-4)
+    assert 0 < efficiency < 1
+
+
+def test_figures_before_and_after_are_those_of_the_base_and_of_the_written_adapter(
+    base, training, validation, spec_for, tmp_path
+):
+    spec = spec_for(base)
+    train(spec, base, training, validation=validation, output=tmp_path / "out", reporter=SilentReporter())
+    task = make_task(spec, base, validation)
+    probe_head(task, encoded(task, training))
+    before = log_probabilities(task, encoded(task, validation), base.device).exp()
+    predictor = load_predictor(tmp_path / "out", catalogue=Catalogue.load(), base=base)
+    answers = list(predictor.predict([{"text": example.text} for example in validation.classification]))
+    predictor.close()
+    after = torch.tensor([[answer["probabilities"][label] for label in training.labels] for answer in answers])
+    report = report_of(tmp_path / "out")
+    gold = [training.labels.index(example.label) for example in validation.classification]
+    for shares, figures in ((before, report["baseline"]), (after, report["evaluation"])):
+        expected = classification_figures(gold, shares.argmax(-1).tolist(), training.labels).model_dump()
+        expected["loss"] = pytest.approx(-shares[range(len(gold)), gold].log().mean().item(), rel=1e-5)
+        assert figures == expected
+    final = {"valid_loss": "loss", "valid_accuracy": "accuracy", "valid_macro_f1": "macro_f1"}
+    assert all(report["final"][name] == report["evaluation"][key] for name, key in final.items())
+
+
+def test_texts_that_were_cut_are_counted_in_a_notice(encoder, file_of, validation, spec_for, tmp_path, told):
+    rows = [{"text": "word " * (1 + 4 * (n % 2)), "label": "ab"[n % 3 == 0]} for n in range(7)]
+    reporter = SilentReporter()
+    spec = spec_for(encoder, task={"max_tokens": 16}, optimization={"max_steps": 1})
+    data = file_of(rows, "few.jsonl")
+    train(spec, encoder, data, output=tmp_path / "out", reporter=reporter)
+    (notice,) = told(reporter, "notice")
+    assert notice["level"] == "warn"
+    assert notice["message"] == "few.jsonl: 3 of 7 texts were cut to fit task.max_tokens."
+
+
+def test_a_clipped_gradient_is_told_with_its_step(encoder, training, spec_for, tmp_path, told):
+    reporter = SilentReporter()
+    spec = spec_for(encoder, optimization=TWELVE, guidance={"clip_z": 0.01})
+    train(spec, encoder, training, output=tmp_path / "out", reporter=reporter)
+    clipped = [message["step"] for message in told(reporter, "step") if message["clipped"]]
+    assert clipped
+    notices = [message["message"] for message in told(reporter, "notice")]
+    assert [notice.split(":")[0] for notice in notices] == [f"Step {step}" for step in clipped]
+
+
+def test_a_completion_that_does_not_fit_is_refused_by_line(causal, file_of, spec_for, tmp_path):
+    data = file_of([{"prompt": "p", "completion": "c" * size} for size in (3, 30, 3, 31)], "long.jsonl")
+    with pytest.raises(DataError) as caught:
+        train(
+            spec_for(causal, task={"max_tokens": 16}),
+            causal,
+            data,
+            output=tmp_path / "out",
+            reporter=SilentReporter(),
+        )
+    assert [problem.line for problem in caught.value.problems] == [2, 4]
+
+
+@pytest.mark.parametrize("kind", ["completion", "chat"])
+def test_completions_and_chats_are_learned(kind, causal, file_of, spec_for, tmp_path):
+    row = {
+        "completion": {"prompt": "ab", "completion": "cd"},
+        "chat": {"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}]},
+    }[kind]
+    data = file_of([row] * 4)
+    optimization = {"max_steps": 30, "epochs": 30, "learning_rate": 0.03}
+    spec = spec_for(causal, lora={"rank": 8}, optimization=optimization, evaluation={"every_steps": 30})
+    train(spec, causal, data, validation=data, output=tmp_path / "out", reporter=SilentReporter())
+    report = report_of(tmp_path / "out")
+    assert report["kind"] == kind and report["evaluation"]["macro_f1"] is None
+    assert report["final"]["valid_loss"] < report["baseline"]["loss"] - 0.3
+    assert report["verification"] == {"reloaded": True, "probes": 4, "max_difference": 0.0}
