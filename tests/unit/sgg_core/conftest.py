@@ -40,6 +40,26 @@ def encoder(one_thread: None):
     return tiny_base("encoder")
 
 
+@pytest.fixture(scope="session")
+def sharp(one_thread: None) -> Callable[[str], Any]:
+    """Tiny base models in float64 with large weights: what a token sees changes its state well beyond rounding."""
+    import torch
+
+    from sgg_core.tiny import tiny_base
+
+    def build(kind: str) -> Any:
+        base = tiny_base(kind, seed=1)
+        base.model.double()
+        with torch.no_grad():
+            for name, weight in base.model.named_parameters():
+                if weight.ndim == 2:
+                    weight.mul_(20.0 if "embed" in name else 8.0)
+        return base
+
+    built = {kind: build(kind) for kind in ("causal", "encoder")}
+    return built.__getitem__
+
+
 @pytest.fixture(params=["causal", "encoder"])
 def base(request: pytest.FixtureRequest):
     """Both tiny base models."""
