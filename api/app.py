@@ -26,12 +26,12 @@ def create_app(
     settings: ApiSettings,
     *,
     ring: Callable[[str], None] | None = None,
-    worker_alive: Callable[[], bool] | None = None,
+    worker_problem: Callable[[], str | None] | None = None,
 ) -> FastAPI:
     """Make the HTTP application. The database's schema must be current when it starts (else SchemaOutdatedError).
 
     `ring` announces a committed job to the workers; without it the dispatcher finds the job a little later.
-    `worker_alive` makes /health/ready depend on a worker in the same process.
+    `worker_problem` says what is wrong with the worker in the same process, if there is one, for /health/ready.
     """
 
     @asynccontextmanager
@@ -41,7 +41,7 @@ def create_app(
             database.require_current_schema()
             objects = open_object_store(settings.object_store_url)
             secret = load_key_secret(settings.data_dir)
-            app.state.services = Services(settings, database, objects, secret, ring, worker_alive)
+            app.state.services = Services(settings, database, objects, secret, ring, worker_problem)
             yield
         finally:
             database.dispose()

@@ -19,14 +19,14 @@ from sgg_store.objects import ObjectStore
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that requests share. `ring` announces a committed job to the workers."""
+    """Everything that requests share. `ring` and `worker_problem` are as in `create_app`."""
 
     settings: ApiSettings
     database: Database
     objects: ObjectStore
     key_secret: bytes
     ring: Callable[[str], None] | None
-    worker_alive: Callable[[], bool] | None
+    worker_problem: Callable[[], str | None] | None
     inspecting: threading.Lock = field(default_factory=threading.Lock)
     """Held while an upload is inspected: one at a time bounds the memory that uploads take."""
 

@@ -29,6 +29,15 @@ class LateWorker:
         if self._worker is not None:
             self._worker.ring(job_id)
 
+    def problem(self) -> str | None:
+        """Say in one sentence why no job would be trained now; None if one would be."""
+        if self._error is not None:
+            return "It could not start, and the server is ending; its last words say why."
+        if self._worker is None:
+            return "It is starting; jobs wait in the queue until it is up."
+        dead = self._worker.dead_parts()
+        return f"Its {' and '.join(dead)} stopped; restart the server." if dead else None
+
     def stop(self) -> None:
         """Wait until the worker is up, then stop it. Raises what kept it from starting."""
         if self._thread.ident is None:

@@ -88,7 +88,7 @@ def _serve_http(
         server.should_exit = True
 
     worker = LateWorker(lambda: _start_worker(settings, database), on_failure=give_up)
-    app = create_app(settings, ring=worker.ring)
+    app = create_app(settings, ring=worker.ring, worker_problem=worker.problem)
     configuration = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     server = Server(configuration)
     try:

@@ -57,6 +57,15 @@ class Worker:
         self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds)
         self._reaper = make_reaper(database, settings.reap_seconds)
 
+    def dead_parts(self) -> list[str]:
+        """Name the threads that do not run; all of them before the start and after the end."""
+        parts = {
+            "consumer": self._consumer.is_alive(),
+            "dispatcher": self._dispatcher.alive,
+            "reaper": self._reaper.alive,
+        }
+        return [name for name, alive in parts.items() if not alive]
+
     def start(self) -> None:
         """Start everything; returns before the trainer has warmed up, which is when the first job will start faster."""
         setup_worker_optimizations(self.celery, self._node_name)

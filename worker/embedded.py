@@ -29,6 +29,10 @@ class EmbeddedWorker:
         """Process id of the trainer child."""
         return self._worker.supervisor.pid
 
+    def dead_parts(self) -> list[str]:
+        """Name the threads that should run and do not."""
+        return self._worker.dead_parts()
+
     def stop(self) -> None:
         """Give a running job back after a checkpoint, then end all threads and the trainer, within seconds."""
         self._worker.stop()

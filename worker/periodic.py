@@ -20,6 +20,11 @@ class Periodic:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has begun, and neither `stop` nor a defect of the action has ended it."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin, with a first call at once."""
         self._thread.start()

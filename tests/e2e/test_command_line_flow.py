@@ -162,8 +162,12 @@ def test_the_server_stays_small_and_loads_no_torch(service, finished):
     assert not [entry.path for entry in process.memory_maps() if "libtorch" in entry.path]
 
 
-def test_health_needs_no_key(service):
-    assert httpx.get(service.url.removesuffix("/v1") + "/health/live").status_code == 200
+def test_health_needs_no_key_and_covers_the_worker(service, finished):
+    health = service.url.removesuffix("/v1") + "/health"
+    assert httpx.get(f"{health}/live").status_code == 200
+    ready = httpx.get(f"{health}/ready")
+    assert ready.status_code == 200
+    assert ready.json()["checks"] == {"database": "ok", "object_store": "ok", "worker": "ok"}
 
 
 def test_training_without_a_service_writes_the_same_kind_of_directory(service, tickets, tmp_path):

@@ -2,6 +2,7 @@
 
 import time
 
+import httpx
 import psutil
 import pytest
 
@@ -33,6 +34,21 @@ def test_a_job_and_its_watcher_survive_the_server(own_service, tickets, ending):
     assert out.splitlines()[-1].startswith("succeeded: step ")
     job = own_service.sgg_json("jobs", "show", job_id)
     assert job["sgg"]["attempts"] == 2
+
+
+def test_a_server_whose_worker_is_not_up_yet_is_not_ready_and_says_so(own_service):
+    own_service.kill()
+    own_service.start()  # returns at the first answer
+    early = httpx.get(own_service.url.replace("/v1", "/health/ready"))
+    deadline = time.monotonic() + 30
+    while (ready := httpx.get(own_service.url.replace("/v1", "/health/ready"))).status_code != 200:
+        assert ready.status_code == 503
+        assert ready.json()["checks"] == {
+            "database": "ok", "object_store": "ok", "worker": "It is starting; jobs wait in the queue until it is up."
+        }  # fmt: skip
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert early.status_code == 503
 
 
 def test_the_first_answer_comes_within_two_seconds(own_service):
