@@ -107,12 +107,9 @@ ANSWERS: dict[type[Exception], Answer] = {
     AuthenticationError: Answer(401, headers={"www-authenticate": "Bearer"}),
     PermissionDeniedError: Answer(403),
     ContentMissingError: Answer(500, headers=_FINAL),
-    core.SggError: Answer(400),
-    core.BaseModelUnavailableError: Answer(503, headers=_FINAL),
     core.CatalogueError: Answer(
         503, message="The catalogue of base models is damaged. Ask the administrator to repair it.", headers=_FINAL
     ),
-    core.DiskFullError: Answer(507, headers=_FINAL),
     store.RecordNotFoundError: Answer(404),
     store.CursorNotFoundError: Answer(400, param="after"),
     store.FileInUseError: Answer(400, param="file_id"),
@@ -168,7 +165,7 @@ def internal_error(request_id: str) -> ErrorResponse:
 
 def register_error_handlers(app: FastAPI) -> None:
     """Let `app` answer every error that is raised on purpose in the envelope. Defects pass on to the middleware."""
-    for root in (ApiError, core.SggError, store.StoreError):
+    for root in (ApiError, core.CatalogueError, store.StoreError):
         app.add_exception_handler(root, _answer_named)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)

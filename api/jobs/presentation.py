@@ -30,6 +30,7 @@ from sgg_store.metrics import AnyMetrics, Metrics
 from sgg_store.records import AttemptRecord, CheckpointRecord, EventRecord, FileRecord, JobRecord
 from sgg_store.retries import Cause
 
+SERVICE_REMEDY = "Tell the administrator the job's id; when the cause is removed, submit the job again."
 REMEDIES = {
     "file_not_found": "Upload the file again and submit the job with the new id.",
     "invalid_training_file": "Correct the file as the message says, upload it, and submit the job with the new id.",
@@ -38,9 +39,15 @@ REMEDIES = {
     "training_diverged": "Lower the learning rate or set clip_norm, and submit the job again.",
     "out_of_memory": "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
     "poison_job": "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
+    "preempted_too_often": "Lower checkpoint.every_steps, and submit the job again.",
+    "worker_lost": SERVICE_REMEDY,
+    "database_unavailable": SERVICE_REMEDY,
+    "storage_unavailable": "Ask the administrator to free space or restore the storage, and submit the job again.",
+    "base_model_unavailable": "Ask the administrator to install the base model's files, and submit the job again.",
+    "invalid_catalogue": "Ask the administrator to repair base-models.json, and submit the job again.",
+    "invalid_checkpoint": SERVICE_REMEDY,
+    "internal_error": SERVICE_REMEDY,
 }
-SERVICE_REMEDY = "Tell the administrator the job's id; when the cause is removed, submit the job again."
-USER_REMEDY = "Do what the error's message says, and submit the job again."
 
 
 def job_out(session: Session, job: JobRecord) -> JobOut:
@@ -141,7 +148,7 @@ def _failure(session: Session, job: JobRecord) -> FailureOut:
     attempt = session.get(AttemptRecord, (job.id, job.current_attempt))
     users = attempt is not None and attempt.cause is Cause.USER
     code = job.error_code or ""
-    remedy = REMEDIES.get(code, USER_REMEDY if users else SERVICE_REMEDY)
+    remedy = REMEDIES.get(code, SERVICE_REMEDY)  # another version of the worker may know other codes
     return FailureOut(code=code, fault="user" if users else "service", remedy=remedy)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from api import errors as api_errors
 from api.validation import RequestProblem
+from sgg_core import errors as core_errors
 from sgg_core.errors import DataError, Problem, SggError
 from sgg_store import errors as store_errors
 
@@ -19,6 +20,14 @@ INTERNAL = {  # raised where no request is answered, or turned into something el
     store_errors.InvalidObjectKeyError,
     store_errors.ObjectStoreUrlError,
     store_errors.BrokerUnavailableError,
+    core_errors.DataError,
+    core_errors.SpecError,
+    core_errors.UnknownBaseModelError,
+    core_errors.BaseModelUnavailableError,
+    core_errors.TrainingDivergedError,
+    core_errors.OutOfMemoryError,
+    core_errors.DiskFullError,
+    core_errors.CheckpointError,
 }
 
 
