@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from api.dependencies import Services
+from api.dependencies import Services, refuse_broken_texts
 from api.errors import register_error_handlers
 from api.files import endpoints as files
 from api.health import endpoints as health
@@ -54,7 +54,7 @@ def create_app(
     app = FastAPI(title="SGG", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     register_error_handlers(app)
     for module in (files, jobs, models, health):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(refuse_broken_texts)])
     app.add_middleware(BodyLimit, bound_of=lambda path: upload_bound if path == "/v1/files" else json_bound)
     app.add_middleware(RequestFrame)  # the outermost: what is added last runs first
     return app

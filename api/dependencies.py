@@ -10,8 +10,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.auth import Caller, authenticate
-from api.errors import PermissionDeniedError
+from api.errors import InvalidRequestError, PermissionDeniedError
 from api.settings import ApiSettings
+from api.validation import broken_texts
 from sgg_core.catalogue import Catalogue
 from sgg_store.database import Database
 from sgg_store.objects import ObjectStore
@@ -41,6 +42,13 @@ def services_of(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+def refuse_broken_texts(request: Request) -> None:
+    """Check the texts in path and query before anything looks them up. Raises InvalidRequestError naming them."""
+    problems = broken_texts({**request.path_params, **request.query_params})
+    if problems:
+        raise InvalidRequestError(problems)
 
 
 class Allowed:

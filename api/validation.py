@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,6 +20,9 @@ class RequestProblem:
     code: str
     message: str
 
+
+_BROKEN = re.compile("[\0\ud800-\udfff]")
+BROKEN_TEXT = "The text holds a NUL character or half of a surrogate pair. Remove the broken character."
 
 _Found = tuple[str, str, str]  # path of the parameter, reason without its full stop, the value as text or ""
 
@@ -42,6 +46,22 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
         else:
             found.append((path, *_reason(entry)))
     return _merged(found)
+
+
+def broken_texts(value: Any, path: str = "") -> list[RequestProblem]:
+    """Find the texts that no database can keep, in names and values at any depth, and describe each one."""
+    found: list[RequestProblem] = []
+    left = [(path, value)]  # a list of its own, since a body may be nested deeper than calls may be
+    while left:
+        place, item = left.pop()
+        if isinstance(item, str) and _BROKEN.search(item):
+            found.append(RequestProblem(place, "invalid_value", BROKEN_TEXT))
+        elif isinstance(item, list):
+            left += [(f"{place}.{index}", part) for index, part in enumerate(item)][::-1]
+        elif isinstance(item, Mapping):
+            named = [(f"{place}.{name}" if place else name, name, part) for name, part in item.items()]
+            left += [(inner, name if _BROKEN.search(name) else part) for inner, name, part in named][::-1]
+    return found
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:

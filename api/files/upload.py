@@ -10,7 +10,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from api.errors import FileTooLargeError, InvalidRequestError
 from api.files.schemas import Upload
-from api.validation import RequestProblem
+from api.validation import RequestProblem, broken_texts
 
 MAX_FIELDS = 8
 MAX_FIELD_BYTES = 16 * 1024
@@ -48,7 +48,7 @@ def _file_problems(form: FormData) -> list[RequestProblem]:
     if len(part.filename) > MAX_FILENAME_CHARS:
         message = f"The filename is longer than {MAX_FILENAME_CHARS} characters. Shorten it."
         return [RequestProblem("file", "invalid_value", message)]
-    return []
+    return broken_texts(part.filename, "file")
 
 
 def _purpose_problems(form: FormData) -> list[RequestProblem]:

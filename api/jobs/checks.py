@@ -11,7 +11,7 @@ from api.auth import Caller
 from api.dependencies import Services
 from api.files.facts import FileFacts
 from api.jobs.schemas import JobDraft, JobIn
-from api.validation import RequestProblem, problems_of_model
+from api.validation import RequestProblem, broken_texts, problems_of_model
 from sgg_core.catalogue import BaseModelEntry, check_task
 from sgg_core.errors import DataError, SpecError, UnknownBaseModelError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
@@ -22,12 +22,18 @@ from sgg_store.records import FileRecord
 
 def read_draft(body: dict[str, Any]) -> tuple[JobDraft, list[RequestProblem]]:
     """Read what can be read of the body, and describe the rest."""
+    problems = broken_texts(body)
+    named = {problem.param for problem in problems}
+    refused: set[tuple[int | str, ...]] = {(name,) for name, value in body.items() if broken_texts({name: value})}
     try:
-        return JobIn.model_validate(body), []
+        draft = JobIn.model_validate(body)
+        if not problems:
+            return draft, []
     except ValidationError as error:
-        refused = {entry["loc"][:1] for entry in error.errors()}  # () is the body as a whole
-        readable = {name: value for name, value in body.items() if not refused & {(), (name,)}}
-        return JobDraft.model_validate(readable), problems_of_model(error, JobIn)
+        refused |= {entry["loc"][:1] for entry in error.errors()}  # () is the body as a whole
+        problems += [problem for problem in problems_of_model(error, JobIn) if problem.param not in named]
+    readable = {name: value for name, value in body.items() if not refused & {(), (name,)}}
+    return JobDraft.model_validate(readable), problems
 
 
 def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
