@@ -44,7 +44,7 @@ class LabelWords:
                 f"The base model's tokenizer cannot tell the labels apart: {error}.", "Rename one."
             ) from error
         self.max_tokens = min(max_tokens, base.entry.context_tokens) - max(len(ids) for ids in self.label_ids) - 1
-        empty = len(self._prompt_ids("", None))
+        empty = len(self._prompt_ids("", ""))  # of two texts, which takes more words
         if empty + 8 > self.max_tokens:
             raise SpecError(
                 f"task.max_tokens: the prompt alone takes {empty} tokens of {self.max_tokens}.",

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from sgg_core.examples import ExampleSet, parse_examples
 from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec
+
+settings.register_profile("any load", deadline=None)  # a busy machine is no failure
+settings.load_profile("any load")
 
 WORDS = {"good": ("fine", "sunny", "great", "warm"), "bad": ("poor", "rainy", "awful", "cold")}
 
@@ -141,3 +147,19 @@ def adapter_bytes() -> Callable[[Path], dict[str, bytes]]:
         return {path.name: path.read_bytes() for path in sorted(directory.glob("*.safetensors"))}
 
     return read
+
+
+@pytest.fixture
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """A block in which writes beyond so many bytes of a file fail, as they do on a full disk."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
