@@ -98,6 +98,7 @@ class Answer:
 
 
 _FINAL = {"x-should-retry": "false"}  # clients of OpenAI's API repeat 409 and 5xx unless told not to
+_FULL = "No space is left on the server's disk, nothing was kept. Ask the administrator to free some, then try again."
 _SOON = {"retry-after": "2"}
 
 ANSWERS: dict[type[Exception], Answer] = {
@@ -116,7 +117,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     store.TransitionError: Answer(400),
     store.IdempotencyMismatchError: Answer(409, param="Idempotency-Key", headers=_FINAL),
     store.InvalidTextError: Answer(400),
-    store.StorageFullError: Answer(507, headers=_FINAL),
+    store.StorageFullError: Answer(507, message=_FULL, headers=_FINAL),
     store.DatabaseUnavailableError: Answer(
         503, message="The database does not answer. Try again in a moment.", headers=_SOON
     ),
@@ -167,6 +168,7 @@ def register_error_handlers(app: FastAPI) -> None:
     """Let `app` answer every error that is raised on purpose in the envelope. Defects pass on to the middleware."""
     for root in (ApiError, core.CatalogueError, store.StoreError):
         app.add_exception_handler(root, _answer_named)
+    app.add_exception_handler(OSError, _answer_os)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
 
@@ -188,6 +190,13 @@ async def _answer_named(request: Request, error: Exception) -> ErrorResponse:
         problems = tuple(dataclasses.asdict(problem) for problem in error.cause.problems)
     message = answer.message or str(error)
     return error_response(answer.status, message, code=code, param=param, headers=answer.headers, problems=problems)
+
+
+async def _answer_os(request: Request, error: Exception) -> ErrorResponse:
+    assert isinstance(error, OSError)
+    if error.errno not in store.NO_SPACE:
+        raise error
+    return await _answer_named(request, store.StorageFullError(str(error)))
 
 
 async def _answer_validation(request: Request, error: Exception) -> ErrorResponse:

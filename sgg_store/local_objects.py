@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -13,12 +12,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from sgg_store.errors import ObjectExistsError, ObjectNotFoundError, StorageFullError
+from sgg_store.errors import NO_SPACE, ObjectExistsError, ObjectNotFoundError, StorageFullError
 from sgg_store.objects import Source, check_key
 
 _CHUNK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 24 * 3600.0
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class LocalObjectStore:
@@ -137,7 +135,7 @@ def _removed_on_failure(part: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise StorageFullError(
                 f"No space is left on the disk that holds {part.parent}.", "Free some space, then try again."
             ) from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from sgg_core.errors import DiskFullError, OutOfMemoryError, SggError, UnknownBaseModelError
-from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
+from sgg_store.errors import NO_SPACE, LeaseLostError, ObjectNotFoundError, StorageFullError
 from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.retries import Cause
@@ -121,7 +120,7 @@ def ending_of(error: Exception) -> Ending | None:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return DISK_FULL
     return str(error)
 

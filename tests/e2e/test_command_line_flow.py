@@ -127,6 +127,18 @@ def test_a_bad_file_is_refused_with_all_its_problems(service, tmp_path):
     assert "line 3" in result.stderr
 
 
+def test_texts_longer_than_the_context_are_counted_and_told(service, tmp_path):
+    path = tmp_path / "long.jsonl"
+    rows = [{"text": "a few words " * (500 if n == 3 else 1) + str(n), "label": "ab"[n % 2]} for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    watched = service.sgg("jobs", "watch", service.submit(path, *QUICK), "--json")
+    assert watched.returncode == 0, watched.stderr
+    events = [json.loads(line) for line in watched.stdout.splitlines()]
+    (told,) = [event for event in events if "cut" in event["message"]]
+    assert (told["level"], "1 of 8 texts were cut" in told["message"]) == ("warn", True)
+    assert "long.jsonl" in told["message"] and "task.max_tokens" in told["message"]
+
+
 def test_a_running_job_cannot_be_downloaded_loses_no_file_and_outlives_its_watcher(service, tickets, tmp_path):
     job_id = service.submit(tickets, *LONG)
     service.wait_for_step(job_id, 1)

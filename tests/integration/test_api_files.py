@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -92,6 +94,35 @@ def test_suspicious_lines_are_told_and_accepted(api_server: ApiServer) -> None:
     assert facts["warning_count"] == len(facts["warnings"]) == 2
     assert [warning["line"] for warning in facts["warnings"]] == [2, 3]
     assert "equals" in facts["warnings"][0]["reason"] and "label" in facts["warnings"][1]["reason"]
+
+
+def test_a_label_with_one_example_is_told_and_accepted(api_server: ApiServer) -> None:
+    [warning] = api_server.upload(labelled() + jsonl({"text": "x", "label": "rare"})).json()["sgg"]["warnings"]
+    assert (warning["line"], warning["field"]) == (17, "label")
+    assert "'rare' has only this example" in warning["reason"] and "Add" in warning["remedy"]
+
+
+@contextmanager
+def full_disk(largest_file: int) -> Iterator[None]:
+    """Let writes beyond so many bytes of a file fail, as they do on a full disk."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@pytest.mark.parametrize(("size", "room"), [(900_000, 600_000), (4_000_000, 2_000_000)], ids=["stored", "received"])
+def test_a_full_disk_is_told_and_nothing_half_written_stays(api_server: ApiServer, size: int, room: int) -> None:
+    content = jsonl(*({"text": f"{index} {'x' * 1000}", "label": "ab"[index % 2]} for index in range(size // 1000)))
+    with full_disk(room):
+        response = api_server.upload(content)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], response.headers["x-should-retry"]) == (507, "disk_full", "false")
+    assert "free some" in error["message"] and str(api_server.settings.data_dir) not in error["message"]
+    assert stored(api_server) == [] and listed(api_server) == []
+    assert api_server.upload(content).status_code == 200
 
 
 def test_a_file_of_51_mb_is_refused_and_leaves_nothing(api_server: ApiServer) -> None:

@@ -160,7 +160,7 @@ def little_space() -> Iterator[int]:
 
 
 def test_a_failed_write_leaves_nothing(objects: LocalObjectStore, tmp_path: Path, little_space: int) -> None:
-    with pytest.raises(OSError, match="File too large"):
+    with pytest.raises(StorageFullError, match="Free some space"):
         objects.put("key", io.BytesIO(b"x" * (little_space * 2)))
     assert everything_on_disk(objects) == []
     assert not objects.exists("key")
