@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, PackageSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
-from sgg_core.files import exclusive, sha256_of
+from sgg_core.files import exclusive, sha256_of, whole_directory
 from sgg_core.seeding import derived_seed, torch_seed
 from sgg_core.spec import LoraSpec
 
@@ -98,26 +97,30 @@ def hub_snapshot(name: str, source: HubSource) -> Path:
 
 
 def converted_gguf(name: str, gguf: Path, cache: Path) -> Path:
-    """The GGUF file de-quantized to float32 safetensors, in a cache directory named after the file's hash."""
+    """The GGUF file de-quantized to float32 safetensors, in a cache directory named after the file's hash.
+
+    Raises BaseModelUnavailableError for a damaged file, DiskFullError where the cache has no space.
+    """
     target = cache / f"{name}-{sha256_of(gguf)[:16]}"
     cache.mkdir(parents=True, exist_ok=True)
     with exclusive(cache / f"{name}.lock"):
         if not target.exists():
-            work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
-            try:
-                _dequantize(gguf, work)
-                work.rename(target)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+            with whole_directory(target) as work:
+                _dequantize(name, gguf, work)
     return target
 
 
-def _dequantize(gguf: Path, target: Path) -> None:
+def _dequantize(name: str, gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with quiet_transformers():
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        except Exception as error:  # a reader of a binary format fails in many ways
+            raise BaseModelUnavailableError(
+                f"Base model {name!r}: {gguf} cannot be read: {error}", "Install the package that holds it again."
+            ) from error
         config = loaded.config
         del config.quantization_config
         config._name_or_path = ""
@@ -135,8 +138,13 @@ def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device)
     auto = AutoModelForCausalLM if entry.kind == "causal" else AutoModel
     try:
         with quiet_transformers():
-            model = auto.from_pretrained(
-                directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            model, told = auto.from_pretrained(
+                directory,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -144,6 +152,12 @@ def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device)
             f"Base model {entry.name!r} cannot be loaded from {directory}: {error}",
             "Check that the directory holds config.json, a tokenizer and model.safetensors.",
         ) from error
+    missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))  # prepared() drops that
+    if missing:
+        raise BaseModelUnavailableError(
+            f"Base model {entry.name!r}: the weights in {directory} lack {len(missing)} tensor(s), e.g. {missing[0]}.",
+            "Check the files, and whether it is a causal language model or an encoder.",
+        )
     weights = sorted(directory.glob("*.safetensors"))
     digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
     return prepared(entry, model, tokenizer, digest, directory, device)
@@ -219,11 +233,13 @@ def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
         missing = [target for target in targets if target not in known]
         if missing:
             raise SpecError(f"lora.targets: no linear layer is named {', '.join(missing)}.", f"Known: {known}.")
+    names = "|".join(re.escape(target) for target in targets)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
-        target_modules=targets,
+        # As a pattern for encoders: those who load the adapter by peft alone still have the pooler, without an adapter.
+        target_modules=targets if base.entry.kind == "causal" else rf"(?!pooler\.)(?:.*\.)?(?:{names})",
         bias="none",
         task_type=TaskType.CAUSAL_LM if base.entry.kind == "causal" else TaskType.FEATURE_EXTRACTION,
     )
