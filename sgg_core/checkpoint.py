@@ -1,12 +1,14 @@
 """The full training state on disk, so that a killed run goes on as if nothing had happened. No pickle.
 
 A checkpoint directory holds adapter_model.safetensors (trainable weights by name), state.safetensors (optimizer moments
-and guidance vectors), state.json (scalars, and the messages so far). Batches, schedule and dropout are functions of
-(seed, step) and need no state. On one CPU thread a resumed run ends bit-identical to an uninterrupted one.
+and guidance vectors), state.json (scalars, and the messages so far) and sha256.json (the hashes of these three).
+Batches, schedule and dropout are functions of (seed, step) and need no state. On one CPU thread a resumed run ends
+bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,13 +22,14 @@ from torch.optim import Optimizer
 
 from sgg_core.errors import CheckpointError
 from sgg_core.figures import Evaluation
-from sgg_core.files import whole_directory
+from sgg_core.files import sha256_of, whole_directory
 from sgg_core.guidance.step import GuidedStep
 from sgg_core.reporting import AnyMessage
 
 ADAPTER = "adapter_model.safetensors"
 TENSORS = "state.safetensors"
 SCALARS = "state.json"
+HASHES = "sha256.json"
 
 
 class Progress(BaseModel):
@@ -95,6 +98,7 @@ def save_checkpoint(
         (work / ADAPTER).write_bytes(save({name: p.detach().contiguous() for name, p in parameters.items()}))
         (work / TENSORS).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         (work / SCALARS).write_text(scalars.model_dump_json(), encoding="utf-8")
+        (work / HASHES).write_text(json.dumps(_hashes(work)), encoding="utf-8")
     return target
 
 
@@ -110,6 +114,8 @@ def load_checkpoint(
     Raises CheckpointError where the directory is damaged or belongs to another run.
     """
     try:
+        if json.loads((directory / HASHES).read_bytes()) != _hashes(directory):
+            raise ValueError("a file has changed since it was written")
         scalars = SavedScalars.model_validate_json((directory / SCALARS).read_bytes())
         weights = load_file(directory / ADAPTER)
         tensors = load_file(directory / TENSORS)
@@ -139,3 +145,7 @@ def load_checkpoint(
         guided.clip.count, guided.clip.mean, guided.clip.variance = scalars.clip
     guided.agreement.updates, guided.agreement.average = scalars.agreement
     return scalars.progress, vector("initial"), vector("best") or None
+
+
+def _hashes(directory: Path) -> dict[str, str]:
+    return {name: sha256_of(directory / name) for name in (ADAPTER, TENSORS, SCALARS)}
