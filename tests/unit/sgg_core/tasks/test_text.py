@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from sgg_core.backbone import lora
-from sgg_core.encoding import chat_segments
+from sgg_core.encoding import Encoded, chat_segments
 from sgg_core.errors import DataError
 from sgg_core.evaluation import evaluate
 from sgg_core.packing import pack
@@ -173,10 +173,19 @@ def test_the_base_models_context_bounds_max_tokens(base):
     assert TextTask(base, 8192).max_tokens == base.entry.context_tokens
 
 
+def guessed_right(base, tokens):
+    """An example in which the model's best guess is right at every trained token."""
+    ids = [5]
+    for _ in range(tokens):
+        with torch.no_grad():
+            ids.append(int(base.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return Encoded(tuple(ids), targets=tuple(enumerate(ids[1:])))
+
+
 @pytest.fixture
 def items(base):
     examples = [CompletionExample("A + B =", " C"), CompletionExample("A + D =", " something long"), ChatExample(TURNS)]
-    return TextTask(base, 512).encode(examples)
+    return [guessed_right(base, 10), *TextTask(base, 512).encode(examples)]
 
 
 def test_the_loss_is_that_of_each_trained_token_with_its_example_alone(base, items):
@@ -187,7 +196,7 @@ def test_the_loss_is_that_of_each_trained_token_with_its_example_alone(base, ite
     assert loss.units == task.units(items) == sum(len(term) for term in terms)
     figures = evaluate(task, items, CPU)
     assert figures.loss == pytest.approx(float(torch.cat(terms).mean()), rel=1e-5)
-    assert figures.examples == 3 and figures.macro_f1 is None
+    assert figures.examples == 4 and figures.macro_f1 is None
 
 
 def test_token_accuracy_counts_the_best_guess_at_every_trained_token(base, items):
@@ -197,6 +206,7 @@ def test_token_accuracy_counts_the_best_guess_at_every_trained_token(base, items
             guesses = base.model(torch.tensor([item.ids])).logits[0].argmax(-1)
         right += sum(int(guesses[position]) == token for position, token in item.targets)
     task = TextTask(base, 512)
+    assert 10 <= right < task.units(items)
     assert task.loss(items).correct == right
     assert evaluate(task, items, CPU).accuracy == right / task.units(items)
 
