@@ -117,7 +117,7 @@ def test_guidance_changes_the_adapter(base, training, spec_for, tmp_path, adapte
 
 VARIANTS = {
     "ema": {},
-    "split": {"guidance": {"reference": "split"}},
+    "split": {"guidance": {"reference": "split", "clip_z": 0.01}},
     "sources": {"guidance": {"alignment": 0.5}},
     "best": {"evaluation": {"keep": "best", "every_steps": 3}},
     "dropout": {"lora": {"dropout": 0.3}, "optimization": {"weight_decay": 0.1}},
@@ -147,8 +147,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         resume_from=checkpoint,
     )
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b")
-    last = "step-00000012/state.safetensors"
-    assert (tmp_path / "c" / last).read_bytes() == (tmp_path / "d" / last).read_bytes()
+    ends = [tmp_path / name / "step-00000012" for name in "cd"]
+    assert (ends[0] / "state.safetensors").read_bytes() == (ends[1] / "state.safetensors").read_bytes()
+    scalars = [json.loads((end / "state.json").read_text(encoding="utf-8")) for end in ends]
+    for name in ("reference_updates", "clip", "agreement", "optimizer_steps"):
+        assert scalars[0][name] == scalars[1][name]
     after = [message for message in told(whole, "step", "evaluation", "checkpoint") if message["step"] > 8]
     assert told(resumed, "step", "evaluation", "checkpoint") == after
     assert told(resumed, "started")[0]["first_step"] == 9
