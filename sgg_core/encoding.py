@@ -97,7 +97,7 @@ def chat_segments(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[tuple
     """The rendered chat cut into (text, trained) pieces; an assistant turn of weight 1 is trained, its header is not.
 
     Each turn is what its template adds to the chat before it, which every prefix-stable chat template obeys; a
-    template that rewrites earlier turns raises ValueError.
+    template that rewrites earlier turns raises ValueError, and so does a chat that begins with a trained turn.
     """
     plain = [{"role": message.role, "content": message.content} for message in messages]
     pieces: list[tuple[str, bool]] = []
@@ -107,6 +107,8 @@ def chat_segments(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[tuple
         if not whole.startswith(done):
             raise ValueError("the chat template rewrites earlier turns")
         if message.role == "assistant" and message.weight:
+            if index == 0:
+                raise ValueError("its first turn is the assistant's, so that nothing asks for the answer")
             header = rendered(tokenizer, plain[:index], for_answer=True)
             if not (header.startswith(done) and whole.startswith(header)):
                 raise ValueError("the chat template's generation prompt is no prefix of the assistant's turn")

@@ -139,6 +139,7 @@ def test_what_is_asked_at_prediction_is_what_stood_before_the_answer_in_training
 @pytest.mark.parametrize(
     ("template", "turns", "reason"),
     [
+        (CHAT_TEMPLATE, (HELLO[1], *HELLO), "first turn is the assistant's"),
         (NO_SYSTEM_TURN, TURNS, "System role not supported"),
         (FORGETS_EARLIER_ANSWERS, TURNS, "rewrites earlier turns"),
         (ANOTHER_GENERATION_PROMPT, TURNS, "generation prompt"),

@@ -1,0 +1,121 @@
+"""Prompts as texts, chats as pieces, and groups of examples of like length."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgg_core.encoding import (
+    Encoded,
+    chat_segments,
+    common_prefix,
+    label_messages,
+    label_prompt,
+    padded,
+    passes,
+    rendered,
+    token_ids,
+)
+from sgg_core.shapes import ChatMessage
+
+rows = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=60), min_size=1, max_size=40)
+turns = st.lists(
+    st.builds(
+        ChatMessage,
+        st.sampled_from(["system", "user", "assistant"]),
+        st.text("ab ü緑\n", min_size=1, max_size=8),
+        st.integers(0, 1),
+    ),
+    min_size=1,
+    max_size=6,
+).filter(lambda chat: chat[0].role != "assistant" or not chat[0].weight)
+
+
+@given(rows)
+def test_the_common_prefix_is_the_longest_beginning_of_all_rows(rows):
+    size = common_prefix(rows)
+    assert all(row[:size] == rows[0][:size] for row in rows)
+    longer = {tuple(row[: size + 1]) for row in rows}
+    assert len(longer) > 1 or any(len(row) == size for row in rows)
+
+
+@given(rows)
+def test_padding_goes_to_the_right_of_each_row(rows):
+    found = padded(rows, 9, torch.device("cpu"))
+    assert found.shape == (len(rows), max(map(len, rows)))
+    for row, ids in zip(rows, found.tolist(), strict=True):
+        assert ids == row + [9] * (len(ids) - len(row))
+
+
+@given(rows, st.integers(1, 300), st.integers(0, 50), st.booleans())
+def test_passes_hold_every_example_once_shortest_first_and_within_the_budget(rows, budget, extra, packed):
+    prefix = common_prefix(rows) if packed else 0
+    items = [Encoded(tuple(row)) for row in rows]
+    groups = list(passes(items, budget, prefix, extra))
+    order = [index for group in groups for index in group]
+    assert sorted(order) == list(range(len(rows)))
+    lengths = [len(rows[index]) for index in order]
+    assert lengths == sorted(lengths)
+    for group in groups:
+        own = [len(rows[index]) - prefix + extra for index in group]
+        tokens = prefix + sum(own) if prefix else len(group) * max(own)
+        assert tokens <= budget or len(group) == 1
+
+
+@given(rows, st.integers(1, 300))
+def test_no_two_neighbouring_passes_would_have_fitted_into_one(rows, budget):
+    groups = list(passes([Encoded(tuple(row)) for row in rows], budget))
+    for group, following in pairwise(groups):
+        assert (len(group) + 1) * len(rows[following[0]]) > budget
+
+
+def test_nothing_to_do_is_no_pass():
+    assert list(passes([], 512)) == []
+
+
+def test_a_label_prompt_is_the_task_and_its_labels_unless_these_are_too_many():
+    assert label_prompt("Sort mail.", ["a", "b"]) == "Sort mail.\nLabels: a, b."
+    assert label_prompt(None, ["a", "b"]) == "Choose the label that fits the text.\nLabels: a, b."
+    assert label_prompt("Sort mail.", ["a", "b"], list_labels=False) == "Sort mail."
+
+
+def test_one_text_or_two_are_shown_after_the_prompt():
+    assert label_messages("P", "one", None) == [{"role": "user", "content": "P\n\nText: one"}]
+    both = "P\n\nFirst text: one\nSecond text: two"
+    assert label_messages("P", "one", "two") == [{"role": "user", "content": both}]
+
+
+def test_a_chat_is_shown_by_the_template_or_in_plain_words(causal, encoder):
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    shown = "<|start|>user\nHi<|end|>\n<|start|>assistant\nHo<|end|>\n"
+    assert rendered(causal.tokenizer, chat, for_answer=False) == shown
+    assert rendered(causal.tokenizer, chat, for_answer=True) == shown + "<|start|>assistant\n"
+    assert encoder.tokenizer.chat_template is None
+    assert rendered(encoder.tokenizer, chat, for_answer=False) == "User: Hi\nAssistant: Ho\n"
+    assert rendered(encoder.tokenizer, chat, for_answer=True) == "User: Hi\nAssistant: Ho\nAssistant:"
+
+
+@given(turns)
+def test_the_pieces_of_a_chat_are_the_whole_chat_and_only_answers_are_trained(causal, chat):
+    plain = [{"role": message.role, "content": message.content} for message in chat]
+    pieces = chat_segments(causal.tokenizer, chat)
+    assert "".join(text for text, _ in pieces) == rendered(causal.tokenizer, plain, for_answer=False)
+    trained = [f"{m.content}<|end|>\n" for m in chat if m.role == "assistant" and m.weight]
+    assert [text for text, in_loss in pieces if in_loss] == trained
+
+
+@given(turns)
+def test_pieces_tokenized_one_by_one_are_the_tokens_of_the_whole(causal, chat):
+    pieces = chat_segments(causal.tokenizer, chat)
+    whole = "".join(text for text, _ in pieces)
+    together = [token for text, _ in pieces for token in token_ids(causal.tokenizer, text)]
+    assert together == token_ids(causal.tokenizer, whole)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "two\nlines", "größe 緑 🙂"])
+def test_tokens_are_those_of_the_text_alone_and_give_it_back(causal, text):
+    ids = token_ids(causal.tokenizer, text)
+    assert len(ids) == len(text.encode())
+    assert causal.tokenizer.decode(ids) == text
