@@ -79,8 +79,8 @@ def list_files(
         print_json(found)
         return
     print_table(
-        ("ID", "NAME", "SIZE", "PURPOSE", "CREATED"),
-        [(*_row(file), file["purpose"], moment(file["created_at"])) for file in found],
+        ("ID", "NAME", "SIZE", "CREATED"),
+        [(*_row(file), moment(file["created_at"])) for file in found],
         empty="There are no files yet; `sgg files upload FILE` adds one.",
     )
 

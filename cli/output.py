@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -21,7 +22,7 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console on the present standard output (or error) that never interprets data as markup."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDE
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def printable(text: object) -> str:
@@ -41,9 +42,8 @@ def complain(text: str, *, style: str | None = None) -> None:
 
 def print_error(message: str, remedy: str) -> None:
     """Print an expected failure to standard error: `error:`, what happened, what to do."""
-    target = console(stderr=True)
-    target.print("error: ", style="bold red", end="")
-    target.print(printable(f"{message} {remedy}".strip()))
+    words = printable(f"{message} {remedy}".strip())
+    console(stderr=True).print(Text.assemble(("error: ", "bold red"), words))
 
 
 def print_json(value: Any) -> None:
@@ -62,9 +62,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
     if not rows:
         say(empty)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        names_the_row = index == 0 and len(columns) > 1  # ids and names are there to be copied, so they stay whole
+        table.add_column(column, overflow="fold", no_wrap=names_the_row)
     for row in rows:
         table.add_row(*("-" if cell is None else printable(cell) for cell in row))
     console().print(table)
@@ -82,10 +83,10 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
 
 
 def moment(seconds: int | float | None) -> str | None:
-    """Return a Unix time in local time to the second, or None."""
+    """Return a Unix time in local time to the minute, or None."""
     if seconds is None:
         return None
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def size(count: int) -> str:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from cli.output import console, printable, say
 
@@ -30,19 +32,22 @@ class Figures:
     seconds_left: float | None = None
 
     def line(self) -> str:
-        """Return the figures as one line of plain text."""
+        """Return everything as one line of plain text."""
         total = "?" if self.total_steps is None else self.total_steps
-        return f"step {self.step}/{total}  {'  '.join(self.parts())}".rstrip()
+        return "  ".join(filter(None, (f"step {self.step}/{total}", *self.parts(), self.time_left())))
+
+    def time_left(self) -> str:
+        """Return the time left in words, empty if it is not known or over."""
+        return f"{duration(self.seconds_left)} left" if self.seconds_left else ""
 
     def parts(self) -> list[str]:
-        """Return loss, accuracies, |g|, cosine and time left, those that are known."""
+        """Return loss, accuracies, |g| and cosine, those that are known."""
         shown = (
             None if self.loss is None else f"loss {self.loss:.3f}",
             None if self.accuracy is None else f"acc {self.accuracy:.2f}",
             None if self.valid_accuracy is None else f"val {self.valid_accuracy:.2f}",
             None if self.gradient_norm is None else f"|g| {self.gradient_norm:.2f}",
             None if self.cosine is None else f"cos {self.cosine:+.2f}",
-            None if self.seconds_left is None else f"{duration(self.seconds_left)} left",
         )
         return [part for part in shown if part is not None]
 
@@ -64,26 +69,28 @@ class ProgressView(Protocol):
 
 
 class LiveView:
-    """A progress bar that is redrawn in place."""
+    """A progress bar with the figures below it, redrawn in place. Both lines fit on a narrow terminal."""
 
     def __init__(self, screen: Console | None = None) -> None:
         columns = (
             TextColumn("{task.description}", style="bold"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[details]}"),
+            TextColumn("{task.fields[left]}"),
         )
-        self._progress = Progress(*columns, console=screen or console())
-        self._task: TaskID = self._progress.add_task("", total=None, details="")
+        self._progress = Progress(*columns)
+        self._task: TaskID = self._progress.add_task("", total=None, left="")
+        self._figures = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._progress, self._figures), console=screen or console())
 
     def __enter__(self) -> LiveView:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def show(self, state: str, figures: Figures) -> None:
         """Redraw the bar."""
@@ -92,12 +99,13 @@ class LiveView:
             description=state,
             completed=figures.step,
             total=figures.total_steps,
-            details=" ".join(figures.parts()),
+            left=figures.time_left(),
         )
+        self._figures.plain = "  ".join(figures.parts())
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar."""
-        self._progress.console.print(printable(text))
+        self._live.console.print(printable(text))
 
 
 class LineView:

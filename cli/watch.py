@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cli.client import Client
 from cli.errors import ServerUnreachableError
 from cli.output import complain, print_json_line
-from cli.progress import Figures, Pace, ProgressView, absorb, open_view
+from cli.progress import Figures, Pace, absorb, open_view
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
 INTERRUPTED = 130
@@ -60,25 +60,26 @@ def watch_job(client: Client, job_id: str, *, as_json: bool) -> int:
 def _follow(watcher: Watcher) -> dict[str, Any]:
     figures, pace = Figures(), Pace()
     with open_view() as view:
-        for job, events in _polls(watcher, view):
+        for job, events in _polls(watcher, view.note):
             for event in events:
                 figures = absorb(figures, event["data"])
                 if event["type"] != "metrics":
                     view.note(event["message"])
-            figures = dataclasses.replace(figures, seconds_left=pace.seconds_left(figures))
+            running = job["status"] == "running"
+            figures = dataclasses.replace(figures, seconds_left=pace.seconds_left(figures) if running else None)
             view.show(job["status"], figures)
     return job
 
 
 def _follow_json(watcher: Watcher) -> dict[str, Any]:
     job: dict[str, Any] = {}
-    for job, events in _polls(watcher, None):  # noqa: B007 (the last one is the answer)
+    for job, events in _polls(watcher, complain):  # noqa: B007 (the last one is the answer)
         for event in events:
             print_json_line(event)
     return job
 
 
-def _polls(watcher: Watcher, view: ProgressView | None) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _polls(watcher: Watcher, tell: Callable[[str], None]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield what each poll brings until the job has ended; a server that is away is tried again with back-off."""
     back_off, away_since = POLL_SECONDS, None
     while True:
@@ -86,24 +87,18 @@ def _polls(watcher: Watcher, view: ProgressView | None) -> Iterator[tuple[dict[s
             job, events = watcher.poll()
         except ServerUnreachableError as error:
             now = time.monotonic()
-            away_since = away_since or now
+            if away_since is None:
+                away_since = now
+                tell(f"{error.message} Asking again until it is back; Ctrl-C ends the watching only.")
             if now - away_since > GIVE_UP_SECONDS:
                 raise
-            _tell(view, f"{error.message} Trying again in {back_off:.1f} s.")
             time.sleep(back_off)
             back_off = min(2 * back_off, LONGEST_BACK_OFF)
             continue
         if away_since is not None:
-            _tell(view, "The server is back.")
+            tell("The server is back.")
         back_off, away_since = POLL_SECONDS, None
         yield job, events
         if job["status"] in EXIT_CODES:
             return
         time.sleep(POLL_SECONDS)
-
-
-def _tell(view: ProgressView | None, text: str) -> None:
-    if view is not None:
-        view.note(text)
-    else:
-        complain(text)

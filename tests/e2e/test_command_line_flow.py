@@ -261,8 +261,9 @@ def test_interrupted_training_goes_on_from_its_checkpoint(service, tickets, tmp_
         said, told = process.communicate(timeout=30)
     assert process.returncode == 130, told
     assert "Stopped after step" in told
-    last_step = [json.loads(line)["step"] for line in said.splitlines() if '"type": "step"' in line][-1]
+    stopped = json.loads(said.splitlines()[-1])
+    assert stopped["type"] == "stopped"
 
     with service.sgg_background(*command, *long_run) as resumed:
         started = json.loads(next(line for line in resumed.stdout if '"type": "started"' in line))
-    assert started["first_step"] == last_step + 1
+    assert started["first_step"] == stopped["step"] + 1

@@ -28,6 +28,21 @@ def test_terminals_get_colours_and_pipes_do_not(monkeypatch):
         assert ("\x1b[" in stream.getvalue()) is coloured
 
 
+def test_a_narrow_terminal_breaks_lines_between_words_and_never_an_id(monkeypatch):
+    stream, identity = Terminal(), "ftjob-0123456789abcdef01234567"
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "dumb")  # which has 80 columns
+    output.print_error("words " * 20, "more " * 20)
+    output.say("words " * 30)
+    output.print_table(("ID", "NAME", "MODEL"), [(identity, "a name " * 9, "ft:model:default:suffix:0123")], empty="-")
+    lines = stream.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    told = " ".join(lines).partition("ID")[0]
+    assert set(told.split()) == {"error:", "words", "more"}
+    assert any(line.startswith(identity) for line in lines)
+
+
 def test_no_color_is_honoured(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr("sys.stdout", stream)

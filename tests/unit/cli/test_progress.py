@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -54,8 +55,17 @@ def test_control_characters_from_the_server_do_not_reach_the_terminal(capsys):
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_the_live_bar_shows_all_figures_on_an_80_column_terminal():
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_live_bar_shows_everything_on_two_lines_of_a_narrow_terminal(width):
     screen = io.StringIO()
-    with LiveView(Console(file=screen, force_terminal=True, width=80, color_system=None)) as view:
-        view.show("running", Figures(3, 8, 0.5, 1.0, 0.875, 1.23, -0.25, 125))
-    assert "3/8 loss 0.500 acc 1.00 val 0.88 |g| 1.23 cos -0.25 2:05 left" in screen.getvalue()
+    with LiveView(Console(file=screen, force_terminal=True, width=width, color_system=None)) as view:
+        view.note("word " * 30)
+        view.show("running", Figures(12345, 67890, 12.345, 1.0, 0.875, 123.456, -0.25, 37250))
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;?]*\w", "", screen.getvalue()).splitlines() if line.strip()]
+    assert re.fullmatch(r"running [━╸╺ ]{20} 12345/67890 10:20:50 left", lines[-2])
+    assert lines[-1] == "loss 12.345  acc 1.00  val 0.88  |g| 123.46  cos -0.25"
+    assert all(len(line) <= width and not line.startswith("ord") for line in lines)
+
+
+def test_a_run_that_ended_has_no_time_left():
+    assert Figures(8, 8, 0.5, seconds_left=0.0).line() == "step 8/8  loss 0.500"
