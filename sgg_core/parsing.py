@@ -156,7 +156,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
     return str(error)
 
 

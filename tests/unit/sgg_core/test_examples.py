@@ -73,6 +73,34 @@ def test_the_same_data_is_the_same_set_whatever_the_format_and_line_endings():
     assert [one.lines for one in sets] == [(1, 2), (1, 2), (2, 4), (2, 4)]
 
 
+@pytest.mark.parametrize(
+    ("content", "filename", "line", "field"),
+    [
+        (b"text,label\na,x\nb\0,y\n", "a.csv", 3, "text"),
+        (b"text,label\na,x\nb,\0y\n", "a.csv", 3, "label"),
+        (b"te\0t,label\na,x\n", "a.csv", 1, "te\\x00t"),
+        (jsonl({"text": "a\0", "label": "x"}), "a.jsonl", 1, "text"),
+        (jsonl({"text": "a", "text_pair": "\0", "label": "x"}), "a.jsonl", 1, "text_pair"),
+        (jsonl({"text": "a", "label": "x", "\0": 1}), "a.jsonl", 1, "\\x00"),
+        (jsonl({"prompt": "p\0", "completion": "c"}), "a.jsonl", 1, "prompt"),
+        (b'{"text": "a\0", "label": "x"}', "a.jsonl", 1, None),
+        (b"\0" * 40, "a.jsonl", 1, None),
+        (b"\0" * 40, "a.csv", None, None),
+        (
+            jsonl({"messages": [{"role": "user", "content": "\0"}, {"role": "assistant", "content": "b"}]}),
+            "a.jsonl",
+            1,
+            "messages[0].content",
+        ),
+    ],
+)
+def test_a_nul_is_refused_wherever_it_stands(content, filename, line, field):
+    with pytest.raises(DataError) as caught:
+        parse_examples(content, filename)
+    assert (caught.value.problems[0].line, caught.value.problems[0].field) == (line, field)
+    assert "\0" not in str(caught.value)
+
+
 def test_the_hash_is_that_of_the_bytes():
     content = jsonl({"text": "a", "label": "x"})
     assert parse_examples(content, "a.jsonl").sha256 == hashlib.sha256(content).hexdigest()

@@ -120,13 +120,15 @@ def test_broken_json_is_found_on_its_line_with_its_column():
         ('{"text": NaN}', "NaN"),
         ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested"),
         ('{"text": ' + "1" * 10_000 + "}", "JSON"),
-        ('{"text": "unfinished', "Unterminated"),
+        ('{"text": "unfinished', "Unterminated string starting at column 10"),
+        ('{"text": "a\0b"}', "Invalid control character at column 12"),
     ],
 )
 def test_each_mistake_in_json_gets_its_own_explanation(line, word):
     problem = only_problem(line.encode(), "data.jsonl")
     assert problem.line == 1
     assert word in f"{problem.reason} {problem.remedy}"
+    assert " at at " not in problem.reason
 
 
 def test_the_name_decides_the_format_and_the_content_only_where_the_name_says_nothing():
