@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from cli.errors import CliError
+from cli.output import JsonFlag, print_json_line, say
 
 
-def worker() -> None:
+def worker(as_json: JsonFlag = False) -> None:
     """Run a worker against SGG_DATABASE_URL, SGG_BROKER_URL and SGG_OBJECT_STORE_URL; stop it with Ctrl-C."""
     from sgg_store.settings import StoreSettings
     from worker.app import create_worker
@@ -21,4 +24,11 @@ def worker() -> None:
         ready = create_worker(settings)
     except TrainerNotInstalledError as error:
         raise CliError(str(error)) from error
-    ready.run()
+    ready.run(on_started=lambda: _announce(ready.settings.worker_name, as_json))
+
+
+def _announce(name: str, as_json: bool) -> None:
+    if as_json:
+        print_json_line({"worker": name, "pid": os.getpid()})
+    else:
+        say(f"{name} takes jobs  (Ctrl-C stops it; a running job goes on in another worker)", style="bold")

@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Callable
 
 from celery import Celery
 from celery.app.trace import reset_worker_optimizations, setup_worker_optimizations
@@ -88,12 +89,13 @@ class Worker:
         self._runner.close()
         _log.info("worker stopped")
 
-    def run(self) -> None:
+    def run(self, on_started: Callable[[], None]) -> None:
         """Work until SIGTERM or SIGINT, then stop. For a process that does nothing else."""
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         self.start()
+        on_started()
         ended.wait()
         self.stop()
 
