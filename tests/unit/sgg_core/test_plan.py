@@ -1,0 +1,123 @@
+"""What `auto` becomes, the learning rate of every step, and which examples each step sees."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from sgg_core.plan import BATCH_SIZE, LEARNING_RATE, make_plan
+from sgg_core.spec import TrainingSpec
+
+KINDS = ("causal", "encoder")
+kinds = st.sampled_from(KINDS)
+sizes = st.integers(2, 2000)
+optimizations = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(1, 50),
+        "batch_size": st.integers(1, 256),
+        "learning_rate": st.floats(1e-6, 1.0),
+        "learning_rate_multiplier": st.floats(0.01, 100.0),
+        "warmup_fraction": st.floats(0.0, 0.5),
+        "max_steps": st.integers(1, 500),
+    },
+)
+
+
+def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, **optimization):
+    groups = {"optimization": optimization, "evaluation": evaluation or {}, "checkpoint": checkpoint or {}}
+    return make_plan(TrainingSpec.model_validate({"base_model": "tiny", **groups}), kind, examples)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_depends_on_the_kind_of_base_model(kind):
+    plan = plan_of(32, kind)
+    assert (plan.batch_size, plan.steps_per_epoch) == (BATCH_SIZE, 4)
+    assert plan.learning_rate == LEARNING_RATE[kind]
+
+
+@given(sizes, kinds, optimizations)
+def test_what_is_asked_for_is_done_within_its_bounds(examples, kind, asked):
+    plan = plan_of(examples, kind, **asked)
+    assert plan.batch_size == min(asked.get("batch_size", BATCH_SIZE), examples)
+    assert plan.steps_per_epoch == -(-examples // plan.batch_size)
+    if "epochs" in asked:
+        assert plan.total_steps == min(asked["epochs"] * plan.steps_per_epoch, asked.get("max_steps", 10**9))
+    assert 1 <= plan.total_steps <= asked.get("max_steps", 10**9)
+    assert (plan.epochs - 1) * plan.steps_per_epoch < plan.total_steps <= plan.epochs * plan.steps_per_epoch
+    rate = asked.get("learning_rate", LEARNING_RATE[kind]) * asked.get("learning_rate_multiplier", 1.0)
+    assert plan.learning_rate == pytest.approx(rate)
+    assert plan.examples == examples
+
+
+@given(sizes, kinds, optimizations)
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero_one_step_after_the_last(examples, kind, asked):
+    plan = plan_of(examples, kind, **asked)
+    steps = np.arange(1, plan.total_steps + 1)
+    warm, peak = plan.warmup_steps, plan.learning_rate
+    assert warm == (round(asked.get("warmup_fraction", 0.1) * plan.total_steps) if plan.total_steps > 1 else 0)
+    corners, heights = [warm + 1, plan.total_steps + 1], [peak, 0.0]
+    if warm:
+        corners, heights = [0, warm, *corners], [0.0, peak, *heights]
+    rates = [plan.learning_rate_at(step) for step in steps.tolist()]
+    assert rates == pytest.approx(np.interp(steps, corners, heights), rel=1e-9)
+    assert all(0.0 < rate <= peak * (1 + 1e-9) for rate in rates)
+    assert max(rates) == pytest.approx(peak)
+
+
+def test_a_run_of_one_step_takes_it_at_the_full_learning_rate():
+    plan = plan_of(8, max_steps=1, warmup_fraction=0.5, learning_rate=0.25)
+    assert plan.learning_rate_at(1) == 0.25
+
+
+def test_a_schedule_written_out_by_hand():
+    plan = plan_of(8, epochs=10, learning_rate=1.0, warmup_fraction=0.2)
+    rates = [plan.learning_rate_at(step) for step in range(1, 11)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+
+
+@given(st.integers(2, 200), st.integers(1, 40), st.integers(0, 2**31 - 1))
+def test_every_epoch_sees_every_example_once_in_full_batches_but_the_last(examples, batch_size, seed):
+    plan = plan_of(examples, batch_size=batch_size, epochs=3)
+    batches = [plan.batch(step, seed) for step in range(1, plan.total_steps + 1)]
+    per_epoch = plan.steps_per_epoch
+    for epoch in range(3):
+        own = batches[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sorted(index for batch in own for index in batch) == list(range(examples))
+        assert {len(batch) for batch in own[:-1]} <= {plan.batch_size}
+        assert 1 <= len(own[-1]) <= plan.batch_size
+
+
+def test_a_batch_is_a_function_of_step_and_seed_so_a_resumed_run_sees_the_same():
+    plan = plan_of(40, epochs=3)
+    batches = [plan.batch(step, 1) for step in range(1, 16)]
+    assert [plan.batch(step, 1) for step in reversed(range(1, 16))] == batches[::-1]
+    assert replace(plan, total_steps=7).batch(7, 1) == batches[6]
+    assert batches[:5] != batches[5:10] and plan.batch(1, 2) != batches[0]
+
+
+@given(sizes, kinds)
+def test_auto_evaluates_at_least_four_times_in_longer_runs_and_always_at_the_end(examples, kind):
+    plan = plan_of(examples, kind)
+    assume(plan.total_steps >= 8)
+    at = [step for step in range(1, plan.total_steps + 1) if plan.evaluates_at(step)]
+    assert 4 <= len(at) <= 5
+    assert at[-1] == plan.total_steps
+
+
+@given(sizes, kinds)
+def test_auto_saves_at_each_evaluation_of_short_runs_at_least_every_fifty_steps_and_at_the_end(examples, kind):
+    plan = plan_of(examples, kind)
+    at = [step for step in range(1, plan.total_steps + 1) if plan.saves_at(step)]
+    assert at[-1] == plan.total_steps
+    assert max(np.diff([0, *at])) <= 50
+    if plan.evaluate_every <= 50:
+        assert at == [step for step in range(1, plan.total_steps + 1) if plan.evaluates_at(step)]
+
+
+def test_intervals_that_are_asked_for_are_kept_and_the_last_step_is_always_among_them():
+    plan = plan_of(8, epochs=10, evaluation={"every_steps": 4}, checkpoint={"every_steps": 3})
+    assert [step for step in range(1, 11) if plan.evaluates_at(step)] == [4, 8, 10]
+    assert [step for step in range(1, 11) if plan.saves_at(step)] == [3, 6, 9, 10]
