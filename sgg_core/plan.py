@@ -10,10 +10,11 @@ from sgg_core.seeding import epoch_order
 from sgg_core.spec import TrainingSpec
 
 BATCH_SIZE = 8
-# Peak learning rates and numbers of steps that were best over several tasks at 4 to 64 examples per class
-# (docs/results/).
+# What was best over several tasks with few examples per class (docs/results/): peak learning rates, bounds of the
+# gradient's norm, and numbers of optimizer steps for 32 examples. More examples get more steps, but fewer epochs.
 LEARNING_RATE = {"causal": 5e-4, "encoder": 2e-3}
-STEPS = {"causal": 32, "encoder": 50}
+CLIP_NORM = {"causal": 1.0, "encoder": 0.2}
+STEPS = {"causal": 32, "encoder": 80}
 EVALUATIONS = 4
 MAX_CHECKPOINT_GAP = 50
 
@@ -26,6 +27,7 @@ class Plan:
     epochs: int
     batch_size: int
     learning_rate: float
+    clip_norm: float | None
     total_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -62,7 +64,8 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     wanted = spec.optimization
     batch_size = min(BATCH_SIZE if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
-    epochs = max(2, round(STEPS[kind] / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
+    steps = STEPS[kind] * math.sqrt(examples / 32)
+    epochs = max(2, round(steps / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
     total = min(epochs * steps_per_epoch, wanted.max_steps or epochs * steps_per_epoch)
     multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
     rate = LEARNING_RATE[kind] if wanted.learning_rate == "auto" else wanted.learning_rate
@@ -74,6 +77,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
         epochs=math.ceil(total / steps_per_epoch),
         batch_size=batch_size,
         learning_rate=rate * multiplier,
+        clip_norm=CLIP_NORM[kind] if wanted.clip_norm == "auto" else wanted.clip_norm,
         total_steps=total,
         warmup_steps=round(wanted.warmup_fraction * total) if total > 1 else 0,
         evaluate_every=evaluate_every,

@@ -44,7 +44,7 @@ class OptimizationSpec(Group):
     """AdamW with bias correction, linear warm-up, then linear decay to zero."""
 
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
-    """Passes over the training file. `auto` gives small files enough steps to learn from."""
+    """Passes over the training file. `auto`: steps grow with the square root of the number of examples."""
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Examples per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
@@ -55,8 +55,8 @@ class OptimizationSpec(Group):
     """Share of the steps over which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Decoupled weight decay on the adapter."""
-    clip_norm: Annotated[float, Field(gt=0, le=1000)] | None = 1.0
-    """Global gradient-norm clipping; `None` turns it off."""
+    clip_norm: Annotated[float, Field(gt=0, le=1000)] | Auto | None = "auto"
+    """Global gradient-norm clipping; `auto` depends on the kind of base model, `None` turns it off."""
     max_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Upper bound on the optimizer steps, whatever `epochs` says."""
 

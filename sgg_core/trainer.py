@@ -192,8 +192,8 @@ class Run:
         target = list(self.target.parameters.values())
         for parameter, gradient in zip(target, outcome.gradient, strict=True):
             parameter.grad = gradient
-        if self.spec.optimization.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(target, self.spec.optimization.clip_norm)
+        if self.plan.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(target, self.plan.clip_norm)
         if source is not None and outcome.source_gradient is not None:
             own = list(source.parameters.values())[self.shared :]
             for parameter, gradient in zip(own, outcome.source_gradient[self.shared :], strict=True):

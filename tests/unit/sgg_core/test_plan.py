@@ -1,5 +1,6 @@
 """What `auto` becomes, the learning rate of every step, and which examples each step sees."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sgg_core.plan import BATCH_SIZE, LEARNING_RATE, make_plan
+from sgg_core.plan import BATCH_SIZE, CLIP_NORM, LEARNING_RATE, STEPS, make_plan
 from sgg_core.spec import TrainingSpec
 
 KINDS = ("causal", "encoder")
@@ -35,7 +36,19 @@ def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, **optimiz
 def test_auto_depends_on_the_kind_of_base_model(kind):
     plan = plan_of(32, kind)
     assert (plan.batch_size, plan.steps_per_epoch) == (BATCH_SIZE, 4)
-    assert plan.learning_rate == LEARNING_RATE[kind]
+    assert (plan.learning_rate, plan.clip_norm) == (LEARNING_RATE[kind], CLIP_NORM[kind])
+    assert plan.total_steps == plan.epochs * 4 == STEPS[kind]
+
+
+@given(sizes, kinds)
+def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_at_least(examples, kind):
+    plan = plan_of(examples, kind)
+    wanted = STEPS[kind] * math.sqrt(examples / 32)
+    assert plan.epochs >= 2
+    assert plan.total_steps == plan.epochs * plan.steps_per_epoch
+    assert abs(plan.total_steps - wanted) <= plan.steps_per_epoch / 2 or (
+        plan.epochs == 2 and plan.total_steps > wanted
+    )
 
 
 @given(sizes, kinds, optimizations)
@@ -121,3 +134,8 @@ def test_intervals_that_are_asked_for_are_kept_and_the_last_step_is_always_among
     plan = plan_of(8, epochs=10, evaluation={"every_steps": 4}, checkpoint={"every_steps": 3})
     assert [step for step in range(1, 11) if plan.evaluates_at(step)] == [4, 8, 10]
     assert [step for step in range(1, 11) if plan.saves_at(step)] == [3, 6, 9, 10]
+
+
+def test_clipping_can_be_set_or_turned_off():
+    assert plan_of(8, clip_norm=0.5).clip_norm == 0.5
+    assert plan_of(8, clip_norm=None).clip_norm is None

@@ -32,7 +32,7 @@ GROUPS = {
         "learning_rate_multiplier": AUTO | st.floats(1e-12, 100),
         "warmup_fraction": st.floats(0, 0.5),
         "weight_decay": fractions,
-        "clip_norm": st.none() | st.floats(1e-12, 1000),
+        "clip_norm": AUTO | st.none() | st.floats(1e-12, 1000),
         "max_steps": st.none() | st.integers(1, 100_000),
     },
     "guidance": {
