@@ -62,7 +62,8 @@ def direction(steps: Sequence[StepMetrics], distance: float, path_length: float)
     cosines = [entry.reference_cosine for entry in steps if entry.reference_cosine is not None]
     return Direction(
         reference_cosine_mean=fmean(cosines) if cosines else None,
-        path_efficiency=distance / path_length if path_length > 0 else None,
+        # No way is shorter than the straight one, but on a straight run the two lengths round apart.
+        path_efficiency=min(distance / path_length, 1.0) if path_length > 0 else None,
     )
 
 

@@ -103,7 +103,11 @@ def test_path_efficiency_is_the_distance_over_the_length_of_the_way(moves):
         assert found is None
     else:
         assert found == pytest.approx(distance / length)
-        assert 0.0 <= found <= 1.0 + 1e-9
+        assert 0.0 <= found <= 1.0
+
+
+def test_rounding_makes_no_way_shorter_than_the_straight_one():
+    assert direction(steps_of([1.0]), 0.1 + 0.2, 0.3).path_efficiency == 1.0
 
 
 def test_the_reference_cosine_is_averaged_over_the_steps_that_had_a_reference():
