@@ -194,7 +194,7 @@ async def _answer_named(request: Request, error: Exception) -> ErrorResponse:
 
 async def _answer_os(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, OSError)
-    if error.errno not in store.NO_SPACE:
+    if error.errno not in core.NO_SPACE:
         raise error
     return await _answer_named(request, store.StorageFullError(str(error)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sgg_core.errors import DiskFullError
+from sgg_core.errors import NO_SPACE, DiskFullError
 
 
 def sha256_of(path: Path) -> str:
@@ -48,7 +47,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
         work.rename(target)
         _fsync(target.parent)
     except Exception as error:
-        if error_number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error_number(error) in NO_SPACE:
             raise DiskFullError(
                 f"No space left while writing {target}.", "Free disk space, or choose another directory, and go on."
             ) from error

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 from typing import ClassVar
-
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Numbers of the OSErrors that mean: free some space."""
 
 
 class StoreError(Exception):

@@ -12,7 +12,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from sgg_store.errors import NO_SPACE, ObjectExistsError, ObjectNotFoundError, StorageFullError
+from sgg_core.errors import NO_SPACE
+from sgg_store.errors import ObjectExistsError, ObjectNotFoundError, StorageFullError
 from sgg_store.objects import Source, check_key
 
 _CHUNK_BYTES = 1 << 20

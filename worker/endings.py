@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from sgg_core.errors import DiskFullError, OutOfMemoryError, SggError, UnknownBaseModelError
-from sgg_store.errors import NO_SPACE, LeaseLostError, ObjectNotFoundError, StorageFullError
+from sgg_core.errors import NO_SPACE, DiskFullError, OutOfMemoryError, SggError, UnknownBaseModelError
+from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
 from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.retries import Cause

@@ -7,7 +7,6 @@ neither the database nor the queue. Ends at once when its parent does: stdin clo
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
 import os
 import queue
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import BaseModel
 
-from sgg_core.errors import DiskFullError, OutOfMemoryError, SggError
+from sgg_core.errors import NO_SPACE, DiskFullError, OutOfMemoryError, SggError
 from sgg_core.reporting import AnyMessage, CheckpointSaved, Control
 from worker.messages import Alive, Failed, Ready, Steer, Train, Warm, command_adapter
 
@@ -164,7 +163,7 @@ def describe_failure(error: Exception, run: int | None) -> Failed:
         error = OutOfMemoryError(  # torch.OutOfMemoryError is known by its name, so that tests of this need no torch
             "Memory did not suffice for training.", "Lower batch_size or task.max_tokens, or use a smaller base model."
         )
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    elif isinstance(error, OSError) and error.errno in NO_SPACE:
         error = DiskFullError(f"No space is left on the trainer's disk: {error}.", "Free space, then submit again.")
     if isinstance(error, SggError):
         return Failed(run=run, code=error.code, message=str(error), users_fault=error.users_fault)

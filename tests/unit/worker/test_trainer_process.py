@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sgg_core.errors import DataError, DiskFullError, Problem
 from sgg_core.reporting import CheckpointSaved, Notice
 from worker.messages import Ready, Steer
@@ -67,10 +69,14 @@ def test_failures_are_named() -> None:
     assert (data.code, data.users_fault, data.run) == ("invalid_training_file", True, 1)
     assert "line 7" in data.message and "Write one." in data.message
     assert describe_failure(MemoryError(), 1).code == "out_of_memory"
-    full = describe_failure(OSError(errno.ENOSPC, "No space left on device"), 1)
-    assert (full.code, full.users_fault) == (DiskFullError.code, False)
     unknown = describe_failure(RuntimeError("oh"), None)
     assert (unknown.code, unknown.users_fault, unknown.run) == ("internal_error", False, None)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_a_quota_and_a_file_size_limit_are_one_failure_and_no_fault_of_the_user(number: int) -> None:
+    full = describe_failure(OSError(number, os.strerror(number)), 1)
+    assert (full.code, full.users_fault) == (DiskFullError.code, False)
 
 
 def test_the_gpus_own_memory_error_counts_as_one() -> None:
