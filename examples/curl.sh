@@ -7,7 +7,7 @@ training=$(curl -fsS "$SGG_BASE_URL/files" -H "$auth" -F purpose=fine-tune -F fi
 job=$(curl -fsS "$SGG_BASE_URL/fine_tuning/jobs" -H "$auth" -H "Content-Type: application/json" -d '{
   "model": "smollm2-135m-instruct",
   "training_file": "'"$training"'",
-  "method": {"type": "sgg", "sgg": {"hyperparameters": {"max_steps": 4, "guidance": {"radius": 0.05}}}}
+  "method": {"type": "sgg", "sgg": {"hyperparameters": {"max_steps": 4, "guidance": {"radius": 0.02}}}}
 }' | id)
 
 until curl -fsS "$SGG_BASE_URL/fine_tuning/jobs/$job" -H "$auth" | grep -E '"status": ?"(succeeded|failed|cancelled)"'; do sleep 1; done

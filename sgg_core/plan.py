@@ -12,7 +12,7 @@ from sgg_core.spec import TrainingSpec
 BATCH_SIZE = 8
 # What was best over several tasks with few examples per class (docs/results/): peak learning rates, bounds of the
 # gradient's norm, and numbers of optimizer steps for 32 examples. More examples get more steps, but fewer epochs.
-LEARNING_RATE = {"causal": 5e-4, "encoder": 2e-3}
+LEARNING_RATE = {"causal": 5e-4, "encoder": 1e-3}
 CLIP_NORM = {"causal": 1.0, "encoder": 0.2}
 STEPS = {"causal": 32, "encoder": 80}
 EVALUATIONS = 4

@@ -68,7 +68,7 @@ class GuidanceSpec(Group):
     """`off` is plain LoRA, bit for bit."""
     reference: Literal["ema", "split"] = "ema"
     """Reference direction d: moving average of past gradients, or the gradient of the batch's other half."""
-    radius: Annotated[float, Field(gt=0, le=1)] = 0.05
+    radius: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Length r of the finite-difference step in parameter space."""
     magnitude: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Strength a_m of the gradient-magnitude regularizer; lambda_m = a_m r."""
