@@ -60,6 +60,18 @@ class DataError(SggError):
         return type(self), (self.filename, self.problems)
 
 
+class ValidationFileError(DataError):
+    """The file that cannot be used is the validation file."""
+
+    code = "invalid_validation_file"
+
+
+class SourceFileError(DataError):
+    """The file that cannot be used is a source file."""
+
+    code = "invalid_source_file"
+
+
 class SpecError(SggError):
     """A training spec is invalid, or does not fit the data or the base model."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgg_core.errors import DataError, Problem
+from sgg_core.errors import DataError, Problem, SourceFileError, ValidationFileError
 from sgg_core.parsing import MAX_PROBLEMS, ProblemLog, excerpt, read_rows
 from sgg_core.shapes import (
     ACCEPTED,
@@ -44,7 +44,10 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """The examples of one file, all of one kind, in the file's order. `lines[i]` is where `examples[i]` starts."""
+    """The examples of one file, all of one kind, in the file's order. `lines[i]` is where `examples[i]` starts.
+
+    `refusal` is what is raised where a task cannot use the examples: its class tells which file of a job is meant.
+    """
 
     filename: str
     kind: Kind
@@ -52,6 +55,7 @@ class ExampleSet:
     lines: tuple[int, ...]
     warnings: tuple[Problem, ...]
     sha256: str  # of the file's bytes, as hex
+    refusal: type[DataError] = DataError
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -67,22 +71,24 @@ class ExampleSet:
         return tuple(sorted({example.label for example in self.classification}))
 
 
-def parse_examples(content: bytes, filename: str, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
+def parse_examples(
+    content: bytes, filename: str, limits: Limits = DEFAULT_LIMITS, refusal: type[DataError] = DataError
+) -> ExampleSet:
     """Read the bytes of a JSONL or CSV file. `filename` tells the format and appears in messages, no file is opened.
 
-    Raises DataError with all problems of the file at once. What is only suspicious becomes a warning of the set.
+    Raises `refusal` with all problems of the file at once. What is only suspicious becomes a warning of the set.
     """
     if len(content) > limits.max_bytes:
         reason = f"The file has {len(content):,} bytes; the limit is {limits.max_bytes:,}."
-        raise DataError(filename, (Problem(None, None, reason, "Leave examples out; a few per label are enough."),))
+        raise refusal(filename, (Problem(None, None, reason, "Leave examples out; a few per label are enough."),))
     log = ProblemLog()
     kind, examples, lines = _collect(content, filename, limits, log)
     if not log.problems and kind is None:
         log.add(None, None, "The file holds no examples.", f"Write one example per line, with {ACCEPTED}.")
     if log.problems or kind is None:
-        raise DataError(filename, tuple(log.problems))
+        raise refusal(filename, tuple(log.problems))
     digest = hashlib.sha256(content).hexdigest()
-    return ExampleSet(filename, kind, tuple(examples), tuple(lines), _suspicions(examples, lines), digest)
+    return ExampleSet(filename, kind, tuple(examples), tuple(lines), _suspicions(examples, lines), digest, refusal)
 
 
 def read_examples(path: Path, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
@@ -98,15 +104,12 @@ def read_examples(path: Path, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
 
 def check_training(training: ExampleSet) -> None:
     """Raise DataError if nothing can be learned from this file alone."""
-    if training.kind == "classification" and len(training.labels) < 2:
-        reason = f"All examples have the label {excerpt(training.labels[0])}."
-        remedy = "Add examples of at least one other label."
-        raise DataError(training.filename, (Problem(None, "label", reason, remedy),))
+    _check_labels(training, DataError)
 
 
 def check_validation(training: ExampleSet, validation: ExampleSet) -> None:
-    """Raise DataError if the validation file is of another kind, or has labels that training never sees."""
-    _check_same_kind(training, validation)
+    """Raise ValidationFileError if the file is of another kind, or has labels that training never sees."""
+    _check_same_kind(training, validation, ValidationFileError)
     first_lines: dict[str, int] = {}
     for example, line in zip(validation.classification, validation.lines, strict=False):
         first_lines.setdefault(example.label, line)
@@ -114,7 +117,7 @@ def check_validation(training: ExampleSet, validation: ExampleSet) -> None:
     unknown = [(first_lines[label], label) for label in first_lines.keys() - set(labels)]
     if unknown:
         known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-        raise DataError(
+        raise ValidationFileError(
             validation.filename,
             tuple(
                 Problem(
@@ -129,19 +132,26 @@ def check_validation(training: ExampleSet, validation: ExampleSet) -> None:
 
 
 def check_sources(training: ExampleSet, sources: Sequence[ExampleSet]) -> None:
-    """Raise DataError if a source file is of another kind than the training file, or has one label only.
+    """Raise SourceFileError if a source file is of another kind than the training file, or has one label only.
 
     Its labels may be others.
     """
     for source in sources:
-        _check_same_kind(training, source)
-        check_training(source)
+        _check_same_kind(training, source, SourceFileError)
+        _check_labels(source, SourceFileError)
 
 
-def _check_same_kind(training: ExampleSet, other: ExampleSet) -> None:
+def _check_labels(data: ExampleSet, refusal: type[DataError]) -> None:
+    if data.kind == "classification" and len(data.labels) < 2:
+        reason = f"All examples have the label {excerpt(data.labels[0])}."
+        remedy = "Add examples of at least one other label."
+        raise refusal(data.filename, (Problem(None, "label", reason, remedy),))
+
+
+def _check_same_kind(training: ExampleSet, other: ExampleSet, refusal: type[DataError]) -> None:
     if other.kind != training.kind:
         reason = f"The file holds {other.kind} examples; the training file {training.filename} holds {training.kind}."
-        raise DataError(other.filename, (Problem(None, None, reason, "Use files of the same kind."),))
+        raise refusal(other.filename, (Problem(None, None, reason, "Use files of the same kind."),))
 
 
 def _collect(

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from sgg_core.errors import NO_SPACE, DiskFullError, OutOfMemoryError, SggError, UnknownBaseModelError
+from sgg_core.errors import (
+    NO_SPACE,
+    DataError,
+    DiskFullError,
+    OutOfMemoryError,
+    SggError,
+    SourceFileError,
+    UnknownBaseModelError,
+    ValidationFileError,
+)
 from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
 from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
@@ -16,6 +25,14 @@ from worker.publish import ResultFile
 
 DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
 MEMORY_REMEDY = "Lower batch_size, task.max_tokens or lora.rank, or use a smaller base model, and submit the job again."
+
+PARAMS = {
+    DataError.code: "training_file",
+    ValidationFileError.code: "validation_file",
+    SourceFileError.code: "method.sgg.sources",
+    UnknownBaseModelError.code: "model",
+}
+"""The parameter of the job's request that an error speaks of, by the error's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +109,7 @@ def ending_of(error: Exception) -> Ending | None:
         if error.code == DiskFullError.code:
             return Return(Cause.STORAGE, DISK_FULL)
         return Failure(
-            error.code, error.message, Cause.USER if error.users_fault else Cause.INTERNAL, _param(error.code)
+            error.code, error.message, Cause.USER if error.users_fault else Cause.INTERNAL, PARAMS.get(error.code)
         )
     if isinstance(error, SggError):
         return ending_of(TrainingFailedError(error.code, str(error), error.users_fault))
@@ -123,8 +140,3 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return DISK_FULL
     return str(error)
-
-
-def _param(code: str) -> str | None:
-    known = {"invalid_training_file": "training_file", UnknownBaseModelError.code: "model"}
-    return known.get(code)

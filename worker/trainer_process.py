@@ -20,13 +20,22 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import BaseModel
 
-from sgg_core.errors import NO_SPACE, DiskFullError, OutOfMemoryError, SggError
+from sgg_core.errors import (
+    NO_SPACE,
+    DataError,
+    DiskFullError,
+    OutOfMemoryError,
+    SggError,
+    SourceFileError,
+    ValidationFileError,
+)
 from sgg_core.reporting import AnyMessage, CheckpointSaved, Control
-from worker.messages import Alive, Failed, Ready, Steer, Train, Warm, command_adapter
+from worker.messages import Alive, Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
     from sgg_core.catalogue import BaseModelEntry
+    from sgg_core.examples import ExampleSet
 
 ALIVE_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
@@ -136,12 +145,13 @@ class TrainerProcess:
         from sgg_core.examples import parse_examples
         from sgg_core.trainer import train
 
+        def examples(file: InputFile, refusal: type[DataError]) -> ExampleSet:
+            return parse_examples(file.path.read_bytes(), file.filename, refusal=refusal)
+
         self._reporter.begin(command.run)
-        training, validation, *sources = (
-            parse_examples(file.path.read_bytes(), file.filename) if file else None
-            for file in (command.training, command.validation, *command.sources)
-        )
-        assert training is not None
+        training = examples(command.training, DataError)
+        validation = examples(command.validation, ValidationFileError) if command.validation else None
+        sources = [examples(file, SourceFileError) for file in command.sources]
         self._reporter.report(
             train(
                 command.spec,
@@ -149,7 +159,7 @@ class TrainerProcess:
                 training,
                 output=command.output,
                 validation=validation,
-                sources=tuple(source for source in sources if source is not None),
+                sources=sources,
                 checkpoints=command.checkpoints,
                 resume_from=command.resume_from,
                 reporter=self._reporter,

@@ -130,7 +130,7 @@ class DataChecks:
         try:
             check_training(training)
         except DataError as error:
-            self._note("training_file", error)
+            self.problems.append(RequestProblem("training_file", error.code, str(error)))
         if entry is not None:
             try:
                 check_task(entry, training.kind)
@@ -152,8 +152,4 @@ class DataChecks:
             else:
                 check_sources(training, [other])
         except DataError as error:
-            self._note(param, error)
-
-    def _note(self, param: str, error: DataError) -> None:
-        code = {"training_file": "invalid_training_file", "validation_file": "invalid_validation_file"}
-        self.problems.append(RequestProblem(param, code.get(param, "invalid_source_file"), str(error)))
+            self.problems.append(RequestProblem(param, error.code, str(error)))

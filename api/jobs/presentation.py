@@ -31,9 +31,12 @@ from sgg_store.records import AttemptRecord, CheckpointRecord, EventRecord, File
 from sgg_store.retries import Cause
 
 SERVICE_REMEDY = "Tell the administrator the job's id; when the cause is removed, submit the job again."
+FILE_REMEDY = "Correct the file as the message says, upload it, and submit the job with the new id."
 REMEDIES = {
     "file_not_found": "Upload the file again and submit the job with the new id.",
-    "invalid_training_file": "Correct the file as the message says, upload it, and submit the job with the new id.",
+    "invalid_training_file": FILE_REMEDY,
+    "invalid_validation_file": FILE_REMEDY,
+    "invalid_source_file": FILE_REMEDY,
     "invalid_hyperparameters": "Change the hyperparameters that the message names, and submit the job again.",
     "model_not_found": "Choose a base model that /v1/models lists, and submit the job again.",
     "training_diverged": "Lower the learning rate or set clip_norm, and submit the job again.",

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from sgg_core import encoding, packing
 from sgg_core.backbone import LoadedBase, hidden_states, logits
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
-from sgg_core.errors import DataError, Problem
+from sgg_core.errors import Problem
 from sgg_core.examples import ExampleSet
 from sgg_core.shapes import ChatExample, CompletionExample, Example
 from sgg_core.tasks.task import LossSum
@@ -53,7 +53,7 @@ class TextTask:
         return [self._encoded(self._segments(example)) for example in examples]
 
     def encode_file(self, data: ExampleSet) -> list[Encoded]:
-        """A file's examples; raises DataError naming every one that cannot be used.
+        """A file's examples; raises the file's `refusal` naming every one that cannot be used.
 
         One that does not fit is refused: a cut completion would teach to stop in mid-sentence.
         """
@@ -70,7 +70,7 @@ class TextTask:
                 reason = f"The example has {len(items[-1].ids)} tokens; at most {self.max_tokens} fit."
                 problems.append(Problem(line, None, reason, "Shorten it, or raise task.max_tokens."))
         if problems:
-            raise DataError(data.filename, tuple(problems))
+            raise data.refusal(data.filename, tuple(problems))
         return items
 
     def loss(self, items: Sequence[Encoded]) -> LossSum:

@@ -158,13 +158,16 @@ def test_doorbells_that_name_no_job_change_nothing(service: Service, doorbell: l
     assert service.bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
 
 
-def test_a_bad_file_fails_the_job_with_its_lines_and_leaves_the_trainer_alone(service: Service) -> None:
+@pytest.mark.parametrize(("part", "name"), [("training", "examples.jsonl"), ("validation", "validation.jsonl")])
+def test_a_bad_file_fails_the_job_with_its_lines_and_leaves_the_trainer_alone(
+    service: Service, part: str, name: str
+) -> None:
     trainer = service.worker.trainer_pid
-    job_id = service.bench.submit(training=b'{"text": "a", "label": "b"}\n{"text": "c"}\n')
+    job_id = service.bench.submit(**{part: b'{"text": "a", "label": "b"}\n{"text": "c"}\n'})
     service.worker.ring(job_id)
     job = service.bench.wait_for_end(job_id)
-    assert (job.status, job.error_code, job.error_param) == (JobStatus.FAILED, "invalid_training_file", "training_file")
-    assert job.error_message is not None and "examples.jsonl" in job.error_message and "line 2" in job.error_message
+    assert (job.status, job.error_code, job.error_param) == (JobStatus.FAILED, f"invalid_{part}_file", f"{part}_file")
+    assert job.error_message is not None and name in job.error_message and "line 2" in job.error_message
     assert service.worker.trainer_pid == trainer
 
 

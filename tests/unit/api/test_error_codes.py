@@ -10,7 +10,7 @@ from pathlib import Path
 import worker.endings  # noqa: F401  # all modules that define errors of the core are loaded
 from api import errors
 from api.jobs.presentation import REMEDIES
-from sgg_core.errors import DiskFullError, SggError
+from sgg_core.errors import DataError, DiskFullError, SggError
 from sgg_store.retries import BUDGETS
 
 ROOT = Path(__file__).parents[3]
@@ -49,16 +49,14 @@ def sent_by_api() -> set[tuple[str, int]]:
 
 
 DYNAMIC = {  # codes that are chosen while the API runs, by the expression that chooses
-    "error.code": {"model_not_found"},
-    "code.get(param, 'invalid_source_file')": {
-        "invalid_training_file", "invalid_validation_file", "invalid_source_file"
-    },
+    "error.code": {"model_not_found", "invalid_training_file", "invalid_validation_file", "invalid_source_file"},
 }  # fmt: skip
 
 
 def causes_of_failure() -> set[str]:
     """All codes that a worker, or the budget of a cause, can end a job with."""
-    kinds = set(SggError.__subclasses__()) - {DiskFullError}  # which gives the job back instead
+    kinds = {*SggError.__subclasses__(), *DataError.__subclasses__()}
+    kinds.remove(DiskFullError)  # which gives the job back instead
     named = {literals(call.args[0]).pop() for call in calls("worker", "Failure") if literals(call.args[0])}
     return {kind.code for kind in kinds} | named | {budget.code for budget in BUDGETS.values() if budget.code}
 

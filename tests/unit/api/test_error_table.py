@@ -21,6 +21,8 @@ INTERNAL = {  # raised where no request is answered, or turned into something el
     store_errors.ObjectStoreUrlError,
     store_errors.BrokerUnavailableError,
     core_errors.DataError,
+    core_errors.ValidationFileError,
+    core_errors.SourceFileError,
     core_errors.SpecError,
     core_errors.UnknownBaseModelError,
     core_errors.BaseModelUnavailableError,

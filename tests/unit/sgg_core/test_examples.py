@@ -10,7 +10,7 @@ import tracemalloc
 
 import pytest
 
-from sgg_core.errors import DataError
+from sgg_core.errors import DataError, SourceFileError, ValidationFileError
 from sgg_core.examples import (
     Limits,
     check_sources,
@@ -169,7 +169,7 @@ def test_validation_labels_must_occur_in_training_and_each_stranger_is_named_onc
     training = labelled(("a", "x"), ("b", "y"))
     check_validation(training, labelled(("c", "y")))
     strangers = labelled(("c", "z"), ("d", "x"), ("e", "z"), ("f", "w"), filename="valid.jsonl")
-    with pytest.raises(DataError, match="x, y") as caught:
+    with pytest.raises(ValidationFileError, match="x, y") as caught:
         check_validation(training, strangers)
     assert caught.value.filename == "valid.jsonl"
     assert [problem.line for problem in caught.value.problems] == [1, 4]
@@ -180,15 +180,22 @@ def test_all_files_of_a_job_are_of_one_kind_and_sources_may_have_labels_of_their
     completions = parse_examples(jsonl({"prompt": "p", "completion": "c"}), "sft.jsonl")
     source = labelled(("c", "z"), ("d", "w"))
     check_sources(training, (source,))
-    with pytest.raises(DataError, match=r"sft\.jsonl"):
+    with pytest.raises(SourceFileError, match=r"sft\.jsonl"):
         check_sources(training, (source, completions))
-    with pytest.raises(DataError, match="same kind"):
+    with pytest.raises(ValidationFileError, match="same kind"):
         check_validation(training, completions)
 
 
 def test_a_source_of_one_label_is_refused_because_it_has_no_gradient_worth_aligning():
-    with pytest.raises(DataError, match="at least one other label"):
+    with pytest.raises(SourceFileError, match="at least one other label"):
         check_sources(labelled(("a", "x"), ("b", "y")), (labelled(("c", "z"), ("d", "z")),))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"text": "a"}\n', b"x" * 11])
+def test_a_refusal_tells_which_file_of_a_job_is_meant(content):
+    with pytest.raises(SourceFileError) as caught:
+        parse_examples(content, "a.jsonl", Limits(max_bytes=10 if len(content) == 11 else 100), SourceFileError)
+    assert caught.value.code == "invalid_source_file"
 
 
 def test_a_file_on_disk_is_read_and_an_unreadable_one_is_an_error_with_its_path(tmp_path):

@@ -2,11 +2,20 @@ import errno
 
 import pytest
 
-from sgg_core.errors import BaseModelUnavailableError, DataError, Problem, UnknownBaseModelError
+from sgg_core.errors import (
+    BaseModelUnavailableError,
+    DataError,
+    Problem,
+    SourceFileError,
+    UnknownBaseModelError,
+    ValidationFileError,
+)
 from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
 from sgg_store.retries import Cause
 from worker.endings import Failure, Return, ending_of
 from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
+
+BAD = (Problem(1, None, "Bad.", "Mend."),)
 
 
 def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
@@ -42,12 +51,9 @@ def test_what_is_not_the_jobs_fault_is_tried_again(error: Exception, cause: Caus
         (ObjectNotFoundError("Nothing here."), "file_not_found", Cause.USER, None),
         (UnknownBaseModelError("No such."), "model_not_found", Cause.USER, "model"),
         (BaseModelUnavailableError("Gone."), "base_model_unavailable", Cause.INTERNAL, None),
-        (
-            DataError("a.jsonl", (Problem(1, None, "Bad.", "Mend."),)),
-            "invalid_training_file",
-            Cause.USER,
-            "training_file",
-        ),
+        (DataError("a.jsonl", BAD), "invalid_training_file", Cause.USER, "training_file"),
+        (ValidationFileError("a.jsonl", BAD), "invalid_validation_file", Cause.USER, "validation_file"),
+        (SourceFileError("a.jsonl", BAD), "invalid_source_file", Cause.USER, "method.sgg.sources"),
         (ZeroDivisionError("by zero"), "internal_error", Cause.INTERNAL, None),
     ],
 )

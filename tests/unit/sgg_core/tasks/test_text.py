@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sgg_core.backbone import lora
 from sgg_core.encoding import Encoded, chat_segments
-from sgg_core.errors import DataError
+from sgg_core.errors import DataError, ValidationFileError
 from sgg_core.evaluation import evaluate
 from sgg_core.packing import pack
 from sgg_core.shapes import ChatExample, ChatMessage, CompletionExample
@@ -168,6 +168,8 @@ def test_examples_that_do_not_fit_are_refused_by_line_and_length_and_the_longest
     assert "65 tokens; at most 64" in caught.value.problems[0].reason
     assert "500 tokens; at most 64" in caught.value.problems[1].reason
     assert "task.max_tokens" in caught.value.problems[0].remedy
+    with pytest.raises(ValidationFileError):
+        task.encode_file(replace(rows(65), refusal=ValidationFileError))
 
 
 def test_the_base_models_context_bounds_max_tokens(base):
