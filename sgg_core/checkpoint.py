@@ -83,7 +83,12 @@ def save_checkpoint(
             tensors[f"exp_avg.{name}"] = state["exp_avg"]
             tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
             steps[name] = float(state["step"])
-    for prefix, vector in (("reference", guided.reference.average), ("initial", initial), ("best", best or [])):
+    for prefix, vector in (
+        ("reference", guided.reference.average),
+        ("previous", guided.previous),
+        ("initial", initial),
+        ("best", best or []),
+    ):
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in zip(names, vector, strict=False)}
     scalars = SavedScalars(
         identity=identity,
@@ -141,6 +146,7 @@ def load_checkpoint(
         return [tensor.to(device) for tensor in found if tensor is not None]
 
     guided.reference.average, guided.reference.updates = vector("reference"), scalars.reference_updates
+    guided.previous = vector("previous")
     if guided.clip is not None and scalars.clip is not None:
         guided.clip.count, guided.clip.mean, guided.clip.variance = scalars.clip
     guided.agreement.updates, guided.agreement.average = scalars.agreement

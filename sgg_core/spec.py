@@ -64,14 +64,19 @@ class OptimizationSpec(Group):
 class GuidanceSpec(Group):
     """Structured gradient guidance (scheme of arXiv:2506.00726, formulas in docs/method.md)."""
 
-    variant: Literal["finite_difference", "off"] = "finite_difference"
-    """`off` is plain LoRA, bit for bit."""
+    variant: Literal["finite_difference", "exact", "momentum", "off"] = "finite_difference"
+    """How the correction is had: a second gradient at r away, double backward (slow, no truncation error), or one
+    gradient only, taken where the last step points. `off` is plain LoRA, bit for bit."""
+    every: Annotated[int, Field(ge=1, le=100)] = 1
+    """Correct every k-th step only, k times as strongly: 1 + 1/k passes a step."""
     reference: Literal["ema", "split"] = "ema"
     """Reference direction d: moving average of past gradients, or the gradient of the batch's other half."""
     radius: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Length r of the finite-difference step in parameter space."""
     magnitude: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Strength a_m of the gradient-magnitude regularizer; lambda_m = a_m r."""
+    magnitude_threshold: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Gradient norm tau up to which the magnitude regularizer leaves a gradient alone: (|g| - tau)+."""
     direction: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Strength a_d of the gradient-direction regularizer; lambda_d = a_d r."""
     alignment: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -9,6 +9,7 @@ With lambda = a r, one more gradient g' at theta + r v/|v| gives H v by a finite
     grad J ~ g + |v_a| (g' - g),    v_a = (a_m + a_d + a_s) ghat - a_d d - a_s ghat_S
 
 so the strengths a are free of scale. a_d = a_s = 0 is the gradient-norm penalty; a_m = 1 with that is SAM.
+Strengths may be multiplied by any factor: v_a is linear in them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Strengths:
     direction: float = 0.0
     alignment: float = 0.0
 
-    def ramped(self, factor: float) -> Strengths:
-        """All strengths times `factor` in 0..1."""
+    def times(self, factor: float) -> Strengths:
+        """All strengths times `factor`."""
         return Strengths(self.magnitude * factor, self.direction * factor, self.alignment * factor)
 
 
@@ -40,6 +41,7 @@ def perturbation(
     strengths: Strengths,
     reference: Sequence[Tensor] | None = None,
     source: Sequence[Tensor] | None = None,
+    magnitude_threshold: float = 0.0,
 ) -> Gradient | None:
     """v_a for the raw gradient g, the unit reference d and the unit source gradient ghat_S.
 
@@ -48,7 +50,7 @@ def perturbation(
     own = unit(gradient)
     if own is None:
         return None
-    of_own = magnitude.coefficients(strengths.magnitude)
+    of_own = magnitude.coefficients(strengths.magnitude, norm(gradient), magnitude_threshold)
     terms: list[tuple[float, Sequence[Tensor]]] = []
     for strength, vector, rule in (
         (strengths.direction, reference, direction.coefficients),
@@ -67,6 +69,11 @@ def combine(gradient: Sequence[Tensor], perturbed: Sequence[Tensor], v: Sequence
     """grad J ~ g + |v_a| (g' - g), with g' taken at theta + r v_a/|v_a| on the same batch."""
     share = norm(v)
     return combined([(1.0 - share, gradient), (share, perturbed)])
+
+
+def every_kth(step: int, factor: float, every: int) -> float:
+    """The factor on all strengths where only every k-th step (from 1) is corrected, k times as strongly: else 0."""
+    return factor * every if step % every == 0 else 0.0
 
 
 def ramp(step: int, total_steps: int, warmup_fraction: float, ramp_fraction: float) -> float:

@@ -1,6 +1,8 @@
 """Magnitude control: a regularizer on the gradient's norm, and clipping of abnormal gradients (arXiv:2506.00726).
 
-R_mag(g) = |g|,    dR_mag/dg = ghat      (the gradient-norm penalty of Zhao et al., ICML 2022)
+R_mag(g) = (|g| - tau)+,    dR_mag/dg = ghat 1[|g| > tau]
+
+tau = 0 is the gradient-norm penalty of Zhao et al. (ICML 2022).
 """
 
 from __future__ import annotations
@@ -8,9 +10,9 @@ from __future__ import annotations
 import math
 
 
-def coefficients(strength: float) -> float:
+def coefficients(strength: float, gradient_norm: float, threshold: float) -> float:
     """Coefficient of ghat that `strength` times dR_mag/dg adds to the Hessian-vector product's vector v."""
-    return strength
+    return strength if gradient_norm > threshold else 0.0
 
 
 class LogNormClip:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.gradients import Gradient, combined, cosine, norm, scaled, unit
 from sgg_core.guidance import alignment
 from sgg_core.guidance.direction import EmaReference
-from sgg_core.guidance.guide import Strengths, combine, perturbation, ramp
+from sgg_core.guidance.guide import Strengths, combine, every_kth, perturbation, ramp
 from sgg_core.guidance.magnitude import LogNormClip
 from sgg_core.seeding import derived_seed, torch_seed
 from sgg_core.spec import GuidanceSpec
@@ -60,6 +61,23 @@ def batch_gradient(task: Task, items: Sequence[Encoded], parameters: Sequence[Pa
     return BatchGradient(loss, correct / units, gradient)
 
 
+def hessian_vector_product(
+    task: Task, items: Sequence[Encoded], parameters: Sequence[Parameter], vector: Sequence[Tensor], seed: int
+) -> Gradient:
+    """H v of the mean loss over `items` by double backward (Pearlmutter 1994), with the dropout of `seed`."""
+    units = task.units(items)
+    product = [torch.zeros_like(parameter) for parameter in parameters]
+    # Fused attention kernels have no second derivative.
+    with torch_seed(seed), sdpa_kernel(SDPBackend.MATH):
+        for group in task.passes(items):
+            loss = task.loss([items[index] for index in group]).total / units
+            slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+            along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, vector, strict=True)]).sum()
+            parts = torch.autograd.grad(along, parameters, materialize_grads=True)
+            torch._foreach_add_(product, list(parts))
+    return product
+
+
 @contextmanager
 def displaced(parameters: Sequence[Parameter], by: Sequence[Tensor]) -> Iterator[None]:
     """Parameters at theta + `by` for the length of a block; restored from a copy, bit for bit."""
@@ -101,8 +119,9 @@ class SourceBatch:
 class GuidedStep:
     """Gradients for the optimizer, one step after the other, by structured gradient guidance for one job.
 
-    With `spec` None nothing is added to the raw gradient, and only telemetry is kept. `reference`, `clip` and
-    `agreement` are the state that a checkpoint has to carry.
+    With `spec` None nothing is added to the raw gradient, and only telemetry is kept. `reference`, `clip`, `agreement`
+    and `previous` (v_a of the last step, at full strength; empty but with the variant `momentum`) are the state that a
+    checkpoint has to carry.
     """
 
     def __init__(self, task: Task, parameters: Sequence[Parameter], spec: GuidanceSpec | None, seed: int) -> None:
@@ -113,16 +132,18 @@ class GuidedStep:
         self.reference = EmaReference(spec.ema_beta if spec else 0.9)
         self.clip = LogNormClip(spec.clip_z) if spec and spec.clip_z is not None else None
         self.agreement = alignment.SmoothedCosine()
+        self.previous: Gradient = []
 
     def take(
         self, step: int, strength: float, items: Sequence[Encoded], source: SourceBatch | None = None
     ) -> StepOutcome:
-        """One step's gradient on a batch of the target task, with `strength` 0..1 on all regularizers."""
-        if self.spec is not None and self.spec.reference == "split":
-            raw, measured, direction = self._halves(step, items)
-        else:
-            raw = measured = self._gradient(step, items)
-            direction = self.reference.direction()
+        """One step's gradient on a batch of the target task, with the factor `strength` on all regularizers."""
+        with self._ahead(strength):
+            if self.spec is not None and self.spec.reference == "split":
+                raw, measured, direction = self._halves(step, items)
+            else:
+                raw = measured = self._gradient(step, items)
+                direction = self.reference.direction()
         reference_cosine = None if direction is None else cosine(measured.gradient, direction)
         gradient_norm = norm(raw.gradient)
         from_source = self._source(step, source) if source is not None else None
@@ -146,8 +167,20 @@ class GuidedStep:
         )
 
     def strength(self, step: int, total_steps: int, warmup_fraction: float) -> float:
-        """The ramp's factor on all strengths at `step`."""
-        return 0.0 if self.spec is None else ramp(step, total_steps, warmup_fraction, self.spec.ramp_fraction)
+        """The factor on all strengths at `step`."""
+        if self.spec is None:
+            return 0.0
+        ramped = ramp(step, total_steps, warmup_fraction, self.spec.ramp_fraction)
+        return every_kth(step, ramped, self.spec.every)
+
+    def _ahead(self, strength: float) -> AbstractContextManager[None]:
+        """Parameters at theta + r v_a of the last step for the variant `momentum`, else where they are.
+
+        A displacement by r v_a instead of r v/|v| makes the one gradient g + r H v_a itself, up to the order of r^2.
+        """
+        if self.spec is None or not self.previous or strength == 0.0:
+            return nullcontext()
+        return displaced(self.parameters, scaled(self.previous, self.spec.radius * strength))
 
     def _gradient(self, step: int, items: Sequence[Encoded]) -> BatchGradient:
         return batch_gradient(self.task, items, self.parameters, derived_seed(self.seed, "dropout", step))
@@ -186,14 +219,28 @@ class GuidedStep:
         direction: Gradient | None,
         source: Gradient | None,
     ) -> Gradient:
-        """grad J by the finite difference, on the items whose gradient was `measured`."""
+        """grad J by the spec's variant, on the items whose gradient was `measured`."""
         assert self.spec is not None
-        strengths = Strengths(self.spec.magnitude, self.spec.direction, self.spec.alignment).ramped(strength)
-        v = perturbation(measured.gradient, strengths, direction, None if source is None else unit(source))
+        momentum = self.spec.variant == "momentum"
+        strengths = Strengths(self.spec.magnitude, self.spec.direction, self.spec.alignment)
+        v = perturbation(
+            measured.gradient,
+            strengths if momentum else strengths.times(strength),
+            direction,
+            None if source is None else unit(source),
+            self.spec.magnitude_threshold,
+        )
+        if momentum:
+            self.previous = v or []
+            return raw.gradient
         along = None if v is None else unit(v)
         if v is None or along is None:
             return raw.gradient
         half = items if measured is raw else balanced_halves(items)[0]
+        if self.spec.variant == "exact":
+            seed = derived_seed(self.seed, "dropout", step)
+            product = hessian_vector_product(self.task, half, self.parameters, v, seed)
+            return combined([(1.0, raw.gradient), (self.spec.radius, product)])
         with displaced(self.parameters, scaled(along, self.spec.radius)):
             perturbed = self._gradient(step, half).gradient
         if measured is raw:

@@ -110,7 +110,7 @@ def test_a_seed_is_drawn_if_none_is_given(api_server: ApiServer) -> None:
         ({"learning_rate_multiplier": 0}, "learning_rate_multiplier", "greater than 0"),
         ({"lora": {"rnk": 2}}, "lora.rnk", "'rank'"),
         ({"lora": 3}, "lora", "it is 3"),
-        ({"guidance": {"variant": "sam"}}, "guidance.variant", "'finite_difference' or 'off'"),
+        ({"guidance": {"variant": "sam"}}, "guidance.variant", "'finite_difference', 'exact', 'momentum' or 'off'"),
     ],
 )
 def test_a_wrong_hyperparameter_is_named_with_what_is_right(

@@ -90,10 +90,14 @@ def naive_lora(spec, base, training, rate, warmup, clip_norm):
         return {name.replace(".default.", "."): p.detach().clone() for name, p in trained.items()}
 
 
+ZERO = {"direction": 0.0, "magnitude": 0.0, "alignment": 0.0, "clip_z": None}
 WITHOUT_GUIDANCE = {
     "supervised": {"method": "supervised"},
     "off": {"guidance": {"variant": "off"}},
-    "zero": {"guidance": {"direction": 0.0, "magnitude": 0.0, "alignment": 0.0, "clip_z": None}},
+    "zero": {"guidance": ZERO},
+    "exact zero": {"guidance": ZERO | {"variant": "exact"}},
+    "momentum zero": {"guidance": ZERO | {"variant": "momentum"}},
+    "never": {"guidance": {"every": 100, "clip_z": None}},
 }
 
 
@@ -102,7 +106,7 @@ def test_a_run_without_guidance_is_plain_lora_bit_for_bit(base, training, spec_f
         spec = spec_for(base, **groups, optimization=TWELVE | {"warmup_fraction": 0.25, "clip_norm": 0.3})
         train(spec, base, training, output=tmp_path / name, reporter=SilentReporter())
     outcomes = [adapter_bytes(tmp_path / name) for name in WITHOUT_GUIDANCE]
-    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert all(outcome == outcomes[0] for outcome in outcomes)
     expected = naive_lora(spec, base, training, rate=0.01, warmup=3, clip_norm=0.3)
     found = weights(tmp_path / "supervised")
     assert set(found) == set(expected)
@@ -119,6 +123,9 @@ VARIANTS = {
     "ema": {},
     "split": {"guidance": {"reference": "split", "clip_z": 0.01}},
     "sources": {"guidance": {"alignment": 0.5}},
+    "exact": {"guidance": {"variant": "exact"}},
+    "momentum": {"guidance": {"variant": "momentum"}},
+    "every": {"guidance": {"every": 3}},
     "best": {"evaluation": {"keep": "best", "every_steps": 3}},
     "dropout": {"lora": {"dropout": 0.3}, "optimization": {"weight_decay": 0.1}},
     "supervised": {"method": "supervised"},

@@ -7,7 +7,7 @@ import torch
 
 from sgg_core.gradients import combined, inner, norm, scaled, unit
 from sgg_core.guidance import direction
-from sgg_core.guidance.guide import Strengths, combine, perturbation, ramp
+from sgg_core.guidance.guide import Strengths, combine, every_kth, perturbation, ramp
 
 generator = torch.Generator().manual_seed(0)
 SYMMETRIC = (lambda a: a @ a.T / 5 + torch.eye(5, dtype=torch.float64))(
@@ -139,5 +139,26 @@ def test_strengths_ramp_linearly_after_the_warm_up():
     assert factors[2:6] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert set(factors[6:]) == {1.0}
     assert [ramp(step, 4, 0.5, 0.0) for step in range(1, 5)] == [0.0, 0.0, 1.0, 1.0]
-    ramped = Strengths(0.4, 0.2, 0.1).ramped(0.5)
-    assert (ramped.magnitude, ramped.direction, ramped.alignment) == (0.2, 0.1, 0.05)
+    assert Strengths(0.4, 0.2, 0.1).times(0.5) == Strengths(0.2, 0.1, 0.05)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1e3])
+def test_the_hinge_penalizes_only_what_lies_above_its_threshold(threshold):
+    leaves = [part.detach().requires_grad_() for part in THETA]
+    g = torch.cat(torch.autograd.grad(loss(leaves), leaves, create_graph=True))
+    hinge = torch.autograd.grad(0.05 * 0.8 * torch.relu(g.norm() - threshold), leaves)
+    v = perturbation(gradient(THETA), Strengths(magnitude=0.8), magnitude_threshold=threshold)
+    assert (v is None) == (norm(gradient(THETA)) <= threshold)
+    ours = scaled(THETA, 0.0) if v is None else scaled(hessian_vector(THETA, v), 0.05)
+    assert distance(ours, list(hinge)) < 1e-10
+
+
+def test_below_the_magnitudes_threshold_the_direction_still_acts():
+    v = perturbation(gradient(THETA), Strengths(0.8, 0.3), REFERENCE, magnitude_threshold=1e3)
+    assert distance(v, combined([(0.3, unit(gradient(THETA))), (-0.3, REFERENCE)])) < 1e-12
+
+
+def test_corrections_of_every_kth_step_add_up_to_those_of_all_steps():
+    factors = [every_kth(step, 0.5, 3) for step in range(1, 13)]
+    assert [step for step, factor in enumerate(factors, 1) if factor] == [3, 6, 9, 12]
+    assert sum(factors) == sum(every_kth(step, 0.5, 1) for step in range(1, 13)) == 6.0

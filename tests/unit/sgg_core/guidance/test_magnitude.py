@@ -65,5 +65,6 @@ def test_falling_norms_are_normal_however_small():
     assert clip.scale(0.0) == 1.0
 
 
-def test_the_coefficient_is_the_strength():
-    assert coefficients(0.7) == 0.7
+def test_the_coefficient_is_the_strength_above_the_threshold_and_nothing_up_to_it():
+    assert coefficients(0.7, gradient_norm=2.0, threshold=0.0) == 0.7
+    assert [coefficients(0.7, gradient_norm, 1.5) for gradient_norm in (1.4, 1.5, 1.6)] == [0.0, 0.0, 0.7]

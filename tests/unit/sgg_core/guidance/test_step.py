@@ -8,7 +8,14 @@ from sgg_core import encoding
 from sgg_core.backbone import lora
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
-from sgg_core.guidance.step import GuidedStep, SourceBatch, balanced_halves, batch_gradient, displaced
+from sgg_core.guidance.step import (
+    GuidedStep,
+    SourceBatch,
+    balanced_halves,
+    batch_gradient,
+    displaced,
+    hessian_vector_product,
+)
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import GuidanceSpec, LoraSpec, TrainingSpec
 from sgg_core.tasks.choice import encoded, make_task
@@ -61,7 +68,7 @@ def flat(tensors):
 
 
 def guided(task, **guidance):
-    return GuidedStep(task, task.parameters, GuidanceSpec(**(PLAIN | guidance)), SEED)
+    return GuidedStep(task, task.parameters, GuidanceSpec(**(PLAIN | {"radius": 0.05} | guidance)), SEED)
 
 
 def test_displaced_parameters_come_back_bit_for_bit():
@@ -212,6 +219,90 @@ def test_the_ramp_scales_the_correction_and_at_zero_there_is_none(strength):
     outcome = guided(task, magnitude=0.8, direction=0.0).take(1, strength, ITEMS)
     expected = g + 0.8 * strength * (displaced_gradient - g)
     assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reference", ["ema", "split"])
+def test_the_exact_variant_is_the_limit_of_finite_differences_also_under_dropout(reference):
+    task = SmallTask(dropout=0.5)
+    settings = {"reference": reference, "magnitude": 0.7, "direction": 0.3}
+    raw = flat(guided(task, reference=reference).take(1, 0.0, ITEMS).gradient)
+    corrections = {
+        (variant, radius): (
+            flat(guided(task, variant=variant, radius=radius, **settings).take(1, 1.0, ITEMS).gradient) - raw
+        )
+        / radius
+        for variant in ("exact", "finite_difference")
+        for radius in (1e-2, 1e-4)
+    }
+    exact = corrections["exact", 1e-2]
+    assert torch.allclose(exact, corrections["exact", 1e-4], rtol=1e-8, atol=1e-10)
+    assert exact.norm() > 0.01
+    errors = [float((corrections["finite_difference", radius] - exact).norm()) for radius in (1e-2, 1e-4)]
+    assert errors[1] < 0.02 * errors[0] < 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("causal", "classification"), ("causal", "completion"), ("encoder", "classification")]
+)
+def test_double_backward_works_through_every_kind_of_task(name, kind, sharp, file_of):
+    base = sharp(name)
+    rows = {
+        "classification": [{"text": "word " * n, "label": "odd" if n % 2 else "even"} for n in range(1, 5)],
+        "completion": [{"prompt": "say " * n, "completion": "word"} for n in range(1, 5)],
+    }[kind]
+    task = make_task(TrainingSpec(base_model=base.entry.name), base, file_of(rows))
+    items = encoded(task, file_of(rows))
+    generator = torch.Generator().manual_seed(0)
+    with lora(base, LoraSpec(rank=2), seed=0) as adapted:
+        parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 100)
+        v = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+        product = hessian_vector_product(task, items, parameters, v, seed=0)
+        sides = []
+        for sign in (1e-5, -1e-5):
+            with displaced(parameters, [sign * part for part in v]):
+                sides.append(flat(batch_gradient(task, items, parameters, seed=0).gradient))
+    difference = (sides[0] - sides[1]) / 2e-5
+    assert (flat(product) - difference).norm() < 1e-3 * difference.norm()
+
+
+def test_momentum_takes_one_gradient_where_the_last_step_points():
+    task = SmallTask()
+    passes = []
+    loss = task.loss
+    task.loss = lambda items: passes.append(items) or loss(items)
+    step = guided(task, variant="momentum", magnitude=0.7, direction=0.3, ema_beta=0.5, radius=0.05)
+    average, v = torch.zeros(20, dtype=torch.float64), torch.zeros(20, dtype=torch.float64)
+    for number in range(1, 9):
+        items, strength = ITEMS[number % 3 :], 0.1 * number
+        theta = flat(task.parameters).clone()
+        g = whole_batch_gradient(task, items, theta + 0.05 * strength * v)
+        v = 0.7 * g / g.norm()
+        if number > 5:
+            v = v + 0.3 * (g / g.norm() - average / average.norm())
+        average = 0.5 * average + 0.5 * g
+        passes.clear()
+        outcome = step.take(number, strength, items)
+        assert len(passes) == len(items)
+        assert torch.equal(flat(task.parameters), theta)
+        assert torch.allclose(flat(outcome.gradient), g, rtol=1e-10, atol=1e-13)
+        with torch.no_grad():
+            for parameter, gradient in zip(task.parameters, outcome.gradient, strict=True):
+                parameter -= 0.3 * gradient
+
+
+def test_every_kth_step_is_corrected_k_times_as_strongly():
+    task = SmallTask()
+    step = guided(task, magnitude=0.8, direction=0.0, every=3)
+    g = whole_batch_gradient(task, ITEMS)
+    theta = flat(task.parameters)
+    displaced_gradient = whole_batch_gradient(task, ITEMS, theta + 0.05 * g / g.norm())
+    for number in range(1, 7):
+        expected = g + (2.4 * (displaced_gradient - g) if number % 3 == 0 else 0.0)
+        outcome = step.take(number, step.strength(number, 6, 0.0), ITEMS)
+        assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-12)
 
 
 def test_split_measures_one_half_against_the_other_and_corrects_the_whole():
