@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.errors import CliError
 from cli.output import JsonFlag, print_json_line, print_table
+
+if TYPE_CHECKING:
+    from sgg_core.parsing import Row
 
 USAGE = 2
 
@@ -37,11 +40,11 @@ def predict(
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings
 
-    rows = [] if file is None else _rows(file)
+    read = [] if file is None else _rows(file)
     predictor = load_predictor(directory, catalogue=Catalogue.load(StoreSettings().data_dir))
-    if text is not None:
-        rows = _texts(text, predictor.manifest.kind)
-    predictions = predictor.predict(rows, "the texts" if file is None else file.name)
+    rows = [row.fields for row in read] if text is None else _texts(text, predictor.manifest.kind)
+    lines = [row.line for row in read] if text is None else None
+    predictions = predictor.predict(rows, "the texts" if file is None else file.name, lines)
     if as_json or file is not None:
         for row, prediction in zip(rows, predictions, strict=True):
             print_json_line(row | prediction)
@@ -57,7 +60,7 @@ def _texts(texts: list[str], kind: str) -> list[dict[str, Any]]:
     return [{field: text} for text in texts]
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[Row]:
     from sgg_core.errors import DataError
     from sgg_core.parsing import ProblemLog, read_rows
 
@@ -66,7 +69,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.") from error
     log = ProblemLog()
-    rows = [row.fields for row in read_rows(content, path.name, log)]
+    rows = list(read_rows(content, path.name, log))
     if log.problems:
         raise DataError(path.name, tuple(log.problems))
     return rows

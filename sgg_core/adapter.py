@@ -165,15 +165,19 @@ class Predictor:
         """Take the adapter off the base model, which can then carry another one."""
         take_off(self.base, self._adapted)
 
-    def predict(self, rows: Sequence[Mapping[str, Any]], filename: str = "input") -> Iterator[dict[str, Any]]:
+    def predict(
+        self, rows: Sequence[Mapping[str, Any]], filename: str = "input", lines: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """One answer a row, in order: {"label", "probabilities"}, or {"completion"} for SFT adapters.
 
-        Raises DataError naming every row that cannot be used, before the first answer.
+        `lines` are the rows' lines in `filename`, from 1 on without gaps unless given. Raises DataError naming the line
+        of every row that cannot be used, before the first answer.
         """
-        examples = self._examples(rows, filename)
+        lines = lines or range(1, len(rows) + 1)
+        examples = self._examples(rows, filename, lines)
         if isinstance(self.task, LabelWords | PooledHead):
             return self._labels(self.task, examples)
-        return self._completions(self._prompts(examples, filename))
+        return self._completions(self._prompts(examples, filename, lines))
 
     def _labels(self, task: LabelWords | PooledHead, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(examples), 32):
@@ -182,11 +186,11 @@ class Predictor:
                 best = max(range(len(row)), key=row.__getitem__)
                 yield {"label": task.labels[best], "probabilities": dict(zip(task.labels, row, strict=True))}
 
-    def _prompts(self, examples: Sequence[Example], filename: str) -> list[str]:
+    def _prompts(self, examples: Sequence[Example], filename: str, lines: Sequence[int]) -> list[str]:
         """What the model is shown of completions or chats; raises DataError naming chats that its template refuses."""
         prompts: list[str] = []
         problems: list[Problem] = []
-        for line, example in enumerate(examples, start=1):
+        for line, example in zip(lines, examples, strict=True):
             if isinstance(example, CompletionExample):
                 prompts.append(example.prompt)
                 continue
@@ -215,11 +219,11 @@ class Predictor:
                 )
             yield {"completion": tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)}
 
-    def _examples(self, rows: Sequence[Mapping[str, Any]], filename: str) -> list[Example]:
+    def _examples(self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> list[Example]:
         wanted = {"classification": "text", "completion": "prompt", "chat": "messages"}[self.manifest.kind]
         examples: list[Example] = []
         problems: list[Problem] = []
-        for line, row in enumerate(rows, start=1):
+        for line, row in zip(lines, rows, strict=True):
             try:
                 examples.append(_example(self.manifest.kind, row))
             except (KeyError, TypeError, AttributeError):

@@ -204,6 +204,10 @@ def test_training_without_a_service_writes_the_same_kind_of_directory(service, t
     table.write_bytes("".join(f'"{text}"\r\n' for text in ("text", *texts, "two\nlines")).encode("utf-8-sig"))
     predicted = service.sgg("predict", out, "--file", table)
     assert [json.loads(line)["text"] for line in predicted.stdout.splitlines()] == [*texts, "two\nlines"]
+    table.write_text('text\n\n"two\nlines"\n" "\n')
+    refused = service.sgg("predict", out, "--file", table)
+    assert refused.returncode == 1
+    assert "line 5, field 'text'" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_plain_lora_is_a_method(service, tickets, tmp_path):

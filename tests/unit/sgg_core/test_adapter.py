@@ -291,6 +291,20 @@ def test_rows_that_cannot_be_answered_are_named_by_line_before_the_first_answer(
     assert "'text'" in caught.value.problems[0].remedy
 
 
+def test_rows_are_named_by_their_lines_in_the_file(of_causal, of_chats, monkeypatch):
+    predictor = load_predictor(of_causal.directory, catalogue=of_causal.catalogue, base=of_causal.base)
+    with pytest.raises(DataError) as caught:
+        predictor.predict([{"text": "fine"}, {}], "new.csv", [2, 5])
+    predictor.close()
+    assert [problem.line for problem in caught.value.problems] == [5]
+    predictor = load_predictor(of_chats, catalogue=of_causal.catalogue, base=of_causal.base)
+    monkeypatch.setattr(of_causal.base.tokenizer, "chat_template", "{{ raise_exception('no chats') }}")
+    with pytest.raises(DataError, match="no chats") as caught:
+        predictor.predict([{"messages": [ASK]}] * 2, "new.jsonl", [3, 7])
+    predictor.close()
+    assert [problem.line for problem in caught.value.problems] == [3, 7]
+
+
 @pytest.fixture(scope="module")
 def of_chats(of_causal, file_of, tmp_path_factory):
     row = {"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"}]}
