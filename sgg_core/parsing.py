@@ -60,12 +60,14 @@ def read_rows(content: bytes, filename: str, log: ProblemLog) -> Iterator[Row]:
     """Yield the rows of a JSONL or CSV file one at a time; what cannot be read goes to `log` instead.
 
     The ending of `filename` decides between the formats (.csv, or .jsonl, .ndjson and .json); with any other ending,
-    a file that begins with `{` or `[` is JSONL. UTF-8 with or without BOM, lines ending in LF or CRLF.
+    a file that begins with `{` or `[` is JSONL. UTF-8 with or without BOM, lines ending in LF or CRLF, or in CR alone.
     """
     for signature, name in NOT_TEXT.items():
         if content.startswith(signature):
             log.add(None, None, f"This is {name}, not UTF-8 text.", "Save or export it as JSONL or CSV in UTF-8.")
             return
+    if b"\n" not in content:
+        content = content.replace(b"\r", b"\n")  # spreadsheets on a Mac still write CR alone
     lines = _decoded_lines(content, log)
     yield from _csv_rows(lines, log) if _is_csv(content, filename) else _jsonl_rows(lines, log)
 

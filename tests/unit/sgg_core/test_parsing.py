@@ -57,6 +57,22 @@ def test_jsonl_rows_survive_every_line_ending_and_a_bom(objects, ending, bom):
     assert [row.line for row in rows] == [1 + index * ending.count(b"\n") for index in range(len(objects))]
 
 
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_lines_may_end_in_cr_alone(bom):
+    rows, problems = rows_of(bom + b'text,label\r"a, b",x\r\rc,y\r', "data.csv")
+    assert problems == []
+    assert [(row.line, row.fields["text"]) for row in rows] == [(2, "a, b"), (4, "c")]
+    rows, problems = rows_of(bom + b'{"text": "a"}\r{"text": "b\xe9"}\r{"text": "c"}', "data.jsonl")
+    assert [row.fields["text"] for row in rows] == ["a", "b\ufffd", "c"]
+    assert [problem.line for problem in problems] == [2]
+
+
+def test_a_cr_within_a_quoted_cell_is_text_where_lines_end_otherwise():
+    rows, problems = rows_of(b'text,label\n"a\rb",x\n', "data.csv")
+    assert problems == []
+    assert [row.fields["text"] for row in rows] == ["a\rb"]
+
+
 def test_a_line_separator_of_unicode_inside_a_json_string_does_not_end_the_line():
     rows, problems = rows_of('{"text": "one\u2028two\x85three"}\n{"text": "four"}'.encode(), "data.jsonl")
     assert problems == []
