@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -115,6 +115,13 @@ def peak_memory(base_model: str, method: str) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["peak_gb"])
 
 
+def peak_kib() -> int:
+    """This process's peak resident memory. Not getrusage's, which a child inherits from the process that forked it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base-model", default="smollm2-135m-instruct")
@@ -132,7 +139,7 @@ def main() -> None:
     base = load_base(Catalogue.load().get(arguments.base_model))
     if arguments.only:
         our_steps(base, arguments.only, arguments.steps)
-        print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+        print(json.dumps({"peak_gb": peak_kib() / 2**20}))
         return
     seconds: dict[str, list[float]] = {"plain": [], "guided": [], "trainer": []}
     for number in range(arguments.rounds):
