@@ -259,12 +259,16 @@ def take_off(base: LoadedBase, adapted: Any) -> None:
         del base.model.peft_config
 
 
-def hidden_states(base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+def hidden_states(
+    base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None, types: Tensor | None = None
+) -> Tensor:
     """Last hidden states (B, T, d) of token ids (B, T), with a padding mask (B, T) or a full one (B, 1, T, T)."""
     body = base.model.base_model if base.entry.kind == "causal" else base.model
     extra: dict[str, Any] = {"use_cache": False} if base.entry.kind == "causal" else {}
     if positions is not None:
         extra["position_ids"] = positions
+    if types is not None:
+        extra["token_type_ids"] = types
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
         return body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
 

@@ -20,12 +20,16 @@ TOKENS_PER_PASS = {"cpu": 512, "cuda": 2048}
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as token ids. `targets` are (position, token) pairs: logits at `position` should give `token`."""
+    """One example as token ids. `targets` are (position, token) pairs: logits at `position` should give `token`.
+
+    `types` tell the two texts of a pair apart, where the tokenizer does so; else they are empty.
+    """
 
     ids: tuple[int, ...]
     label: int = -1
     targets: tuple[tuple[int, int], ...] = ()
     truncated: bool = False
+    types: tuple[int, ...] = ()
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Tensor:

@@ -23,6 +23,8 @@ class PooledHead:
         self.base = base
         self.labels = tuple(labels)
         self.max_tokens = min(max_tokens, base.entry.context_tokens)
+        # BERT's tokenizer also comes with encoders that know no types, or one only (DistilBERT, RoBERTa).
+        self.knows_types = getattr(base.model.config, "type_vocab_size", 0) > 1
         with torch_seed(derived_seed(seed, "head", *self.labels)):
             self.linear = nn.Linear(base.hidden_size, len(self.labels), device=base.device)
 
@@ -48,11 +50,10 @@ class PooledHead:
         for example in examples:
             assert isinstance(example, ClassificationExample)
             whole = self.base.tokenizer(example.text, example.text_pair).input_ids
-            ids = self.base.tokenizer(
-                example.text, example.text_pair, truncation=True, max_length=self.max_tokens
-            ).input_ids
+            shown = self.base.tokenizer(example.text, example.text_pair, truncation=True, max_length=self.max_tokens)
             label = self.labels.index(example.label) if example.label in self.labels else -1
-            encoded.append(Encoded(tuple(ids), label, truncated=len(ids) < len(whole)))
+            ids, types = tuple(shown.input_ids), tuple(shown.get("token_type_ids", ()) if self.knows_types else ())
+            encoded.append(Encoded(ids, label, truncated=len(ids) < len(whole), types=types))
         return encoded
 
     def loss(self, items: Sequence[Encoded]) -> LossSum:
@@ -73,7 +74,8 @@ class PooledHead:
         width = ids.shape[1]
         lengths = torch.tensor([len(item.ids) for item in items], device=ids.device)
         mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
-        states = hidden_states(self.base, ids, mask).float()
+        types = encoding.padded([item.types for item in items], 0, self.base.device) if items[0].types else None
+        states = hidden_states(self.base, ids, mask, types=types).float()
         pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return functional.normalize(pooled, dim=-1)
 

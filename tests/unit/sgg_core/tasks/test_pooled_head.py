@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch.nn import functional
 
 from sgg_core.backbone import lora
@@ -108,6 +109,35 @@ def test_of_two_texts_both_are_seen_and_the_longer_is_cut_first(base):
     shown = [base.tokenizer.decode(item.ids) for item in (pair, swapped, first_long, second_long)]
     assert shown == ["One.Two.", "Two.One.", "x" * 11 + "brief", "brief" + "y" * 11]
     assert [item.truncated for item in (pair, swapped, first_long, second_long)] == [False, False, True, True]
+
+
+@pytest.fixture
+def telling(base):
+    """A tokenizer that tells the two texts of a pair apart, as BERT's does."""
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
+    return tokenizer
+
+
+def test_the_second_text_of_a_pair_has_a_type_of_its_own_where_the_tokenizer_says_so(base, task, telling):
+    told = PooledHead(replace(base, tokenizer=telling), LABELS, 512, seed=0)
+    pairs = [ClassificationExample("One.", "good", "Two."), ClassificationExample("Sun", "good", "and rain, rain")]
+    items = told.encode(pairs)
+    assert items[0].types == (0,) * 4 + (1,) * 4
+    with torch.no_grad():
+        for item, found in zip(items, told.features(items), strict=True):
+            inputs = {"input_ids": torch.tensor([item.ids]), "token_type_ids": torch.tensor([item.types])}
+            mean = base.model(**inputs).last_hidden_state[0].float().mean(0)
+            assert torch.allclose(found, mean / mean.norm(), atol=1e-6)
+        assert (told.features(items) - task.features(task.encode(pairs))).norm(dim=1).min() > 0.01
+        assert torch.equal(told.features(told.encode(EXAMPLES)), task.features(task.encode(EXAMPLES)))
+
+
+def test_an_encoder_of_one_type_is_shown_none(base, task, telling, monkeypatch):
+    monkeypatch.setattr(base.model.config, "type_vocab_size", 1)
+    pair = [ClassificationExample("One.", "good", "Two.")]
+    assert PooledHead(replace(base, tokenizer=telling), LABELS, 512, seed=0).encode(pair) == task.encode(pair)
 
 
 def test_gradients_reach_the_head_and_every_layer_of_the_adapter(base, task):
