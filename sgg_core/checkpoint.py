@@ -1,6 +1,7 @@
 """The full training state on disk, so that a killed run goes on as if nothing had happened. No pickle.
 
-A checkpoint directory holds adapter_model.safetensors (trainable weights by name), state.safetensors (optimizer moments
+A checkpoint directory holds adapter_model.safetensors and adapter_config.json (trainable weights under PEFT's names,
+and what PEFT needs to load them), state.safetensors (optimizer moments
 and guidance vectors), state.json (scalars, and the messages so far) and sha256.json (the hashes of these three).
 Batches, schedule and dropout are functions of (seed, step) and need no state. On one CPU thread a resumed run ends
 bit-identical to an uninterrupted one.
@@ -9,7 +10,7 @@ bit-identical to an uninterrupted one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,13 +21,14 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from sgg_core.adapter_file import ADAPTER, AdapterMetadata, canonical
 from sgg_core.errors import CheckpointError
 from sgg_core.figures import Evaluation
 from sgg_core.files import sha256_of, whole_directory
+from sgg_core.guidance.alignment import SmoothedCosine
 from sgg_core.guidance.step import GuidedStep
 from sgg_core.reporting import AnyMessage
 
-ADAPTER = "adapter_model.safetensors"
 TENSORS = "state.safetensors"
 SCALARS = "state.json"
 HASHES = "sha256.json"
@@ -43,7 +45,21 @@ class Progress(BaseModel):
     best_step: int | None = None
     evaluations_without_gain: int = 0
     baseline: Evaluation | None = None  # the validation set before the first step
+    in_context: Evaluation | None = None  # the same set, by the base model with examples in its prompt
+    examples_shown: int = 0  # in that prompt
+    retention: Evaluation | None = None  # the retention file before the first step
     history: list[AnyMessage] = []
+    layer_cosines: dict[str, tuple[int, float]] = {}  # of sources: number and sum by layer
+
+    def add_layer_cosines(self, cosines: Mapping[str, float]) -> None:
+        """Take in a step's source cosines by layer."""
+        for layer, cosine in cosines.items():
+            count, total = self.layer_cosines.get(layer, (0, 0.0))
+            self.layer_cosines[layer] = (count + 1, total + cosine)
+
+    def layer_cosine_means(self) -> dict[str, float]:
+        """Mean source cosine by layer over the steps that saw a source."""
+        return {layer: total / count for layer, (count, total) in self.layer_cosines.items()}
 
 
 class SavedScalars(BaseModel):
@@ -53,7 +69,8 @@ class SavedScalars(BaseModel):
     progress: Progress
     reference_updates: int
     clip: tuple[int, float, float] | None
-    agreement: tuple[int, float]
+    agreements: dict[int, list[tuple[int, float]]] = {}  # by source, one for each part of the gradient
+    trust: dict[int, float] = {}
     optimizer_steps: dict[str, float]  # by parameter: a source task's head steps only when it is its turn
 
 
@@ -71,9 +88,16 @@ def save_checkpoint(
     guided: GuidedStep,
     initial: Sequence[Tensor],
     best: Sequence[Tensor] | None,
+    metadata: AdapterMetadata,
+    describe: Callable[[Path], object],
+    steps_before: int = 0,
 ) -> Path:
-    """Write the state after `progress.step` steps below `directory`; the result appears whole or not at all."""
-    target = directory / checkpoint_name(progress.step)
+    """Write the state after `progress.step` steps below `directory`; the result appears whole or not at all.
+
+    Its weights are an adapter file with `metadata`, which another run can start from; `describe` writes PEFT's
+    configuration beside it. `steps_before` counts those of other runs, which the name counts, too.
+    """
+    target = directory / checkpoint_name(steps_before + progress.step)
     tensors: dict[str, Tensor] = {}
     names = list(parameters)
     steps: dict[str, float] = {}
@@ -95,12 +119,17 @@ def save_checkpoint(
         progress=progress,
         reference_updates=guided.reference.updates,
         clip=(guided.clip.count, guided.clip.mean, guided.clip.variance) if guided.clip else None,
-        agreement=(guided.agreement.updates, guided.agreement.average),
+        agreements={
+            number: [(part.updates, part.average) for part in parts] for number, parts in guided.agreement.items()
+        },
+        trust=guided.trust,
         optimizer_steps=steps,
     )
     with whole_directory(target) as work:
         # written as bytes, since safetensors' own writer hides a full disk's error number
-        (work / ADAPTER).write_bytes(save({name: p.detach().contiguous() for name, p in parameters.items()}))
+        weights = {canonical(name): parameter.detach().contiguous() for name, parameter in parameters.items()}
+        describe(work)
+        (work / ADAPTER).write_bytes(save(weights, metadata.for_file()))
         (work / TENSORS).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         (work / SCALARS).write_text(scalars.model_dump_json(), encoding="utf-8")
         (work / HASHES).write_text(json.dumps(_hashes(work)), encoding="utf-8")
@@ -122,17 +151,17 @@ def load_checkpoint(
         if json.loads((directory / HASHES).read_bytes()) != _hashes(directory):
             raise ValueError("a file has changed since it was written")
         scalars = SavedScalars.model_validate_json((directory / SCALARS).read_bytes())
-        weights = load_file(directory / ADAPTER)
+        weights = {canonical(name): tensor for name, tensor in load_file(directory / ADAPTER).items()}
         tensors = load_file(directory / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"Checkpoint {directory.name} cannot be read: {error}", "Use an earlier one.") from error
-    if scalars.identity != identity or set(weights) != set(parameters):
+    if scalars.identity != identity or set(weights) != set(map(canonical, parameters)):
         raise CheckpointError(
             f"Checkpoint {directory.name} belongs to another run.", "Resume with the same spec, data and base model."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(weights[canonical(name)])
             if f"exp_avg.{name}" in tensors:
                 optimizer.state[parameter] = {
                     "step": torch.tensor(scalars.optimizer_steps[name]),
@@ -149,9 +178,14 @@ def load_checkpoint(
     guided.previous = vector("previous")
     if guided.clip is not None and scalars.clip is not None:
         guided.clip.count, guided.clip.mean, guided.clip.variance = scalars.clip
-    guided.agreement.updates, guided.agreement.average = scalars.agreement
-    return scalars.progress, vector("initial"), vector("best") or None
+    guided.agreement = {
+        number: [SmoothedCosine.restored(*part) for part in parts] for number, parts in scalars.agreements.items()
+    }
+    guided.trust = scalars.trust
+    initial = vector("initial")
+    guided.resume(initial[: len(guided.parameters)])
+    return scalars.progress, initial, vector("best") or None
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    return {name: sha256_of(directory / name) for name in (ADAPTER, TENSORS, SCALARS)}
+    return {path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.name != HASHES}

@@ -16,6 +16,8 @@ from sgg_core.shapes import ChatMessage
 # Forward passes are cut to about this many tokens: beyond it a CPU gets no faster, memory grows with every token, and
 # the mask of packed examples with their square.
 TOKENS_PER_PASS = {"cpu": 512, "cuda": 2048}
+# Stands within a special token's name that is a user's text. No data file holds a NUL.
+BREAK = "\0"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,18 @@ def passes(items: Sequence[Encoded], budget: int, prefix: int = 0, extra: int = 
         yield group
 
 
+def packed_size(rows: Sequence[Sequence[int]], extra: int = 0) -> int:
+    """Number of tokens of `rows` in one pass that holds what they begin with once; `extra` follow each of them."""
+    prefix = common_prefix(rows)
+    return prefix + sum(len(row) - prefix + extra for row in rows)
+
+
+def shown(item: Encoded) -> list[tuple[int, bool]]:
+    """The tokens of an item whose targets are tokens, each with whether it is trained."""
+    trained = {position + 1 for position, _ in item.targets}
+    return [(token, index in trained) for index, token in enumerate(item.ids)]
+
+
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Number of leading tokens that all rows share."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
@@ -78,14 +92,23 @@ def label_messages(prompt: str, text: str, text_pair: str | None) -> list[dict[s
     return [{"role": "user", "content": f"{prompt}\n\n{shown}"}]
 
 
+def as_text(tokenizer: Any, text: str) -> str:
+    """A user's text, with a break in the names of special tokens: `token_ids` finds their letters and no token."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, token.content[0] + BREAK + token.content[1:])
+    return text
+
+
 def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
     """Messages as the base model's own chat template writes them, or in a plain form where it has none.
 
-    Raises ValueError for a conversation that the template refuses.
+    Contents are written `as_text`. Raises ValueError for a conversation that the template refuses.
     """
+    messages = [message | {"content": as_text(tokenizer, message["content"])} for message in messages]
     if tokenizer.chat_template:
         try:
-            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=for_answer))
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=for_answer))
         except TemplateError as error:
             raise ValueError(f"the chat template refuses this conversation ({error})") from error
     text = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in messages)
@@ -93,8 +116,8 @@ def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: boo
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` alone, without the special tokens that some tokenizers add."""
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    """Token ids of `text` alone, without the special tokens that some tokenizers add, and without its breaks."""
+    return [token for part in text.split(BREAK) for token in tokenizer(part, add_special_tokens=False).input_ids]
 
 
 def chat_segments(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[tuple[str, bool]]:

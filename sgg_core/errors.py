@@ -72,10 +72,27 @@ class SourceFileError(DataError):
     code = "invalid_source_file"
 
 
+class RetentionFileError(DataError):
+    """The file that cannot be used is the retention file."""
+
+    code = "invalid_retention_file"
+
+    @classmethod
+    def about(cls, filename: str, reason: str, remedy: str) -> RetentionFileError:
+        """The error of a file that is wrong as a whole."""
+        return cls(filename, (Problem(None, None, reason, remedy),))
+
+
 class SpecError(SggError):
     """A training spec is invalid, or does not fit the data or the base model."""
 
     code = "invalid_hyperparameters"
+
+
+class StartingPointError(SggError):
+    """The adapter that a run is to start from cannot be read, or does not fit the run."""
+
+    code = "invalid_starting_point"
 
 
 class UnknownBaseModelError(SggError):
@@ -120,4 +137,11 @@ class CheckpointError(SggError):
     """A checkpoint or adapter directory is damaged or belongs to another job."""
 
     code = "invalid_checkpoint"
+    users_fault = False
+
+
+class VerificationError(SggError):
+    """A finished adapter does not answer the same when a fresh process loads its files through peft."""
+
+    code = "verification_failed"
     users_fault = False

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sgg_core.encoding import Encoded
-from sgg_core.figures import Evaluation, classification_figures
+from sgg_core.figures import Answers, Evaluation, classification_figures
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
-from sgg_core.tasks.task import Classifier, Task
+from sgg_core.tasks.task import Task
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def log_probabilities(task: Classifier, items: Sequence[Encoded], device: torch.device) -> Tensor:
+def log_probabilities(task: LabelWords | PooledHead, items: Sequence[Encoded], device: torch.device) -> Tensor:
     """(N, L) log p(label) on the CPU, in the items' order, without gradient."""
     result = torch.empty(len(items), len(task.labels))
     with without_dropout(task.base.model), torch.inference_mode():
@@ -37,13 +37,24 @@ def log_probabilities(task: Classifier, items: Sequence[Encoded], device: torch.
     return result
 
 
-def evaluate_classifier(task: Classifier, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+def evaluate_classifier(task: LabelWords | PooledHead, items: Sequence[Encoded], device: torch.device) -> Evaluation:
     """Figures of `task` on encoded examples with known labels."""
-    scores = log_probabilities(task, items, device)
+    return classifier_evaluation(task.labels, items, log_probabilities(task, items, device))
+
+
+def classifier_evaluation(labels: Sequence[str], items: Sequence[Encoded], scores: Tensor) -> Evaluation:
+    """Figures of (N, L) log-probabilities of encoded examples with known labels."""
     gold = torch.tensor([item.label for item in items])
-    figures = classification_figures(gold.tolist(), scores.argmax(-1).tolist(), task.labels)
-    loss = -scores[torch.arange(len(items)), gold].mean()
-    return figures.model_copy(update={"loss": float(loss)})
+    best, predicted = scores.max(-1)
+    of_gold = scores[torch.arange(len(items)), gold]
+    figures = classification_figures(gold.tolist(), predicted.tolist(), labels)
+    answers = Answers(
+        gold=gold.tolist(),
+        predicted=predicted.tolist(),
+        gold_probability=of_gold.exp().tolist(),
+        confidence=best.exp().tolist(),
+    )
+    return figures.model_copy(update={"loss": float(-of_gold.mean()), "answers": answers})
 
 
 def evaluate_text(task: Task, items: Sequence[Encoded], device: torch.device) -> Evaluation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from sgg_core.shapes import (
     build_example,
     check_names,
 )
+from sgg_core.suspicions import suspicions
 
 __all__ = [
     "ChatExample",
@@ -88,7 +88,7 @@ def parse_examples(
     if log.problems or kind is None:
         raise refusal(filename, tuple(log.problems))
     digest = hashlib.sha256(content).hexdigest()
-    return ExampleSet(filename, kind, tuple(examples), tuple(lines), _suspicions(examples, lines), digest, refusal)
+    return ExampleSet(filename, kind, tuple(examples), tuple(lines), suspicions(examples, lines), digest, refusal)
 
 
 def read_examples(path: Path, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
@@ -190,42 +190,3 @@ def _collect(
                 log.add(row.line, "label", f"The file has more than {limits.max_labels:,} labels.", "Merge labels.")
                 break
     return kind, examples, lines
-
-
-def _suspicions(examples: Sequence[Example], lines: Sequence[int]) -> tuple[Problem, ...]:
-    """Warnings: equal examples, one text with two labels, labels that differ in case only, labels seen once."""
-    log = ProblemLog()
-    first_seen: dict[Example, int] = {}
-    first_label: dict[tuple[str, str | None], tuple[str, int]] = {}
-    for example, line in zip(examples, lines, strict=True):
-        if example in first_seen:
-            log.add(line, None, f"The example equals the one on line {first_seen[example]}.", "Remove one of them.")
-            continue
-        first_seen[example] = line
-        if isinstance(example, ClassificationExample):
-            label, where = first_label.setdefault((example.text, example.text_pair), (example.label, line))
-            if label != example.label:
-                reason = (
-                    f"The same text has the label {excerpt(label)} on line {where}, and {excerpt(example.label)} here."
-                )
-                log.add(line, "label", reason, "Keep the label that is right.")
-    _suspect_labels(examples, lines, log)
-    return tuple(log.problems)
-
-
-def _suspect_labels(examples: Sequence[Example], lines: Sequence[int], log: ProblemLog) -> None:
-    labels = [
-        (example.label, line)
-        for example, line in zip(examples, lines, strict=True)
-        if isinstance(example, ClassificationExample)
-    ]
-    counts = Counter(label for label, _ in labels)
-    spellings: dict[str, str] = {}
-    for label, line in labels:
-        spelling = spellings.setdefault(label.casefold(), label)
-        if spelling != label:
-            reason = f"The labels {excerpt(spelling)} and {excerpt(label)} differ only in upper and lower case."
-            log.add(line, "label", reason, "If they mean the same, write them alike.")
-            spellings[label.casefold()] = label
-        if counts[label] == 1 and len(labels) > 1:
-            log.add(line, "label", f"The label {excerpt(label)} has only this example.", "Add a few more of it.")

@@ -24,6 +24,19 @@ class Confusion(BaseModel):
     counts: list[list[int]]
 
 
+class Answers(BaseModel):
+    """What a classifier said of each example, in the file's order: label indices, and probabilities from 0 to 1."""
+
+    gold: list[int]
+    predicted: list[int]
+    gold_probability: list[float]
+    confidence: list[float]
+
+    def hits(self) -> list[bool]:
+        """Which answers are right."""
+        return [truth == guess for truth, guess in zip(self.gold, self.predicted, strict=True)]
+
+
 class Evaluation(BaseModel):
     """Figures on one set. For SFT only `loss` and `accuracy` (over tokens) are filled."""
 
@@ -33,6 +46,7 @@ class Evaluation(BaseModel):
     macro_f1: float | None = None
     per_label: list[LabelFigures] | None = None
     confusion: Confusion | None = None
+    answers: Answers | None = None
 
 
 def classification_figures(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str]) -> Evaluation:

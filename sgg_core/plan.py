@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sgg_core.seeding import epoch_order
+from sgg_core.seeding import balanced_batch, epoch_order
 from sgg_core.spec import TrainingSpec
 
-BATCH_SIZE = 8
+BATCH_SIZE = {"cross_entropy": 8, "contrast": 16}
 # What was best over several tasks with few examples per class (docs/results/): peak learning rates, bounds of the
 # gradient's norm, and numbers of optimizer steps for 32 examples. More examples get more steps, but fewer epochs.
 LEARNING_RATE = {"causal": 5e-4, "encoder": 1e-3}
@@ -23,6 +24,7 @@ MAX_CHECKPOINT_GAP = 50
 class Plan:
     """The numbers a run follows. Steps count from 1."""
 
+    objective: Literal["cross_entropy", "contrast"]
     examples: int
     epochs: int
     batch_size: int
@@ -50,6 +52,16 @@ class Plan:
         order = epoch_order(self.examples, seed, epoch)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def contrasts(self, labels: Sequence[int]) -> bool:
+        """Whether a run on examples with these labels compares them: some label needs two of them."""
+        return self.objective == "contrast" and len(set(labels)) < len(labels)
+
+    def indices(self, step: int, seed: int, labels: Sequence[int]) -> list[int]:
+        """The examples of one step: those of `batch`, or as many of each label where they are compared."""
+        if self.contrasts(labels):
+            return balanced_batch(labels, self.batch_size, step, seed)
+        return self.batch(step, seed)
+
     def evaluates_at(self, step: int) -> bool:
         """Whether the validation set is looked at after `step`."""
         return step == self.total_steps or step % self.evaluate_every == 0
@@ -59,12 +71,23 @@ class Plan:
         return step == self.total_steps or step % self.checkpoint_every == 0
 
 
+def objective_of(spec: TrainingSpec, kind: Literal["causal", "encoder"]) -> Literal["cross_entropy", "contrast"]:
+    """What the adapter is trained on. A causal language model is never trained on contrast."""
+    wanted = spec.task.objective
+    if kind == "causal":
+        return "cross_entropy"
+    if wanted == "auto":
+        return "contrast" if spec.method == "sgg" and spec.guidance.variant != "off" else "cross_entropy"
+    return wanted
+
+
 def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> Plan:
     """Resolve every `auto` of `spec` for `examples` training examples on a base model of `kind`."""
     wanted = spec.optimization
-    batch_size = min(BATCH_SIZE if wanted.batch_size == "auto" else wanted.batch_size, examples)
+    objective = objective_of(spec, kind)
+    batch_size = min(BATCH_SIZE[objective] if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
-    steps = STEPS[kind] * math.sqrt(examples / 32)
+    steps = STEPS[kind] * math.sqrt(examples / 32) * BATCH_SIZE["cross_entropy"] / BATCH_SIZE[objective]
     epochs = max(2, round(steps / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
     total = min(epochs * steps_per_epoch, wanted.max_steps or epochs * steps_per_epoch)
     multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
@@ -73,6 +96,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     evaluate_every = max(1, math.ceil(total / EVALUATIONS)) if every == "auto" else every
     save = spec.checkpoint.every_steps
     return Plan(
+        objective=objective,
         examples=examples,
         epochs=math.ceil(total / steps_per_epoch),
         batch_size=batch_size,

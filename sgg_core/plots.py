@@ -1,36 +1,67 @@
-"""Pictures of a run from its messages: loss, gradient norm, cosines. The same messages give the same bytes."""
+"""Pictures of a run from its messages and its report. The same ones give the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from sgg_core.evidence import Baseline, Calibration
+from sgg_core.report import TrainingReport
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
 
 INK, MUTED, RULE = "#222222", "#6b6b6b", "#e4e4e4"
 BLUE, ORANGE, RED = "#1f6fb2", "#d9730d", "#c0392b"
+COLOR_NAMES = {INK: "ink", MUTED: "muted", RULE: "rule", BLUE: "blue", ORANGE: "orange", RED: "red"}
 SMOOTHING = 0.8
 SIZE_INCHES, DOTS_PER_INCH = (7.2, 4.0), 130
 
 
-def write_plots(messages: Sequence[StepMetrics | EvaluationMetrics], directory: Path) -> list[Path]:
-    """Write loss.png, gradient_norm.png and cosines.png to `directory`, made if it is missing; returns their paths."""
-    directory.mkdir(parents=True, exist_ok=True)
+def pictures(messages: Sequence[StepMetrics | EvaluationMetrics], report: TrainingReport) -> dict[str, Figure]:
+    """The figures that a report shows, by name: loss, gradient_norm, cosines, and where known differences, calibration.
+
+    Works without a report's own figures, too, as long as there are messages.
+    """
     steps = [message for message in messages if isinstance(message, StepMetrics)]
     evaluations = [message for message in messages if isinstance(message, EvaluationMetrics)]
     figures = {
-        "loss.png": loss_figure(steps, evaluations),
-        "gradient_norm.png": gradient_norm_figure(steps),
-        "cosines.png": cosines_figure(steps),
+        "loss": loss_figure(steps, evaluations),
+        "gradient_norm": gradient_norm_figure(steps),
+        "cosines": cosines_figure(steps),
     }
-    for name, figure in figures.items():
-        figure.savefig(directory / name, metadata={"Software": None})
-    return [directory / name for name in figures]
+    if report.baselines:
+        figures["differences"] = differences_figure(report.baselines)
+    if report.calibration is not None:
+        figures["calibration"] = calibration_figure(report.calibration)
+    return figures
+
+
+def write_plots(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
+    """Write each figure as NAME.png to `directory`, made if it is missing; returns their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path, metadata={"Software": None})
+    return paths
+
+
+def drawing(figure: Figure) -> str:
+    """A figure as an <svg> element whose colours are those of the page around it, by CSS variables."""
+    stream = io.StringIO()
+    salt = hashlib.sha256(figure.axes[0].get_title(loc="left").encode()).hexdigest()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": ["sans-serif"]}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    for color, name in COLOR_NAMES.items():
+        text = text.replace(color, f"var(--{name})")
+    return text[text.index("<svg") :]
 
 
 def smoothed(values: Sequence[float], decay: float = SMOOTHING) -> list[float]:
@@ -98,6 +129,37 @@ def cosines_figure(steps: Sequence[StepMetrics]) -> Figure:
     return _finished(figure, axes)
 
 
+def differences_figure(baselines: Sequence[Baseline]) -> Figure:
+    """The adapter's accuracy less that of each baseline, in points, with the 95 % interval."""
+    figure, axes = _axes("Difference in accuracy, 95 % interval", "")
+    rows = range(len(baselines))
+    found = [baseline.comparison for baseline in baselines]
+    middle = [100 * one.difference for one in found]
+    reach = [[100 * (one.difference - one.low) for one in found], [100 * (one.high - one.difference) for one in found]]
+    axes.axvline(0, color=MUTED, linewidth=1)
+    axes.errorbar(middle, rows, xerr=reach, fmt="o", color=BLUE, markersize=7, linewidth=2, capsize=4)
+    axes.set_yticks(rows, [f"against {baseline.name.replace('_', ' ')}" for baseline in baselines])
+    axes.set_ylim(len(baselines) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("points of accuracy that the adapter is better by", color=MUTED)
+    figure.set_size_inches(SIZE_INCHES[0], 1.4 + 0.5 * len(baselines))
+    return figure
+
+
+def calibration_figure(calibration: Calibration) -> Figure:
+    """How often answers were right, over how sure they were; on the diagonal probabilities mean what they say."""
+    figure, axes = _axes("Confidence and accuracy", "share of right answers")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+    bins = calibration.bins
+    largest = max(one.examples for one in bins)
+    sizes = [20 + 180 * one.examples / largest for one in bins]
+    axes.scatter([one.confidence for one in bins], [one.accuracy for one in bins], s=sizes, color=BLUE, alpha=0.8)
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("mean confidence of the answers (size: how many)", color=MUTED)
+    return figure
+
+
 def _axes(title: str, ylabel: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -111,7 +173,8 @@ def _axes(title: str, ylabel: str) -> tuple[Figure, Any]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if title.startswith(("Loss", "Gradient")):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
 
 

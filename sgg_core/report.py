@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from sgg_core.evidence import Baseline, Calibration, HardExample
 from sgg_core.figures import Evaluation
+from sgg_core.forgetting import Retention
+from sgg_core.spread import Spread
 from sgg_core.telemetry import Direction, SourceAlignment, Stability
+
+REPORT, CARD, PAGE, ANSWERS, PLOTS = "report.json", "README.md", "report.html", "answers.jsonl", "plots"
+PROOF = "verification.json"
+"""In an adapter's directory: the report for programs, as Markdown and as a page; the answers; a folder of pictures;
+what a fresh process found."""
+
+EXAMPLES = "examples.jsonl"
+"""Beside them: how suspicious the training examples' labels are, the most suspicious first. One Doubt a line."""
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Content-Security-Policy of the page: it runs nothing, and loads nothing from anywhere."""
 
 
 class FinalFigures(BaseModel):
@@ -30,7 +44,11 @@ class Verification(BaseModel):
 
 
 class TrainingReport(BaseModel):
-    """Everything that report.json holds. `baseline` is the same evaluation before the first step."""
+    """Everything that report.json holds. `baseline` is the same evaluation before the first step.
+
+    `baselines`, `calibration` and `hardest` are there for classification with a validation file; what was said of each
+    example stands in answers.jsonl.
+    """
 
     base_model: str
     method: str
@@ -39,6 +57,7 @@ class TrainingReport(BaseModel):
     seed: int
     examples: int
     validation_examples: int
+    validation_sha256: str | None = None
     source_examples: int
     steps: int
     epochs: int
@@ -51,6 +70,12 @@ class TrainingReport(BaseModel):
     final: FinalFigures
     baseline: Evaluation | None
     evaluation: Evaluation | None
+    baselines: list[Baseline] = []
+    retention: Retention | None = None
+    seeds: Spread | None = None
+    calibration: Calibration | None = None
+    hardest: list[HardExample] = []
+    explanations: list[str] = []
     stability: Stability
     direction: Direction
     source: SourceAlignment | None

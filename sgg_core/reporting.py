@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-Control = Literal["continue", "cancel", "drain"]
+Control = Literal["continue", "cancel", "pause", "drain"]
 
 
 class Message(BaseModel):
@@ -33,10 +33,16 @@ class Started(Message):
     learning_rate: float
     batch_size: int
     epochs: int
+    reference_seconds: float | None = None  # of the whole run, see sgg_core.estimate
 
 
 class StepMetrics(Message):
-    """One optimizer step. Norms and cosines are of the raw target gradient, before clipping and guidance."""
+    """One optimizer step. Norms and cosines are of the raw target gradient, before clipping and guidance.
+
+    That gradient is taken at the step's parameters, with the variant `momentum` at those displaced by its correction.
+    Projected figures are those of the full-weight gradient on the tangent space of the adapter (docs/method.md): they
+    can be compared between runs, ranks and scalings. Cosines of noisy gradients grow with the batch.
+    """
 
     type: Literal["step"] = "step"
     step: int  # counts from 1
@@ -50,6 +56,9 @@ class StepMetrics(Message):
     clipped: bool = False
     source_cosine: float | None = None  # cos(g_T, g_S); None without source files
     source_weight: float | None = None
+    projected_gradient_norm: float | None = None
+    projected_reference_cosine: float | None = None
+    projected_source_cosine: float | None = None
     seconds: float
     tokens: int  # real tokens of the batch, padding not counted
 
@@ -88,7 +97,7 @@ class Stopped(Message):
     """The run ended because `Reporter.control` said so, after writing the checkpoint in `directory`."""
 
     type: Literal["stopped"] = "stopped"
-    reason: Literal["cancel", "drain"]
+    reason: Literal["cancel", "pause", "drain"]
     step: int
     directory: str | None
 
@@ -107,7 +116,7 @@ class Reporter(Protocol):
         """Take one message. Must not block for long: training waits for it."""
 
     def control(self) -> Control:
-        """Answer `continue`, `cancel` (checkpoint, then end) or `drain` (checkpoint, then give the job back)."""
+        """Answer `continue`, or why to end after a checkpoint: `cancel`, `pause` (to go on later) or `drain`."""
 
 
 class SilentReporter:

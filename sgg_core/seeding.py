@@ -1,11 +1,11 @@
-"""Every source of randomness of a run, derived from one seed. Loads torch only where torch is seeded."""
+"""Every source of randomness of a run, derived from one seed. Loads no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
 
 
 def derived_seed(seed: int, *purpose: object) -> int:
@@ -14,18 +14,32 @@ def derived_seed(seed: int, *purpose: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-@contextmanager
-def torch_seed(seed: int) -> Iterator[None]:
-    """Run a block under a fixed torch seed and give the global generators back as they were."""
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
 def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
     """The order of the examples in one epoch. A function of its arguments, so a resumed run needs no sampler state."""
     order = list(range(size))
     random.Random(derived_seed(seed, "order", epoch)).shuffle(order)
     return order
+
+
+def balanced_batch(labels: Sequence[int], size: int, step: int, seed: int) -> list[int]:
+    """Indices of the examples of `step` (from 1): as many of each label, two at least, about `size` in all.
+
+    Where `size` does not hold two of every label, the labels take turns, two of them at least. A function of its
+    arguments, too.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    names = sorted(members)
+    shown = min(len(names), max(2, size // 2))
+    each = max(2, size // shown)
+    batch: dict[int, None] = {}
+    for turn in range((step - 1) * shown, step * shown):
+        lap, place = divmod(turn, len(names))
+        own = members[names[epoch_order(len(names), seed, lap)[place]]]
+        order: list[int] = []
+        for epoch in range(lap * each // len(own), ((lap + 1) * each - 1) // len(own) + 1):
+            order += epoch_order(len(own), seed + 1, epoch)
+        first = lap * each % len(own)
+        batch |= dict.fromkeys(own[place] for place in order[first : first + each])
+    return list(batch)

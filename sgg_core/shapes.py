@@ -80,6 +80,15 @@ class ChatExample:
 Example: TypeAlias = ClassificationExample | CompletionExample | ChatExample
 
 
+def characters(example: Example) -> int:
+    """Number of characters of all texts of an example, its label left out."""
+    if isinstance(example, ClassificationExample):
+        return len(example.text) + len(example.text_pair or "")
+    if isinstance(example, CompletionExample):
+        return len(example.prompt) + len(example.completion)
+    return sum(len(message.content) for message in example.messages)
+
+
 def kind_of(names: frozenset[str]) -> Kind | None:
     """The kind whose fields these names are meant to be, complete or not; None if they resemble no kind."""
     for kind, required in REQUIRED.items():

@@ -23,6 +23,9 @@ class TaskSpec(Group):
     """`auto` follows the fields of the training file."""
     description: Annotated[str, Field(max_length=2000)] | None = None
     """One sentence that tells a causal language model what the labels mean; `None` uses a neutral sentence."""
+    objective: Literal["auto", "cross_entropy", "contrast"] = "auto"
+    """What an encoder's adapter is trained on: the loss of its linear head, or how near each other the examples of one
+    label are, with the head fitted afterwards. `auto` is `contrast` with the method `sgg`."""
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
     """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice."""
 
@@ -57,6 +60,9 @@ class OptimizationSpec(Group):
     """Decoupled weight decay on the adapter."""
     clip_norm: Annotated[float, Field(gt=0, le=1000)] | Auto | None = "auto"
     """Global gradient-norm clipping; `auto` depends on the kind of base model, `None` turns it off."""
+    seeds: Annotated[int, Field(ge=1, le=10)] = 1
+    """Trains so many times, one after another, with this seed and the next ones, and keeps the adapter of the lowest
+    validation loss (without a validation file the first). The report tells mean, spread and interval."""
     max_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Upper bound on the optimizer steps, whatever `epochs` says."""
 
@@ -67,10 +73,11 @@ class GuidanceSpec(Group):
     variant: Literal["finite_difference", "exact", "momentum", "off"] = "finite_difference"
     """How the correction is had: a second gradient at r away, double backward (slow, no truncation error), or one
     gradient only, taken where the last step points. `off` is plain LoRA, bit for bit."""
-    every: Annotated[int, Field(ge=1, le=100)] = 1
+    every: Annotated[int, Field(ge=1, le=100)] = 4
     """Correct every k-th step only, k times as strongly: 1 + 1/k passes a step."""
-    reference: Literal["ema", "split"] = "ema"
-    """Reference direction d: moving average of past gradients, or the gradient of the batch's other half."""
+    reference: Literal["ema", "anchor", "split", "base_kl"] = "ema"
+    """Reference direction d: moving average of past gradients; the same, but begun with the gradient of all training
+    examples; the gradient of the batch's other half; or that of the divergence from the base model, against drift."""
     radius: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Length r of the finite-difference step in parameter space."""
     magnitude: Annotated[float, Field(ge=0, le=1)] = 0.7
@@ -87,10 +94,13 @@ class GuidanceSpec(Group):
     """Decay of the moving-average reference."""
     clip_z: Annotated[float, Field(gt=0, le=20)] | None = 2.5
     """Clip gradients whose log-norm lies more than this many standard deviations above its running mean."""
-    source_weight: Literal["gated", "fixed"] = "gated"
-    """How the source gradient is added: weighted by the measured alignment, or at the full cap."""
+    source_weight: Literal["gated", "fixed", "cross_fitted", "equal"] = "gated"
+    """How the source gradient is added: weighted by the measured alignment; at the full cap; in full or not at all, by
+    whether a rehearsal on the source alone helped the training examples; or as a task of equal rank (UPGrad)."""
+    source_scope: Literal["global", "layer"] = "global"
+    """Whether conflict, weight and cap are found for the whole gradient, or for each layer of the model by itself."""
     source_cap: Annotated[float, Field(ge=0, le=2)] = 0.5
-    """Upper bound rho on the added source gradient, in units of the target gradient's norm."""
+    """With `gated` and `fixed`: upper bound rho on the added source gradient, in units of the target's norm."""
 
 
 class EvaluationSpec(Group):
@@ -102,6 +112,11 @@ class EvaluationSpec(Group):
     """End after this many evaluations in a row without improvement; `None` trains to the end."""
     keep: Literal["last", "best"] = "last"
     """Which weights become the adapter; `best` needs a validation file."""
+    baselines: tuple[Literal["in_context", "plain_lora"], ...] | Auto = "auto"
+    """What else a classifier is compared with on the validation examples, besides the model before training: the base
+    model with training examples in its prompt (causal models), and a second run without guidance, which takes the time
+    of another training (method `sgg`). `auto` is `in_context` on a GPU, and nothing on a CPU, where long prompts take
+    minutes."""
 
 
 class CheckpointSpec(Group):
@@ -109,6 +124,8 @@ class CheckpointSpec(Group):
 
     every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
     """`auto` saves at each evaluation, at least every 50 steps."""
+    keep_last: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The service keeps so many of the newest, and the one of the lowest validation loss; `None` keeps all."""
 
 
 class TrainingSpec(Group):

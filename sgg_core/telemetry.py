@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import fmean, pstdev
 
@@ -19,12 +19,18 @@ class Stability(BaseModel):
     abnormal_share: float
     clipped_share: float
     gradient_norm_mean: float
+    projected_gradient_norm_mean: float | None = None
 
 
 class Direction(BaseModel):
-    """How straight the run was. Path efficiency is |theta_T - theta_0| / sum |step|, in 0..1."""
+    """How straight the run was. Path efficiency is |theta_T - theta_0| / sum |step|, in 0..1.
 
+    Cosines hang on the batch size: those of two independent batches average `expected_cosine`.
+    """
+
+    batch_size: int
     reference_cosine_mean: float | None
+    projected_reference_cosine_mean: float | None = None
     path_efficiency: float | None
 
 
@@ -34,6 +40,16 @@ class SourceAlignment(BaseModel):
     cosine_mean: float
     conflict_share: float
     weight_mean: float
+    projected_cosine_mean: float | None = None
+    layer_cosine_means: dict[str, float] = {}
+
+
+def expected_cosine(signal_to_noise: float) -> float:
+    """E cos of the gradients of two independent batches, SNR / (1 + SNR), for SNR = |E g|^2 / (tr Cov(g_i) / B).
+
+    Of B examples each, in high dimension; the SNR, and so the cosine, grows with B.
+    """
+    return signal_to_noise / (1.0 + signal_to_noise)
 
 
 def log_norm_changes(norms: Sequence[float]) -> list[float]:
@@ -54,26 +70,36 @@ def stability(steps: Sequence[StepMetrics], warmup_steps: int, z: float = 2.5) -
         abnormal_share=len(abnormal) / len(changes) if changes else 0.0,
         clipped_share=fmean(entry.clipped for entry in steps),
         gradient_norm_mean=fmean(entry.gradient_norm for entry in steps),
+        projected_gradient_norm_mean=_mean(entry.projected_gradient_norm for entry in steps),
     )
 
 
-def direction(steps: Sequence[StepMetrics], distance: float, path_length: float) -> Direction:
+def direction(steps: Sequence[StepMetrics], batch_size: int, distance: float, path_length: float) -> Direction:
     """Mean cosine to the reference, and path efficiency from |theta_T - theta_0| and the sum of step lengths."""
-    cosines = [entry.reference_cosine for entry in steps if entry.reference_cosine is not None]
     return Direction(
-        reference_cosine_mean=fmean(cosines) if cosines else None,
+        batch_size=batch_size,
+        reference_cosine_mean=_mean(entry.reference_cosine for entry in steps),
+        projected_reference_cosine_mean=_mean(entry.projected_reference_cosine for entry in steps),
         # No way is shorter than the straight one, but on a straight run the two lengths round apart.
         path_efficiency=min(distance / path_length, 1.0) if path_length > 0 else None,
     )
 
 
-def source_alignment(steps: Sequence[StepMetrics]) -> SourceAlignment | None:
-    """Figures over the steps that saw a source batch; None for runs without sources."""
+def source_alignment(steps: Sequence[StepMetrics], layer_means: dict[str, float]) -> SourceAlignment | None:
+    """Figures over the steps that saw a source batch; None for runs in which none did."""
     seen = [entry for entry in steps if entry.source_cosine is not None]
     if not seen:
         return None
     return SourceAlignment(
         cosine_mean=fmean(entry.source_cosine or 0.0 for entry in seen),
+        projected_cosine_mean=_mean(entry.projected_source_cosine for entry in seen),
+        layer_cosine_means=layer_means,
         conflict_share=fmean((entry.source_cosine or 0.0) < 0 for entry in seen),
         weight_mean=fmean(entry.source_weight or 0.0 for entry in seen),
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None where there is none."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

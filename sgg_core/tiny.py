@@ -9,7 +9,8 @@ import torch
 
 from sgg_core.backbone import LoadedBase, prepared, quiet_transformers
 from sgg_core.catalogue import BaseModelEntry, DirectorySource
-from sgg_core.seeding import derived_seed, torch_seed
+from sgg_core.seeding import derived_seed
+from sgg_core.torch_seeding import torch_seed
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -52,7 +53,7 @@ def _tokenizer(kind: str) -> Any:
     inner = Tokenizer(BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # nosec B106 # names of tokens
         tokenizer_object=inner, eos_token="<|end|>", bos_token="<|start|>", pad_token="<|pad|>"
     )
     if kind == "causal":
@@ -66,7 +67,7 @@ def _model(kind: str, seed: int) -> Any:
     shape = {"vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     with torch_seed(derived_seed(seed, "tiny", kind)):
         if kind == "causal":
-            special = {"eos_token_id": 256, "bos_token_id": 257, "pad_token_id": 258}
+            special = {"eos_token_id": 256, "bos_token_id": 257, "pad_token_id": 258}  # nosec B105 # ids of tokens
             return LlamaForCausalLM(
                 LlamaConfig(**shape, **special, intermediate_size=64, max_position_embeddings=CONTEXT_TOKENS)
             )

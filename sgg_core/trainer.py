@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,32 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from sgg_core.adapter import Adapted, write_adapter
+from sgg_core.adapter import Adapted, add_to_report, write_adapter, write_config
+from sgg_core.adapter_file import AdapterMetadata
 from sgg_core.backbone import LoadedBase, lora
 from sgg_core.checkpoint import Progress, load_checkpoint, save_checkpoint
+from sgg_core.doubts import MOST_EXAMPLES, doubts
 from sgg_core.encoding import Encoded
 from sgg_core.errors import OutOfMemoryError, SpecError, TrainingDivergedError
+from sgg_core.estimate import reference_seconds
 from sgg_core.evaluation import evaluate
+from sgg_core.evidence import Doubt
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_core.figures import Evaluation
+from sgg_core.forgetting import Retention, retained
 from sgg_core.gradients import norm
-from sgg_core.guidance.step import GuidedStep, SourceBatch, StepOutcome
+from sgg_core.guidance.passes import SourceBatch
+from sgg_core.guidance.step import GuidedStep, StepOutcome
+from sgg_core.in_context import InContext, evaluate_in_context
+from sgg_core.manifest import StartedFrom
+from sgg_core.objective import Objective
+from sgg_core.plain_rival import evaluate_plain
 from sgg_core.plan import Plan, make_plan
+from sgg_core.proof import prepare
 from sgg_core.reporting import (
     AnyMessage,
     CheckpointSaved,
+    Control,
     EvaluationMetrics,
     Finished,
     Notice,
@@ -36,10 +47,17 @@ from sgg_core.reporting import (
     StepMetrics,
     Stopped,
 )
-from sgg_core.seeding import epoch_order
+from sgg_core.retention import RetentionSet
+from sgg_core.seeds import train_seeds
+from sgg_core.sources import SourceTasks
 from sgg_core.spec import TrainingSpec
+from sgg_core.start import StartingPoint, read_start
+from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.tasks.label_words import LabelWords
+from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
+from sgg_core.workload import workload
 
 
 def train(
@@ -53,11 +71,15 @@ def train(
     sources: Sequence[ExampleSet] = (),
     checkpoints: Path | None = None,
     resume_from: Path | None = None,
+    start_from: Path | None = None,
+    retention: ExampleSet | None = None,
 ) -> Finished | Stopped:
     """Train an adapter for `base` and write it to `output`, or stop at a checkpoint when the reporter asks for it.
 
-    `checkpoints` receives step-* directories; `resume_from` is one of them. `base` is unchanged afterwards and can be
-    used again. Raises subclasses of SggError; `output` appears whole or not at all.
+    `checkpoints` receives step-* directories; `resume_from` is one of them. `start_from` is an adapter of another run,
+    whose weights are the first ones of this run (see sgg_core.start). `retention` is asked before and after the
+    training, and never trained on. `base` is unchanged afterwards and can be used again.
+    Raises subclasses of SggError; `output` appears whole or not at all.
     """
     check_training(training)
     if validation is not None:
@@ -65,24 +87,55 @@ def train(
     elif spec.evaluation.keep == "best" or spec.evaluation.patience is not None:
         raise SpecError("evaluation.keep 'best' and evaluation.patience need a validation file.", "Add one.")
     check_sources(training, sources)
-    with lora(base, spec.lora, spec.seed) as adapted:
-        try:
-            run = Run(spec, base, adapted, training, validation, sources, reporter)
+    if base.directory is not None:
+        prepare()
+    start = None if start_from is None else read_start(start_from)
+
+    def one(
+        spec: TrainingSpec,
+        reporter: Reporter,
+        output: Path,
+        resume_from: Path | None,
+        steps_before: int,
+        carry: Callable[[Path], None],
+    ) -> Finished | Stopped:
+        with lora(base, spec.lora, spec.seed) as adapted:
+            run = Run(spec, base, adapted, training, validation, sources, reporter, start, retention)
+            run.steps_before, run.carry = steps_before, carry
             return run.go(output, checkpoints, resume_from)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                "The device's memory did not suffice for a training step.",
-                "Lower optimization.batch_size or task.max_tokens, or choose a smaller base model.",
-            ) from error
+
+    if spec.optimization.seeds == 1:
+        return _with_memory_told(lambda: one(spec, reporter, output, resume_from, 0, lambda _: None))
+    steps = make_plan(spec, base.entry.kind, len(training)).total_steps
+    return _with_memory_told(
+        lambda: train_seeds(
+            spec,
+            steps,
+            one,
+            output=output,
+            reporter=reporter,
+            resume_from=resume_from,
+            finish=lambda directory, report: add_to_report(directory, report, base.entry),
+        )
+    )
 
 
-@dataclass
-class TaskData:
-    """A task with its encoded examples and its trainable parameters by name, the adapter's first."""
+def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopped:
+    """Run it. Raises OutOfMemoryError where an allocation failed."""
+    try:
+        return run()
+    except (RuntimeError, MemoryError) as error:
+        if not _lacks_memory(error):
+            raise
+        raise OutOfMemoryError(
+            "The device's memory did not suffice for a training step.",
+            "Lower optimization.batch_size or task.max_tokens, or choose a smaller base model.",
+        ) from error
 
-    task: Task
-    items: list[Encoded]
-    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an allocation failed. On the CPU torch raises a bare RuntimeError that only its text tells apart."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 class Run:
@@ -97,28 +150,47 @@ class Run:
         validation: ExampleSet | None,
         sources: Sequence[ExampleSet],
         reporter: Reporter,
+        start: StartingPoint | None = None,
+        retention: ExampleSet | None = None,
     ) -> None:
         self.spec, self.base, self.adapted, self.reporter = spec, base, adapted, reporter
-        self.training, self.validation, self.sources = training, validation, sources
+        self.training, self.validation, self.sources, self.start = training, validation, sources, start
         self.plan: Plan = make_plan(spec, base.entry.kind, len(training))
         adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-        self.target = self._task_data(training, adapter, "head")
-        self.source_tasks = [self._task_data(s, adapter, f"source{i}") for i, s in enumerate(sources)]
+        if start is not None:  # before the tasks are made, whose heads begin as probes of the adapted model
+            start.check(spec.lora, base)
+            start.put_on(adapter)
+        self.target = self._task_data(training, adapter, None)
+        self.objective = Objective(self.target, adapter, self.plan, spec.seed)
+        if start is not None and (note := start.put_on_head(self.target.task)) is not None:
+            reporter.report(Notice(message=note))
+        source_data = [self._task_data(examples, adapter, number) for number, examples in enumerate(sources)]
         self.held_out = self._encoded(self.target.task, validation) if validation is not None else []
+        weights = sum(parameter.numel() for parameter in self.target.parameters.values())
+        self.workload = workload(spec, self.plan, base, self.target, source_data, self.held_out, weights)
+        self.retention = retention
+        self.kept = None if retention is None else RetentionSet(base, retention, spec.task.max_tokens)
         self.shared = len(adapter)
-        self.everything = dict(self.target.parameters)
-        for source in self.source_tasks:
+        self.everything, self.moving = dict(self.target.parameters), dict(self.objective.parameters)
+        for source in source_data:
             self.everything |= source.parameters
+            self.moving |= source.parameters
         guidance = spec.guidance if spec.method == "sgg" and spec.guidance.variant != "off" else None
-        self.guided = GuidedStep(self.target.task, list(self.target.parameters.values()), guidance, spec.seed)
+        scale = spec.lora.alpha / spec.lora.rank
+        names = list(self.objective.parameters)
+        self.guided = GuidedStep(list(self.objective.parameters.values()), guidance, names, scale)
+        files = [examples.filename for examples in sources]
+        self.source_tasks = SourceTasks(source_data, files, self.shared, spec, self.plan, self.guided)
         self.optimizer = torch.optim.AdamW(
-            self.everything.values(), lr=self.plan.learning_rate, weight_decay=spec.optimization.weight_decay
+            self.moving.values(), lr=self.plan.learning_rate, weight_decay=spec.optimization.weight_decay
         )
         self.progress = Progress()
         self.initial = self._weights()
         self.best: list[Tensor] | None = None
         self.figures: Evaluation | None = None
         self.figures_step: int | None = None
+        self.steps_before = 0  # of other seeds
+        self.carry: Callable[[Path], None] = lambda directory: None  # into each checkpoint
 
     def go(self, output: Path, checkpoints: Path | None, resume_from: Path | None) -> Finished | Stopped:
         """The loop: from the first step, or from a checkpoint, to the adapter on disk."""
@@ -128,6 +200,12 @@ class Run:
             )
         if self.progress.step == 0:
             self.progress.baseline = self._evaluate()
+            self.progress.retention = self.kept.measure() if self.kept else None
+            if (wish := self._ask_in_context()) != "continue":
+                return Stopped(reason=wish, step=0, directory=None)
+            self.guided.begin(self.objective.batch(0))
+            if (wish := self.source_tasks.judge(self.target, self.reporter)) != "continue":
+                return Stopped(reason=wish, step=0, directory=None)
         self._announce()
         stopped_early = self._patience_is_over()
         for step in range(self.progress.step + 1, self.plan.total_steps + 1):
@@ -145,24 +223,29 @@ class Run:
         return self._finish(output, stopped_early)
 
     def identity(self) -> str:
-        """Ties a checkpoint to its spec, data and base model."""
+        """Ties a checkpoint to its spec, data, base model and starting point."""
         parts = [self.spec.fingerprint(), self.base.sha256, self.training.sha256]
         parts.append("" if self.validation is None else self.validation.sha256)
         parts += [source.sha256 for source in self.sources]
+        parts += [] if self.start is None else ["start", self.start.sha256]
+        parts += [] if self.retention is None else ["retention", self.retention.sha256]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def _step(self, step: int) -> None:
         begun = time.perf_counter()
-        items = [self.target.items[index] for index in self.plan.batch(step, self.spec.seed)]
+        batch = self.objective.batch(step)
         strength = self.guided.strength(step, self.plan.total_steps, self.spec.optimization.warmup_fraction)
-        source, source_data = self._source_batch(step)
-        outcome = self.guided.take(step, strength, items, source)
-        self._update(step, outcome, source_data)
-        tokens = sum(len(item.ids) for item in items)
+        sources = self.source_tasks.batches(step)
+        outcome = self.guided.take(batch, strength, sources)
+        self._update(step, outcome, sources)
+        self.progress.add_layer_cosines(outcome.layer_source_cosines or {})
+        tokens = sum(len(item.ids) for item in batch.items)
         self.progress.step = step
         self.progress.trained_tokens += tokens
         seconds = time.perf_counter() - begun
         self.progress.seconds += seconds
+        projected = outcome.projected
+        assert outcome.accuracy is not None  # batches of tasks know it
         self._record(
             StepMetrics(
                 step=step,
@@ -176,6 +259,9 @@ class Run:
                 clipped=outcome.clipped,
                 source_cosine=outcome.source_cosine,
                 source_weight=outcome.source_weight,
+                projected_gradient_norm=projected.gradient_norm if projected else None,
+                projected_reference_cosine=projected.reference_cosine if projected else None,
+                projected_source_cosine=projected.source_cosine if projected else None,
                 seconds=seconds,
                 tokens=tokens,
             )
@@ -184,42 +270,30 @@ class Run:
             note = f"Step {step}: abnormal gradient norm {outcome.gradient_norm:.3g} was clipped."
             self.reporter.report(Notice(level="warn", message=note))
 
-    def _update(self, step: int, outcome: StepOutcome, source: TaskData | None) -> None:
+    def _update(self, step: int, outcome: StepOutcome, sources: Sequence[SourceBatch]) -> None:
         """Hand the optimizer one gradient per parameter, clipped over the target's, and take its step."""
-        before = [parameter.detach().clone() for parameter in self.everything.values()]
-        for parameter in self.everything.values():
+        before = [parameter.detach().clone() for parameter in self.moving.values()]
+        for parameter in self.moving.values():
             parameter.grad = None
-        target = list(self.target.parameters.values())
+        target = list(self.objective.parameters.values())
         for parameter, gradient in zip(target, outcome.gradient, strict=True):
             parameter.grad = gradient
         if self.plan.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(target, self.plan.clip_norm)
-        if source is not None and outcome.source_gradient is not None:
-            own = list(source.parameters.values())[self.shared :]
-            for parameter, gradient in zip(own, outcome.source_gradient[self.shared :], strict=True):
+        for source, of_source in zip(sources, outcome.source_gradients, strict=True):
+            own = self.source_tasks.own_parameters(source.number)
+            for parameter, gradient in zip(own, of_source[self.shared :], strict=True):
                 parameter.grad = gradient
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate_at(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        moved = torch._foreach_sub([p.detach() for p in self.everything.values()], before)
+        moved = torch._foreach_sub([p.detach() for p in self.moving.values()], before)
         self.progress.path_length += norm(moved)
-
-    def _source_batch(self, step: int) -> tuple[SourceBatch | None, TaskData | None]:
-        """The step's batch of a source task; several sources take turns."""
-        if not self.source_tasks or self.guided.spec is None:
-            return None, None
-        turn, number = divmod(step - 1, len(self.source_tasks))
-        data = self.source_tasks[number]
-        per_epoch = max(1, len(data.items) // self.plan.batch_size)
-        epoch, position = divmod(turn, per_epoch)
-        order = epoch_order(len(data.items), self.spec.seed + number + 1, epoch)
-        chosen = order[position * self.plan.batch_size : (position + 1) * self.plan.batch_size]
-        items = [data.items[index] for index in chosen]
-        return SourceBatch(data.task, items, list(data.parameters.values()), self.shared), data
 
     def _look_at_validation(self, step: int) -> None:
         """Evaluate, and remember the best weights."""
+        self.objective.fit_head()
         figures = self._evaluate()
         assert figures is not None
         self.figures, self.figures_step = figures, step
@@ -249,6 +323,7 @@ class Run:
     def _save(self, checkpoints: Path | None) -> Path | None:
         if checkpoints is None:
             return None
+        self.objective.fit_head()
         directory = save_checkpoint(
             checkpoints,
             self.identity(),
@@ -258,6 +333,11 @@ class Run:
             self.guided,
             self.initial,
             self.best,
+            AdapterMetadata(
+                alpha=self.spec.lora.alpha, labels=self.target.task.labels, base_model_sha256=self.base.sha256
+            ),
+            self._describe,
+            self.steps_before,
         )
         metrics: dict[str, float] = {"step": self.progress.step}
         for message in self.progress.history:
@@ -275,11 +355,20 @@ class Run:
         self.reporter.report(CheckpointSaved(step=self.progress.step, directory=str(directory), metrics=metrics))
         return directory
 
-    def _finish(self, output: Path, stopped_early: bool) -> Finished:
+    def _describe(self, directory: Path) -> None:
+        write_config(self.adapted, self.base, directory)
+        self.carry(directory)
+
+    def _finish(self, output: Path, stopped_early: bool) -> Finished | Stopped:
         if self.spec.evaluation.keep == "best" and self.best is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.everything.values()), self.best)
+        else:
+            self.objective.fit_head()
         figures = self._newest_figures() or self._evaluate()
+        plain, wish = self._train_plainly(figures)
+        if wish != "continue":  # the last step's checkpoint holds the trained adapter
+            return Stopped(reason=wish, step=self.progress.step, directory=None)
         result = Adapted(
             spec=self.spec,
             base=self.base,
@@ -292,10 +381,21 @@ class Run:
             sources=tuple(self.sources),
             probes=(self.held_out or self.target.items)[:8],
             evaluation=figures,
-            distance=norm(torch._foreach_sub(self._weights(), self.initial)),
+            distance=self._distance(),
             stopped_early=stopped_early,
+            start=None if self.start is None else StartedFrom(name=self.start.name, sha256=self.start.sha256),
+            doubts=self._doubts(),
+            retention_data=self.retention,
+            retention=self._retained(),
+            plain=plain,
         )
-        write_adapter(result, output)
+        report = write_adapter(result, output)
+        if (remark := self.source_tasks.remark(report.source)) is not None:
+            self.reporter.report(remark)
+        if report.retention is not None:
+            self.reporter.report(Notice(message=report.retention.verdict))
+        for baseline in report.baselines:
+            self.reporter.report(Notice(message=baseline.comparison.verdict))
         return Finished(
             step=self.progress.step,
             trained_tokens=self.progress.trained_tokens,
@@ -303,10 +403,22 @@ class Run:
             directory=str(output),
         )
 
+    def _doubts(self) -> list[Doubt]:
+        """What the base model, without the adapter, thinks of the training examples' labels."""
+        task, items = self.target.task, self.target.items
+        if not isinstance(task, LabelWords | PooledHead) or len(items) > MOST_EXAMPLES:
+            return []
+        with self.adapted.disable_adapter():
+            return doubts(task, items, self.training.lines)
+
     def _newest_figures(self) -> Evaluation | None:
         """The last evaluation, if it was of the weights that are kept."""
         kept = self.progress.best_step if self.spec.evaluation.keep == "best" else self.progress.step
         return self.figures if self.figures_step == kept else None
+
+    def _retained(self) -> Retention | None:
+        before = self.progress.retention
+        return None if self.kept is None or before is None else retained(before, self.kept.measure())
 
     def _evaluate(self) -> Evaluation | None:
         if not self.held_out:
@@ -316,8 +428,64 @@ class Run:
             raise TrainingDivergedError(f"The validation loss is {figures.loss}.", "Lower the learning rate.")
         return figures
 
+    def _train_plainly(self, figures: Evaluation | None) -> tuple[Evaluation | None, Control]:
+        """Let plain LoRA run, too, if that is to be compared; the adapter's weights are as they were afterwards."""
+        wish: Control = "continue"
+        wanted = "plain_lora" in self.spec.evaluation.baselines and self.guided.spec is not None
+        if not wanted or figures is None or figures.answers is None:
+            return None, wish
+        total = self.plan.total_steps
+
+        def may_go_on(step: int) -> bool:
+            nonlocal wish
+            if (step - 1) % max(1, total // 4) == 0:
+                self.reporter.report(Notice(message=f"Plain LoRA, for comparison: step {step} of {total}."))
+            wish = self.reporter.control()
+            return wish == "continue"
+
+        initial = self.initial[: len(self.target.parameters)]
+        return evaluate_plain(self.target, self.held_out, initial, self.spec, may_go_on), wish
+
+    def _ask_in_context(self) -> Control:
+        """Let the bare base model answer the validation set with examples in its prompt, if that is to be compared."""
+        task, wish = self.target.task, self.reporter.control()
+        asked = self.spec.evaluation.baselines
+        wanted = "in_context" in asked or (asked == "auto" and self.base.device.type == "cuda")
+        if not wanted or not isinstance(task, LabelWords) or self.validation is None or wish != "continue":
+            return wish
+
+        def may_go_on() -> bool:
+            nonlocal wish
+            wish = self.reporter.control()
+            return wish == "continue"
+
+        try:
+            rival = InContext(task, self.training.examples, self.spec.task.description, self.spec.seed)
+            if rival.examples_shown == 0:
+                raise ValueError("no training example fits into the prompt")
+            with self.adapted.disable_adapter():
+                found = evaluate_in_context(rival, self.validation.examples, may_go_on)
+        except ValueError as error:
+            self.reporter.report(Notice(level="warn", message=f"In-context prompting was not measured: {error}."))
+            return wish
+        if found is not None:
+            self.progress.in_context, self.progress.examples_shown = found, rival.examples_shown
+            words = f"{rival.examples_shown} of {len(self.training)} training examples in its prompt"
+            told = f"The base model with {words}: accuracy {found.accuracy:.3f} on the validation examples."
+            self.reporter.report(Notice(message=told))
+        return wish
+
     def _weights(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.everything.values()]
+
+    def _distance(self) -> float:
+        """|theta_T - theta_0| over what the optimizer moves."""
+        moved = [
+            now - then
+            for name, now, then in zip(self.everything, self._weights(), self.initial, strict=True)
+            if name in self.moving
+        ]
+        return norm(moved)
 
     def _record(self, message: AnyMessage) -> None:
         self.progress.history.append(message)
@@ -328,20 +496,21 @@ class Run:
             Started(
                 first_step=self.progress.step + 1,
                 total_steps=self.plan.total_steps,
-                trainable_parameters=sum(parameter.numel() for parameter in self.target.parameters.values()),
+                trainable_parameters=self.workload.adapter_weights,
                 learning_rate=self.plan.learning_rate,
                 batch_size=self.plan.batch_size,
                 epochs=self.plan.epochs,
+                reference_seconds=reference_seconds(self.workload),
             )
         )
 
-    def _task_data(self, examples: ExampleSet, adapter: dict[str, Parameter], name: str) -> TaskData:
-        task = make_task(self.spec, self.base, examples, describe=examples is self.training)
+    def _task_data(self, examples: ExampleSet, adapter: dict[str, Parameter], number: int | None) -> TaskData:
+        task = make_task(self.spec, self.base, examples, describe=number is None)
         items = self._encoded(task, examples)
         probe_head(task, items)
-        head = task.head()
+        head, name = task.head(), "head" if number is None else f"source{number}"
         own = {} if head is None else {f"{name}.{key}": p for key, p in head.named_parameters()}
-        return TaskData(task, items, adapter | own)
+        return TaskData(task, items, adapter | own, number)
 
     def _encoded(self, task: Task, examples: ExampleSet) -> list[Encoded]:
         items = encoded(task, examples)

@@ -3,16 +3,20 @@
 R_align(g) = |g| - <g, ghat_S>,    dR_align/dg = ghat - ghat_S       (g_S held constant)
 
 The target has priority: the part of g_S that points against g_T is removed (as in PCGrad, Yu et al. 2020), the rest is
-weighted by the smoothed cosine (Du et al. 2018) and capped at rho |g_T|, so <g, g_T> >= |g_T|^2 for the sum g.
+weighted, so <g, g_T> >= |g_T|^2 for the sum g. All of it can be done for the whole gradient or for each layer by
+itself: the inequality holds layer by layer, and so for the sum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from sgg_core.gradients import Gradient, combined, inner
+from sgg_core.gradients import Gradient, combined, cosine, inner, norm
 
 
 def coefficients(strength: float) -> tuple[float, float]:
@@ -28,16 +32,28 @@ def without_conflict(source: Sequence[Tensor], target: Sequence[Tensor], eps: fl
     return combined([(1.0, source), (-product / (inner(target, target) + eps), target)])
 
 
-def weight(smoothed_cosine: float, source_norm: float, target_norm: float, cap: float, gated: bool) -> float:
-    """Factor w for the conflict-free source gradient, with |w g_S'| <= cap |g_T|.
-
-    Gated: w = max(0, smoothed cos(g_T, g_S)), capped. Fixed: the source gradient at exactly the cap, or at its own
-    length where that is smaller.
-    """
+def weight(wanted: float, source_norm: float, target_norm: float, cap: float) -> float:
+    """The wanted factor, but at least 0, for the conflict-free source gradient; lowered where |w g_S'| > cap |g_T|."""
     if source_norm == 0.0:
         return 0.0
-    wanted = max(0.0, smoothed_cosine) if gated else 1.0
-    return min(wanted, cap * target_norm / source_norm)
+    bound = math.inf if math.isinf(cap) else cap * target_norm / source_norm
+    return min(max(0.0, wanted), bound)
+
+
+def mixed(target: Sequence[Tensor], source: Sequence[Tensor], factor: float) -> Gradient:
+    """g_T + factor * g_S' for the conflict-free source gradient g_S'."""
+    return combined([(1.0, target), (factor, source)])
+
+
+def equal_rank_weights(gradients: Sequence[Sequence[Tensor]]) -> list[float]:
+    """Weights w, so that sum_i w_i g_i has no negative inner product with any of the m gradients: UPGrad, times m.
+
+    Without conflict all are 1 (Quinton and Rey 2024, arXiv:2406.16232; torchjd works it out from inner products).
+    """
+    from torchjd.aggregation import UPGradWeighting
+
+    gramian = torch.tensor([[inner(a, b) for b in gradients] for a in gradients], dtype=torch.float64)
+    return [float(w) * len(gradients) for w in UPGradWeighting()(gramian)]
 
 
 class SmoothedCosine:
@@ -48,6 +64,13 @@ class SmoothedCosine:
         self.updates = 0
         self.average = 0.0
 
+    @classmethod
+    def restored(cls, updates: int, average: float) -> SmoothedCosine:
+        """One that has seen something before."""
+        smoothed = cls()
+        smoothed.updates, smoothed.average = updates, average
+        return smoothed
+
     def update(self, cosine: float) -> float:
         """Take in one measurement and return the smoothed value."""
         self.updates += 1
@@ -55,6 +78,40 @@ class SmoothedCosine:
         return self.average / (1.0 - self.beta**self.updates)
 
 
-def mixed(target: Sequence[Tensor], source: Sequence[Tensor], factor: float) -> Gradient:
-    """g_T + factor * g_S' for the conflict-free source gradient g_S'."""
-    return combined([(1.0, target), (factor, source)])
+@dataclass(frozen=True)
+class Share:
+    """What a source adds to the gradient, the raw cosines (whole, and by part), and |added| / |g_S'|."""
+
+    added: Gradient
+    cosine: float
+    part_cosines: tuple[float, ...]
+    weight: float
+
+
+def share(
+    target: Sequence[Tensor],
+    source: Sequence[Tensor],
+    parts: Sequence[Sequence[int]],
+    agreement: Sequence[SmoothedCosine],
+    wanted: float | None,
+    cap: float,
+) -> Share:
+    """A source's share, each of the `parts` (indices of parameters) by itself; `source` is over the target's list.
+
+    The weight is `wanted`, or without it max(0, smoothed cosine) (Du et al. 2018), and at most what `cap` allows.
+    """
+    added = [torch.zeros_like(tensor) for tensor in source]
+    cosines: list[float] = []
+    helpful_square = 0.0
+    for indices, smoothed in zip(parts, agreement, strict=True):
+        g, g_s = [target[index] for index in indices], [source[index] for index in indices]
+        cosines.append(cosine(g, g_s))
+        trend = smoothed.update(cosines[-1])
+        helpful = without_conflict(g_s, g)
+        length = norm(helpful)
+        factor = weight(trend if wanted is None else wanted, length, norm(g), cap)
+        for index, tensor in zip(indices, helpful, strict=True):
+            added[index] = tensor * factor
+        helpful_square += length**2
+    whole = helpful_square**0.5
+    return Share(added, cosine(target, source), tuple(cosines), norm(added) / whole if whole > 0.0 else 0.0)

@@ -2,7 +2,9 @@
 
 R_dir(g) = |g| - <g, d> = |g| (1 - cos(g, d)) >= 0,    dR_dir/dg = ghat - d
 
-with d a unit vector from before the current step, held constant under differentiation.
+with d a unit vector, held constant under differentiation. L(theta) - lambda <g, d> is L(theta - lambda d) up to the
+order of lambda^2: the regularizer moves what is minimal by lambda along d. So a reference that shall keep a run from
+going somewhere points away from there.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ def coefficients(strength: float) -> tuple[float, float]:
 
 
 class EmaReference:
-    """d = moving average of past gradients, bias-corrected and normalized.
+    """d = moving average of past gradients, normalized.
 
-    There is no reference during the first `warm_up` updates: an average of two or three gradients points nowhere yet.
+    It starts from nothing, corrected for that; then there is no reference during the first `warm_up` updates, since an
+    average of two or three gradients points nowhere yet. Or it starts from an `anchor`, which is a reference at once
+    and fades by `beta` with each update.
     """
 
     def __init__(self, beta: float, warm_up: int = 5) -> None:
@@ -36,9 +40,17 @@ class EmaReference:
         self.warm_up = warm_up
         self.updates = 0
         self.average: Gradient = []
+        self.anchored = False
+
+    def anchor(self, gradient: Sequence[Tensor]) -> None:
+        """Start from the gradient of the whole support set."""
+        self.average = [tensor.clone() for tensor in gradient]
+        self.anchored = True
 
     def direction(self) -> Gradient | None:
         """Unit reference from the gradients seen so far, or None while there are too few."""
+        if self.anchored:
+            return unit(self.average)
         if self.updates < self.warm_up:
             return None
         return unit(scaled(self.average, 1.0 / (1.0 - self.beta**self.updates)))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from sgg_core.backbone import LoadedBase
-from sgg_core.catalogue import check_task
+from sgg_core.catalogue import check_objective, check_task
 from sgg_core.encoding import Encoded
 from sgg_core.errors import SpecError
+from sgg_core.evaluation import without_dropout
 from sgg_core.examples import ExampleSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.label_words import LabelWords
@@ -29,6 +30,7 @@ def make_task(spec: TrainingSpec, base: LoadedBase, examples: ExampleSet, descri
             f"task.type is {spec.task.type!r}, but {examples.filename} holds {examples.kind} examples.",
             "Leave task.type at 'auto'.",
         )
+    check_objective(base.entry, spec.task.objective)
     description = spec.task.description if describe else None
     return task_for(base, examples.kind, examples.labels, description, spec.task.max_tokens, spec.seed)
 
@@ -55,10 +57,10 @@ def encoded(task: Task, data: ExampleSet) -> list[Encoded]:
 
 
 def probe_head(task: Task, items: Sequence[Encoded]) -> None:
-    """Give a pooled head its starting weights: a linear probe on the frozen encoder's features of `items`."""
+    """Give a pooled head the weights of a linear probe on the features of `items`, as the encoder is now."""
     if not isinstance(task, PooledHead):
         return
-    with torch.no_grad():
+    with without_dropout(task.base.model), torch.no_grad():
         features = torch.empty(len(items), task.base.hidden_size, device=task.base.device)
         for group in task.passes(items):
             features[group] = task.features([items[index] for index in group])

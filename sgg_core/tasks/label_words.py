@@ -7,13 +7,14 @@ strings that are labels (label_trie.py). Training minimizes -log p(gold label), 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core import encoding, packing
-from sgg_core.backbone import LoadedBase, hidden_states
+from sgg_core.backbone import LoadedBase, fresh_cache, hidden_states, layer_states, states_after
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.errors import SpecError
 from sgg_core.label_trie import LabelTrie
@@ -36,13 +37,14 @@ class LabelWords:
         joint = len(encoding.token_ids(tokenizer, ", ".join(labels)))
         self.prompt = encoding.label_prompt(description, self.labels, list_labels=joint <= LABEL_LIST_TOKENS)
         # A leading space: most tokenizers keep common words with one as a single token.
-        self.label_ids = [encoding.token_ids(tokenizer, f" {label}") for label in self.labels]
+        self.label_ids = [encoding.token_ids(tokenizer, encoding.as_text(tokenizer, f" {label}")) for label in labels]
         try:
             self.trie = LabelTrie(self.label_ids, tokenizer.eos_token_id)
         except ValueError as error:
             raise SpecError(
                 f"The base model's tokenizer cannot tell the labels apart: {error}.", "Rename one."
             ) from error
+        self._prefix: tuple[Tensor, Any] | None = None
         self.max_tokens = min(max_tokens, base.entry.context_tokens) - max(len(ids) for ids in self.label_ids) - 1
         empty = len(self._prompt_ids("", ""))  # of two texts, which takes more words
         if empty + 8 > self.max_tokens:
@@ -61,10 +63,25 @@ class LabelWords:
         prefix = encoding.common_prefix([item.ids for item in items])
         return encoding.passes(items, TOKENS_PER_PASS[self.base.device.type], prefix, extra)
 
+    def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
+        """Tokens of each packed pass."""
+        extra = len(self.trie.tokens) if scoring else 0
+        return [
+            encoding.packed_size([items[index].ids for index in group], extra) for group in self.passes(items, scoring)
+        ]
+
+    def shown(self, item: Encoded) -> list[tuple[int, bool]]:
+        """Prompt and gold label, up to the last token that tells labels apart; the tokens that do are trained."""
+        tokens = [(token, False) for token in item.ids]
+        path = self.trie.paths[item.label] if item.targets else []
+        for (position, branch), (_, child) in zip(item.targets, path, strict=True):
+            tokens[position + 1 :] = [(self.trie.branches[branch][1][child], True), *tokens[position + 2 :]]
+        return tokens
+
     def template(self) -> str | None:
         """The prompt with `{text}` in the text's place; the label follows."""
         messages = encoding.label_messages(self.prompt, "{text}", None)
-        return self._rendered(messages)
+        return self._rendered(messages).replace(encoding.BREAK, "")
 
     def units(self, items: Sequence[Encoded]) -> int:
         """Examples."""
@@ -110,7 +127,38 @@ class LabelWords:
         """(B, L) log p(label), every label scored in the one pass over its example's prompt."""
         prompts = [item.ids[: self._prompt_length(item)] for item in items]
         packed = packing.pack(prompts, self.base.device, self.trie)
-        states = hidden_states(self.base, packed.ids, packed.mask, packed.positions)[0]
+        return self._label_scores(packed, prompts, self._scoring_states(packed))
+
+    def look(self, items: Sequence[Encoded], depths: Sequence[float]) -> tuple[list[Tensor], Tensor]:
+        """States (B, d) that the label's first token is predicted from, after these shares of the layers; log p(label).
+
+        In one pass, of items that `passes` has grouped for scoring.
+        """
+        prompts = [item.ids[: self._prompt_length(item)] for item in items]
+        packed = packing.pack(prompts, self.base.device, self.trie)
+        found = layer_states(self.base, packed.ids, packed.mask, packed.positions)
+        at = [packed.place(row, len(prompt) - 1) for row, prompt in enumerate(prompts)]
+        states = [found[round(depth * (len(found) - 1))][0, at] for depth in depths]
+        return states, self._label_scores(packed, prompts, found[-1][0])
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether `keep_prefix` was called."""
+        return self._prefix is not None
+
+    def keep_prefix(self) -> None:
+        """Compute what all prompts begin with once, from now on. Only while base model and adapter do not change."""
+        prompts = (self._prompt_ids("a", None), self._prompt_ids("1", None), self._prompt_ids("a", "1"))
+        size = encoding.common_prefix(prompts)
+        if size:
+            ids = torch.tensor([prompts[0][:size]], device=self.base.device)
+            cache = fresh_cache(self.base)
+            with torch.inference_mode():
+                states_after(self.base, ids, cache)
+            self._prefix = ids, cache
+
+    def _label_scores(self, packed: packing.Packed, prompts: Sequence[Sequence[int]], states: Tensor) -> Tensor:
+        """(B, L) log p(label) from the states (T, d) of packed prompts with the trie's nodes."""
         choices: list[Tensor] = []
         for branch, (node, _) in enumerate(self.trie.branches):
             at = [
@@ -122,6 +170,20 @@ class LabelWords:
             torch.stack([choices[branch][:, child] for branch, child in path]).sum(0) for path in self.trie.paths
         ]
         return torch.stack(columns, dim=1).cpu()
+
+    def _scoring_states(self, packed: packing.Packed) -> Tensor:
+        """(T, d) hidden states of packed prompts; with a kept prefix, those of its tokens are left zero."""
+        if self._prefix is not None:
+            ids, cache = self._prefix
+            size = ids.shape[1]
+            if size <= packed.prefix and size < packed.ids.shape[1] and torch.equal(packed.ids[:, :size], ids):
+                mask, positions = packed.mask[:, :, size:], packed.positions[:, size:]
+                kept, self._prefix = self._prefix, None  # a pass that fails leaves a cache that nobody can use
+                own = states_after(self.base, packed.ids[:, size:], cache, attention_mask=mask, position_ids=positions)
+                cache.crop(-own.shape[1])
+                self._prefix = kept
+                return functional.pad(own[0], (0, 0, size, 0))
+        return hidden_states(self.base, packed.ids, packed.mask, packed.positions)[0]
 
     def _child_logits(self, branch: int, states: Tensor) -> Tensor:
         """(B, children) logits of one branching node's children; only their rows of the output layer are used."""
@@ -141,8 +203,10 @@ class LabelWords:
         return 0 if row == 0 else self.trie.depths[row - 1]
 
     def _prompt_ids(self, text: str, text_pair: str | None) -> list[int]:
-        messages = encoding.label_messages(self.prompt, text, text_pair)
-        return encoding.token_ids(self.base.tokenizer, self._rendered(messages))
+        return encoding.token_ids(self.base.tokenizer, self._rendered(self._messages(text, text_pair)))
+
+    def _messages(self, text: str, text_pair: str | None) -> list[dict[str, str]]:
+        return encoding.label_messages(self.prompt, text, text_pair)
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         return encoding.rendered(self.base.tokenizer, messages, for_answer=True) + ANSWER_LEAD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch.nn import functional
 from sgg_core import encoding
 from sgg_core.backbone import LoadedBase, hidden_states
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
-from sgg_core.seeding import derived_seed, torch_seed
+from sgg_core.seeding import derived_seed
 from sgg_core.shapes import ClassificationExample, Example
 from sgg_core.tasks.task import LossSum
+from sgg_core.torch_seeding import torch_seed
 
 
 class PooledHead:
@@ -36,6 +38,14 @@ class PooledHead:
         """Rows padded to the longest."""
         return encoding.passes(items, TOKENS_PER_PASS[self.base.device.type])
 
+    def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
+        """Tokens of each pass, padding included."""
+        return [len(group) * max(len(items[index].ids) for index in group) for group in self.passes(items, scoring)]
+
+    def shown(self, item: Encoded) -> list[tuple[int, bool]]:
+        """All tokens; none is trained, since the head answers for the text as a whole."""
+        return [(token, False) for token in item.ids]
+
     def template(self) -> str | None:
         """Texts are shown as they are."""
         return None
@@ -45,12 +55,13 @@ class PooledHead:
         return len(items)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """Token ids with the encoder's special tokens; the longer text of a pair is cut first."""
+        """Token ids with the encoder's special tokens, whose names in a text stay text; the longer of a pair is cut."""
         encoded = []
         for example in examples:
             assert isinstance(example, ClassificationExample)
-            whole = self.base.tokenizer(example.text, example.text_pair).input_ids
-            shown = self.base.tokenizer(example.text, example.text_pair, truncation=True, max_length=self.max_tokens)
+            tokenize = partial(self.base.tokenizer, example.text, example.text_pair, split_special_tokens=True)
+            whole = tokenize().input_ids
+            shown = tokenize(truncation=True, max_length=self.max_tokens)
             label = self.labels.index(example.label) if example.label in self.labels else -1
             ids, types = tuple(shown.input_ids), tuple(shown.get("token_type_ids", ()) if self.knows_types else ())
             encoded.append(Encoded(ids, label, truncated=len(ids) < len(whole), types=types))
@@ -88,15 +99,22 @@ class PooledHead:
         gold = torch.tensor([item.label for item in items], device=features.device)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        optimizer = torch.optim.LBFGS(self.linear.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(self.linear(features), gold) + decay * self.linear.weight.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        logistic_regression(self.linear, features, gold, decay, iterations)
 
     def _scores(self, items: Sequence[Encoded]) -> Tensor:
         return self.linear(self.features(items))  # type: ignore[no-any-return]
+
+
+def logistic_regression(
+    linear: nn.Linear, features: Tensor, gold: Tensor, decay: float = 1e-3, iterations: int = 100
+) -> None:
+    """Fit a linear layer to features (B, d) and label indices (B,): cross-entropy plus `decay` |W|^2, by L-BFGS."""
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(linear(features), gold) + decay * linear.weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]

@@ -43,12 +43,14 @@ class Task(Protocol):
     def passes(self, items: Sequence[Encoded], scoring: bool = False) -> Iterator[list[int]]:
         """Indices of `items` in groups that fit one forward pass each, for `loss` or for `log_probabilities`."""
 
-    def template(self) -> str | None:
-        """What the model is shown around a text, for people and other tools; None where texts are shown as they are."""
+    def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
+        """How many tokens each of those passes computes."""
 
-
-class Classifier(Task, Protocol):
-    """A task with labels."""
+    def shown(self, item: Encoded) -> list[tuple[int, bool]]:
+        """The tokens of an example in their order, each with whether it is trained."""
 
     def log_probabilities(self, items: Sequence[Encoded]) -> Tensor:
-        """(B, L) log p(label) of items that fit one forward pass, on the CPU."""
+        """(B, L) log p(label), or (units, V) of the trained tokens, of items that fit one forward pass, on the CPU."""
+
+    def template(self) -> str | None:
+        """What the model is shown around a text, for people and other tools; None where texts are shown as they are."""

@@ -40,6 +40,14 @@ class TextTask:
         prefix = encoding.common_prefix([item.ids for item in items])
         return encoding.passes(items, TOKENS_PER_PASS[self.base.device.type], prefix)
 
+    def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
+        """Tokens of each packed pass."""
+        return [encoding.packed_size([items[index].ids for index in group]) for group in self.passes(items, scoring)]
+
+    def shown(self, item: Encoded) -> list[tuple[int, bool]]:
+        """All tokens; trained are completions with their end, and the assistant's turns of weight 1."""
+        return encoding.shown(item)
+
     def template(self) -> str | None:
         """Texts are shown as they are, chats by the tokenizer's own template."""
         return None
@@ -66,20 +74,24 @@ class TextTask:
                 reason = f"The example does not suit the base model: {error}."
                 problems.append(Problem(line, "messages", reason, "Begin with a user's turn, and take turns."))
                 continue
-            if len(items[-1].ids) > self.max_tokens:
-                reason = f"The example has {len(items[-1].ids)} tokens; at most {self.max_tokens} fit."
-                problems.append(Problem(line, None, reason, "Shorten it, or raise task.max_tokens."))
+            problem = self.too_long(items[-1], line)
+            if problem is not None:
+                problems.append(problem)
         if problems:
             raise data.refusal(data.filename, tuple(problems))
         return items
 
+    def too_long(self, item: Encoded, line: int) -> Problem | None:
+        """What to say of an example that does not fit."""
+        if len(item.ids) <= self.max_tokens:
+            return None
+        reason = f"The example has {len(item.ids)} tokens; at most {self.max_tokens} fit."
+        return Problem(line, None, reason, "Shorten it, or raise task.max_tokens.")
+
     def loss(self, items: Sequence[Encoded]) -> LossSum:
         """Cross-entropy over the trained tokens, summed."""
-        packed = packing.pack([item.ids for item in items], self.base.device)
-        states = hidden_states(self.base, packed.ids, packed.mask, packed.positions)[0]
-        at = [packed.place(row, position) for row, item in enumerate(items) for position, _ in item.targets]
+        picked = self._trained_states(items)
         gold = torch.tensor([token for item in items for _, token in item.targets], device=self.base.device)
-        picked = states[at]
         total = picked.new_zeros((), dtype=torch.float32)
         correct = 0
         for start in range(0, len(gold), POSITIONS_PER_CHUNK):
@@ -89,13 +101,25 @@ class TextTask:
             correct += int(hits)
         return LossSum(total, len(gold), correct)
 
+    def log_probabilities(self, items: Sequence[Encoded]) -> Tensor:
+        """(T, V) log p(next token) at the trained positions, item by item."""
+        return logits(self.base, self._trained_states(items)).log_softmax(-1).cpu()
+
+    def _trained_states(self, items: Sequence[Encoded]) -> Tensor:
+        """(T, d) hidden states that the trained tokens are predicted from."""
+        packed = packing.pack([item.ids for item in items], self.base.device)
+        states = hidden_states(self.base, packed.ids, packed.mask, packed.positions)[0]
+        return states[[packed.place(row, position) for row, item in enumerate(items) for position, _ in item.targets]]
+
     def _chunk(self, states: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
         scores = logits(self.base, states)
         return functional.cross_entropy(scores, gold, reduction="sum"), (scores.argmax(-1) == gold).sum()
 
     def _segments(self, example: Example) -> list[tuple[str, bool]]:
         if isinstance(example, CompletionExample):
-            return [(example.prompt, False), (example.completion + self.base.tokenizer.eos_token, True)]
+            tokenizer = self.base.tokenizer
+            prompt, completion = (encoding.as_text(tokenizer, text) for text in (example.prompt, example.completion))
+            return [(prompt, False), (completion + tokenizer.eos_token, True)]
         assert isinstance(example, ChatExample)
         return encoding.chat_segments(self.base.tokenizer, example.messages)
 

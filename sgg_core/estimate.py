@@ -1,0 +1,88 @@
+"""What a run will cost, told before it: time and memory from what it has to compute. Loads no torch.
+
+Seconds are those of a reference: one thread on a busy machine (docs/results/forecast.md). Where jobs were seen, the
+ratio of their real durations to these seconds corrects them (sgg_store.durations).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from sgg_core.reporting import Message
+
+FLOATS = 4  # bytes of a float32
+# Fitted to measured jobs, see benchmarks/forecast.py. Floating-point operations per second in passes, and seconds.
+RATE = {"causal": 2.8e10, "encoder": 2.8e10}
+RUN_SECONDS = {"causal": 16.0, "encoder": 10.0}  # fetching, writing the adapter, verifying and publishing it
+STEP_SECONDS = {"causal": 0.02, "encoder": 0.01}
+CHECKPOINT_SECONDS = 1.5
+SECONDS_PER_WEIGHT = 2e-9  # of the adapter, in each step: copies, norms, the optimizer
+# Fitted to measured peaks: the process itself, and floats that stay until the backward pass, per position and layer.
+PROCESS_BYTES = 600 * 2**20
+FLOATS_PER_POSITION = {"causal": 34, "encoder": 34}  # times the width, in each layer
+COPIES_OF_ADAPTER = 9
+
+
+class Workload(Message):
+    """What a run computes. A position is a token in a forward pass, after packing or padding."""
+
+    kind: Annotated[str, Field(pattern="causal|encoder")]
+    weights: int
+    """Of the base model without its embeddings: each takes part in each position."""
+    stored_weights: int
+    """Of the base model, all of them."""
+    width: int
+    layers: int
+    vocabulary: int
+    """Outputs of the last layer that are computed for a trained token; 0 where labels alone are scored."""
+    adapter_weights: int
+    steps: int
+    gradients: float
+    """How many gradients of the target a step takes."""
+    positions: float
+    """Of one such gradient."""
+    trained: float
+    """Trained tokens of one such gradient, if the loss is over the vocabulary."""
+    source_positions: float = 0.0
+    """Of all gradients of sources in a step."""
+    rehearsal_positions: float = 0.0
+    """Of gradients of sources before the first step, all together."""
+    evaluations: int = 0
+    evaluation_positions: int = 0
+    """Of one evaluation."""
+    evaluation_trained: int = 0
+    examined_positions: int = 0
+    """Of forward passes over the training examples at the end, which look for wrong labels."""
+    checkpoints: int = 0
+    largest_pass: int
+    """Positions of the largest forward pass that a gradient is taken of."""
+    largest_trained: int = 0
+
+
+def reference_seconds(load: Workload) -> float:
+    """How long the run takes on the reference machine, from its claim to its end, with the base model loaded."""
+    forward = 2.0 * load.weights
+    gradient = 2.0 * forward  # no gradient of the frozen weights themselves
+    output = 2.0 * load.vocabulary * load.width
+    gradients = load.gradients * load.positions + load.source_positions
+    operations = load.steps * (gradients * gradient + load.gradients * load.trained * 3 * output)
+    operations += load.rehearsal_positions * gradient
+    operations += load.evaluations * (load.evaluation_positions * forward + load.evaluation_trained * output)
+    operations += load.examined_positions * forward
+    step = STEP_SECONDS[load.kind] + SECONDS_PER_WEIGHT * load.adapter_weights
+    return (
+        operations / RATE[load.kind]
+        + load.steps * step
+        + load.checkpoints * CHECKPOINT_SECONDS
+        + RUN_SECONDS[load.kind]
+    )
+
+
+def peak_memory_bytes(load: Workload) -> int:
+    """The most memory that the training process holds at once."""
+    floats = load.stored_weights + COPIES_OF_ADAPTER * load.adapter_weights
+    floats += FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
+    floats += 3 * min(load.largest_trained, 512) * load.vocabulary
+    return PROCESS_BYTES + FLOATS * floats

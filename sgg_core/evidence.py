@@ -1,0 +1,211 @@
+"""What a validation file says of an adapter: compared, calibrated, example by example, and in words. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel
+
+from sgg_core.examples import ExampleSet
+from sgg_core.figures import Answers, Evaluation
+from sgg_core.significance import PairedDifference, paired_difference
+from sgg_core.telemetry import Direction, SourceAlignment, Stability
+
+BINS = 10
+SHOWN_HARDEST = 10
+
+
+class Comparison(BaseModel):
+    """The adapter against `than` on the same examples, of which it got `wins` right that the other got wrong.
+
+    Differences are of accuracy, -1 to 1; `low` and `high` bound the 95 % interval (bootstrap over examples), `p_value`
+    is of the exact sign test.
+    """
+
+    than: str
+    examples: int
+    wins: int
+    losses: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    verdict: str
+
+
+class Baseline(BaseModel):
+    """What the adapter was measured against on the same examples, and what came of it.
+
+    `name` is "zero_shot" (the base model as it comes), "linear_probe" (on an encoder's frozen features), "start" (the
+    adapter that the run began with), "in_context" (the base model, shown training examples in its prompt) or
+    "plain_lora" (the same run without guidance).
+    """
+
+    name: Literal["zero_shot", "linear_probe", "start", "in_context", "plain_lora"]
+    accuracy: float
+    loss: float
+    comparison: Comparison
+
+
+class Bin(BaseModel):
+    """Answers of like confidence: how sure they were on average, and how often right."""
+
+    confidence: float
+    accuracy: float
+    examples: int
+
+
+class Calibration(BaseModel):
+    """Whether probabilities mean what they say.
+
+    `expected_error` is the mean distance of confidence and accuracy over ten bins (ECE; Naeini et al., AAAI 2015).
+    """
+
+    expected_error: float
+    bins: list[Bin]
+
+
+class HardExample(BaseModel):
+    """One validation example and what the adapter thought of its true label.
+
+    It is named by its line: adapters are passed on, and their reports should not pass on the data.
+    """
+
+    line: int
+    label: str
+    predicted: str
+    probability: float
+
+
+class Doubt(BaseModel):
+    """One training example, by its line: how suspicious its label is (0 to 1) and why.
+
+    `gradient_agreement` is a cosine, None for the only example of a label.
+    """
+
+    line: int
+    label: str
+    suspicion: float
+    predicted_label: str
+    gradient_agreement: float | None
+    reason: str
+
+
+def answer_lines(
+    before: Answers | None, after: Answers, labels: Sequence[str], validation: ExampleSet
+) -> Iterator[dict[str, str | int | float]]:
+    """What was said of each validation example, with the answer before training where there is one."""
+    for index, line in enumerate(validation.lines):
+        row: dict[str, str | int | float] = {
+            "line": line,
+            "label": labels[after.gold[index]],
+            "predicted": labels[after.predicted[index]],
+            "probability": after.gold_probability[index],
+            "confidence": after.confidence[index],
+        }
+        if before is not None:
+            row["predicted_before"] = labels[before.predicted[index]]
+            row["probability_before"] = before.gold_probability[index]
+        yield row
+
+
+def compared(
+    before: Answers, after: Answers, than: str, of: str = "the adapter", items: str = "validation"
+) -> Comparison:
+    """The answers `after` against those `before`, on the same examples in the same order.
+
+    The verdict calls them `of` and `than`, and the examples `items` examples.
+    """
+    found = paired_difference(after.hits(), before.hits())
+    return Comparison(
+        than=than,
+        examples=found.items,
+        wins=found.wins,
+        losses=found.losses,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        p_value=found.p_value,
+        verdict=difference_in_words(found, of, than, items),
+    )
+
+
+def difference_in_words(found: PairedDifference, one: str, other: str, items: str = "validation") -> str:
+    """What a paired difference says, as a sentence about `one` and `other`."""
+    points = f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    if not found.shown:
+        return f"No difference between {one} and {other} can be shown with {found.items} {items} examples ({points})."
+    word = "better" if found.difference > 0 else "worse"
+    return f"{one[:1].upper()}{one[1:]} is {word} than {other} on {found.items} {items} examples ({points})."
+
+
+def against(name: str, before: Evaluation, after: Evaluation, than: str) -> Baseline:
+    """The figures `after` against those of a baseline, which `than` puts in words. Both know their answers."""
+    assert before.answers is not None and after.answers is not None
+    comparison = compared(before.answers, after.answers, than)
+    return Baseline.model_validate(
+        {"name": name, "accuracy": before.accuracy, "loss": before.loss, "comparison": comparison}
+    )
+
+
+def calibration(answers: Answers) -> Calibration:
+    """Confidence against accuracy in ten bins of equal width."""
+    groups: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for confidence, hit in zip(answers.confidence, answers.hits(), strict=True):
+        groups[min(int(confidence * BINS), BINS - 1)].append((confidence, hit))
+    bins = [
+        Bin(
+            confidence=sum(confidence for confidence, _ in group) / len(group),
+            accuracy=sum(hit for _, hit in group) / len(group),
+            examples=len(group),
+        )
+        for group in groups
+        if group
+    ]
+    total = len(answers.gold)
+    return Calibration(
+        expected_error=sum(abs(one.confidence - one.accuracy) * one.examples for one in bins) / total, bins=bins
+    )
+
+
+def hardest(answers: Answers, labels: Sequence[str], validation: ExampleSet) -> list[HardExample]:
+    """The examples whose true label the adapter believed least, worst first."""
+    order = sorted(range(len(answers.gold)), key=answers.gold_probability.__getitem__)[:SHOWN_HARDEST]
+    return [
+        HardExample(
+            line=validation.lines[index],
+            label=labels[answers.gold[index]],
+            predicted=labels[answers.predicted[index]],
+            probability=answers.gold_probability[index],
+        )
+        for index in order
+    ]
+
+
+def explained(stability: Stability, direction: Direction, source: SourceAlignment | None) -> list[str]:
+    """The gradient's figures in sentences for someone who does not read curves."""
+    said = []
+    if stability.log_norm_change_std is not None:
+        steady = stability.abnormal_share <= 0.05 and stability.clipped_share <= 0.1
+        said.append(
+            f"The gradient was {'steady' if steady else 'unsteady'}: from one step to the next its norm changed by a "
+            f"factor of about {math.exp(stability.log_norm_change_std):.1f}, and {stability.clipped_share:.0%} of the "
+            f"steps were clipped as abnormal."
+            + ("" if steady else " A lower learning rate or a larger batch would calm it.")
+        )
+    if direction.path_efficiency is not None:
+        straight = direction.path_efficiency
+        said.append(
+            f"The weights ended {straight:.0%} as far from their start as the steps were long together: "
+            f"{'a straight way' if straight >= 0.5 else 'a winding way, where a lower learning rate may help'}."
+        )
+    if source is not None:
+        against = f"pointed against the target in {source.conflict_share:.0%} of the steps"
+        helps = source.conflict_share < 0.5
+        said.append(
+            f"The sources {against} (mean cosine {source.cosine_mean:+.2f}): "
+            f"{'they pull the same way' if helps else 'they look unrelated; compare with a run without them'}."
+        )
+    return said

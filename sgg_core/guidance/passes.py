@@ -1,0 +1,184 @@
+"""How the guided step has its gradients: the seam `Batch`, and batches of a task behind it.
+
+The step's arithmetic knows no network. A `Batch` is one batch with its randomness fixed, at whatever values the
+parameters have when it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sgg_core.encoding import Encoded
+from sgg_core.errors import TrainingDivergedError
+from sgg_core.gradients import Gradient
+from sgg_core.tasks.task import Task
+from sgg_core.torch_seeding import torch_seed
+
+
+@dataclass(frozen=True)
+class BatchGradient:
+    """Mean loss of a batch, share of right units where it is known, and the gradient: one tensor per parameter."""
+
+    loss: float
+    accuracy: float | None
+    gradient: Gradient
+
+
+class Batch(Protocol):
+    """One batch of one task. Every pass over it sees the same dropout."""
+
+    def gradient(self) -> BatchGradient:
+        """Loss and gradient at the parameters' present values."""
+
+    def product(self, vector: Sequence[Tensor]) -> Gradient:
+        """Hessian-vector product H v of the loss by double backward."""
+
+    def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]] | None:
+        """Two class-balanced halves and their shares in the mean loss; None where there are no two examples."""
+
+    def drift(self, origin: Sequence[Tensor]) -> Gradient:
+        """Gradient of KL(p at `origin` || p at the present parameters) on the batch's inputs."""
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """A batch of source task `number`. The first `shared` parts of its gradient are the target's too (the adapter)."""
+
+    batch: Batch
+    shared: int
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Encoded items of a task, run in passes of bounded size. `seed` fixes dropout."""
+
+    task: Task
+    items: Sequence[Encoded]
+    parameters: Sequence[Parameter]
+    seed: int
+
+    def gradient(self) -> BatchGradient:
+        """Gradient of the mean loss. Raises TrainingDivergedError where the loss or the gradient is not finite."""
+        units = self.task.units(self.items)
+        total = torch.zeros((), device=self.parameters[0].device)
+        correct = 0
+        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
+            for group in self.task.passes(self.items):
+                part = self.task.loss([self.items[index] for index in group])
+                (part.total / units).backward()  # type: ignore[no-untyped-call]
+                total += part.total.detach()
+                correct += part.correct
+        loss = float(total) / units
+        check_finite(loss, gradient)
+        return BatchGradient(loss, correct / units, gradient)
+
+    def product(self, vector: Sequence[Tensor]) -> Gradient:
+        """H v of the mean loss (Pearlmutter 1994)."""
+        units = self.task.units(self.items)
+        product = [torch.zeros_like(parameter) for parameter in self.parameters]
+        with torch_seed(self.seed):
+            for group in self.task.passes(self.items):
+                with twice_differentiable():
+                    loss = self.task.loss([self.items[index] for index in group]).total / units
+                    torch._foreach_add_(product, hessian_vector_product(loss, self.parameters, vector))
+        return product
+
+    def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]] | None:
+        """Each label's items, every other one."""
+        if len(self.items) < 2:
+            return None
+        first, second = (TaskBatch(self.task, half, self.parameters, self.seed) for half in balanced_halves(self.items))
+        share = self.task.units(first.items) / self.task.units(self.items)
+        return (share, first), (1.0 - share, second)
+
+    def drift(self, origin: Sequence[Tensor]) -> Gradient:
+        """Mean over the units of KL(p at `origin` || p); needs no label."""
+        units = self.task.units(self.items)
+        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
+            for group in self.task.passes(self.items, scoring=True):
+                items = [self.items[index] for index in group]
+                with placed(self.parameters, origin), torch.no_grad():
+                    before = self.task.log_probabilities(items)
+                now = self.task.log_probabilities(items)
+                ((before.exp() * (before - now)).sum() / units).backward()  # type: ignore[no-untyped-call]
+        return gradient
+
+
+@contextmanager
+def _fresh(parameters: Sequence[Parameter]) -> Iterator[Gradient]:
+    """A list that holds, after the block, what backward passes within it added up to; `grad` is left empty."""
+    gradient: Gradient = []
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield gradient
+        gradient += [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    finally:
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def check_finite(loss: float, gradient: Sequence[Tensor]) -> None:
+    """Raise TrainingDivergedError unless the loss and every part of the gradient are finite."""
+    if not torch.isfinite(torch.stack([part.sum() for part in gradient]).sum() + loss):
+        raise TrainingDivergedError(
+            f"The loss or its gradient is not finite (loss {loss}).",
+            "Lower the learning rate, or check the data for extreme texts.",
+        )
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """A block without fused attention kernels, which have no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def hessian_vector_product(loss: Tensor, parameters: Sequence[Parameter], vector: Sequence[Tensor]) -> list[Tensor]:
+    """H v of a scalar with graph, by double backward."""
+    slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, vector, strict=True)]).sum()
+    return list(torch.autograd.grad(along, parameters, materialize_grads=True))
+
+
+@contextmanager
+def displaced(parameters: Sequence[Parameter], by: Sequence[Tensor]) -> Iterator[None]:
+    """Parameters at theta + `by` for the length of a block; restored from a copy, bit for bit."""
+    with _restored(parameters):
+        with torch.no_grad():
+            torch._foreach_add_(list(parameters), list(by))
+        yield
+
+
+@contextmanager
+def placed(parameters: Sequence[Parameter], at: Sequence[Tensor]) -> Iterator[None]:
+    """Parameters at `at` for the length of a block; restored from a copy, bit for bit."""
+    with _restored(parameters):
+        with torch.no_grad():
+            torch._foreach_copy_(list(parameters), list(at))
+        yield
+
+
+@contextmanager
+def _restored(parameters: Sequence[Parameter]) -> Iterator[None]:
+    copies = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(parameters), copies)
+
+
+def balanced_halves(items: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
+    """Two halves with each label's items split evenly, in the batch's order; both non-empty for two or more items."""
+    order = sorted(range(len(items)), key=lambda index: (items[index].label, index))
+    return [items[index] for index in order[::2]], [items[index] for index in order[1::2]]

@@ -1,0 +1,74 @@
+"""sgg.json: what an adapter directory says of itself, and whether its files are still those that it says."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from sgg_core.adapter_file import MANIFEST
+from sgg_core.errors import CheckpointError
+from sgg_core.files import sha256_of
+from sgg_core.spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from sgg_core.tasks.task import Task
+
+
+class DataHash(BaseModel):
+    """One data file of the run."""
+
+    role: str
+    filename: str
+    sha256: str
+    examples: int
+
+
+class StartedFrom(BaseModel):
+    """The adapter whose weights a run began with."""
+
+    name: str
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """Content of sgg.json: all that is needed to use the adapter again, and to know where it comes from."""
+
+    format: int = 1
+    kind: str
+    labels: list[str]
+    prompt: str | None
+    template_sha256: str | None = None  # of what is written around texts: the prompt, or the chat template
+    spec: TrainingSpec
+    base_model_sha256: str
+    data: list[DataHash]
+    started_from: StartedFrom | None = None
+    versions: dict[str, str]
+    files: dict[str, str]
+
+
+def template_fingerprint(task: Task) -> str:
+    """sha256 of what a task writes around texts: its prompt, else the tokenizer's chat template."""
+    return hashlib.sha256((task.template() or task.base.tokenizer.chat_template or "").encode()).hexdigest()
+
+
+def verify_directory(directory: Path) -> Manifest:
+    """Check every file's sha256 against the manifest. Raises CheckpointError naming all files that differ."""
+    try:
+        manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{directory} is no adapter directory: {MANIFEST} cannot be read ({error}).", "Download it again."
+        ) from error
+    bad = []
+    for name, digest in manifest.files.items():
+        path = directory / name
+        if not path.is_file():
+            bad.append(f"{name} is missing")
+        elif sha256_of(path) != digest:
+            bad.append(f"{name} was changed")
+    if bad:
+        raise CheckpointError(f"{directory} is damaged: {'; '.join(bad)}.", "Download it again.")
+    return manifest

@@ -1,0 +1,44 @@
+"""The rival of a guided run: the same run by plain LoRA, from the same weights, with the same batches and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sgg_core.encoding import Encoded
+from sgg_core.evaluation import evaluate
+from sgg_core.figures import Evaluation
+from sgg_core.guidance.passes import placed
+from sgg_core.objective import Objective
+from sgg_core.plain_step import plain_step
+from sgg_core.plan import make_plan
+from sgg_core.spec import TrainingSpec
+from sgg_core.task_data import TaskData
+
+
+def evaluate_plain(
+    target: TaskData,
+    held_out: Sequence[Encoded],
+    initial: Sequence[Tensor],
+    spec: TrainingSpec,
+    go_on: Callable[[int], bool],
+) -> Evaluation | None:
+    """Train from `initial` without guidance, evaluate the last weights on `held_out`, and put the present ones back.
+
+    `go_on` is asked before each step, with its number; None if it said no.
+    """
+    task = spec.task.model_copy(update={"objective": "cross_entropy"})
+    spec = spec.model_copy(update={"method": "supervised", "task": task})
+    plan = make_plan(spec, target.task.base.entry.kind, len(target.items))
+    objective = Objective(target, {}, plan, spec.seed)
+    parameters = list(target.parameters.values())
+    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=spec.optimization.weight_decay)
+    with placed(parameters, initial):
+        for step in range(1, plan.total_steps + 1):
+            if not go_on(step):
+                return None
+            gradient = objective.batch(step).gradient().gradient
+            plain_step(optimizer, parameters, gradient, plan, step)
+        return evaluate(target.task, held_out, target.task.base.device)

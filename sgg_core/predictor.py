@@ -1,0 +1,171 @@
+"""Using an adapter directory: loading it, and answering rows with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+
+from sgg_core import encoding
+from sgg_core.adapter_file import HEAD
+from sgg_core.backbone import LoadedBase, load_base, take_off
+from sgg_core.catalogue import Catalogue
+from sgg_core.errors import CheckpointError, DataError, Problem
+from sgg_core.evaluation import probe_values
+from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
+from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example
+from sgg_core.tasks.choice import task_for
+from sgg_core.tasks.label_words import LabelWords
+from sgg_core.tasks.pooled_head import PooledHead
+from sgg_core.tasks.task import Task
+
+
+def load_predictor(directory: Path, *, catalogue: Catalogue, base: LoadedBase | None = None) -> Predictor:
+    """Load an adapter directory for prediction, on `base` or on the catalogue's entry of its base model.
+
+    Raises CheckpointError for a damaged directory or another base model than the adapter was trained on.
+    """
+    from peft import PeftModel
+
+    manifest = verify_directory(directory)
+    base = base or load_base(catalogue.get(manifest.spec.base_model))
+    if base.sha256 != manifest.base_model_sha256:
+        raise CheckpointError(
+            f"{directory} was trained on other weights of {manifest.spec.base_model!r} than are here.",
+            "Use the same version of the base model.",
+        )
+    adapted = PeftModel.from_pretrained(base.model, directory).eval()
+    return Predictor(manifest, base, adapted, task_of(manifest, base, directory))
+
+
+def task_of(manifest: Manifest, base: LoadedBase, directory: Path) -> Task:
+    """The task of an adapter directory, with its head's weights."""
+    spec = manifest.spec
+    task = task_for(base, manifest.kind, manifest.labels, spec.task.description, spec.task.max_tokens)
+    head = task.head()
+    if head is not None:
+        head.load_state_dict(load_file(directory / HEAD, device=str(base.device)))
+    return task
+
+
+class Predictor:
+    """Answers of one adapter. Rows are dicts as in a data file, without the label, completion or last answer."""
+
+    def __init__(self, manifest: Manifest, base: LoadedBase, adapted: Any, task: Task) -> None:
+        self.manifest = manifest
+        self.base = base
+        self.task = task
+        self._adapted = adapted
+
+    def warning(self) -> str | None:
+        """What to tell whoever asks, if texts are now written in another form than the adapter was trained on."""
+        if self.manifest.template_sha256 in (None, template_fingerprint(self.task)):
+            return None
+        return (
+            "The prompt template differs from the one that the adapter was trained with, so answers may be worse. "
+            "Use the versions of SGG and of the base model's tokenizer that sgg.json names."
+        )
+
+    def close(self) -> None:
+        """Take the adapter off the base model, which can then carry another one."""
+        take_off(self.base, self._adapted)
+
+    def predict(
+        self, rows: Sequence[Mapping[str, Any]], filename: str = "input", lines: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """One answer a row, in order: {"label", "probabilities"}, or {"completion"} for SFT adapters.
+
+        `lines` are the rows' lines in `filename`, from 1 on without gaps unless given. Raises DataError naming the line
+        of every row that cannot be used, before the first answer.
+        """
+        lines = lines or range(1, len(rows) + 1)
+        examples = self._examples(rows, filename, lines)
+        if isinstance(self.task, LabelWords | PooledHead):
+            return self._labels(self.task, examples)
+        return self._completions(self._prompts(examples, filename, lines))
+
+    def _labels(self, task: LabelWords | PooledHead, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(examples), 32):
+            items = task.encode(examples[start : start + 32])
+            for row in probe_values(task, items, self.base.device).exp().tolist():
+                best = max(range(len(row)), key=row.__getitem__)
+                yield {"label": task.labels[best], "probabilities": dict(zip(task.labels, row, strict=True))}
+
+    def _prompts(self, examples: Sequence[Example], filename: str, lines: Sequence[int]) -> list[str]:
+        """What the model is shown of completions or chats; raises DataError naming chats that its template refuses."""
+        prompts: list[str] = []
+        problems: list[Problem] = []
+        for line, example in zip(lines, examples, strict=True):
+            if isinstance(example, CompletionExample):
+                prompts.append(encoding.as_text(self.base.tokenizer, example.prompt))
+                continue
+            assert isinstance(example, ChatExample)
+            turns = [{"role": message.role, "content": message.content} for message in example.messages]
+            try:
+                prompts.append(encoding.rendered(self.base.tokenizer, turns, for_answer=True))
+            except ValueError as error:
+                problems.append(Problem(line, "messages", f"{error}.", "Begin with a user's turn, and take turns."))
+        if problems:
+            raise DataError(filename, tuple(problems))
+        return prompts
+
+    def _completions(self, prompts: Sequence[str], max_new_tokens: int = 256) -> Iterator[dict[str, Any]]:
+        tokenizer = self.base.tokenizer
+        for prompt in prompts:
+            ids = torch.tensor([encoding.token_ids(tokenizer, prompt)], device=self.base.device)
+            with torch.inference_mode():
+                answer = self.base.model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    pad_token_id=tokenizer.pad_token_id,
+                    eos_token_id=tokenizer.eos_token_id,
+                )
+            yield {"completion": tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)}
+
+    def _examples(self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> list[Example]:
+        wanted = {"classification": "text", "completion": "prompt", "chat": "messages"}[self.manifest.kind]
+        examples: list[Example] = []
+        problems: list[Problem] = []
+        for line, row in zip(lines, rows, strict=True):
+            try:
+                examples.append(_example(self.manifest.kind, row))
+            except (KeyError, TypeError, AttributeError):
+                problems.append(
+                    Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Give each row a {wanted!r} of text.")
+                )
+        if problems:
+            raise DataError(filename, tuple(problems))
+        return examples
+
+
+def _example(kind: str, row: Mapping[str, Any]) -> Example:
+    """A row without its answer as an example; raises KeyError, TypeError or AttributeError where it is no such row."""
+    if kind == "classification":
+        return ClassificationExample(
+            _words(row["text"]), "", _words(row["text_pair"]) if row.get("text_pair") else None
+        )
+    if kind == "completion":
+        return CompletionExample(_words(row["prompt"]), "")
+    turns = tuple(ChatMessage(_role(turn["role"]), _words(turn["content"])) for turn in row["messages"])
+    if turns and turns[-1].role == "assistant":
+        turns = turns[:-1]
+    if not turns:
+        raise TypeError("nothing to answer")
+    return ChatExample(turns)
+
+
+def _role(value: object) -> Literal["system", "user", "assistant"]:
+    if value not in ("system", "user", "assistant"):
+        raise TypeError("not a role")
+    return value
+
+
+def _words(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError("not a text")
+    return value

@@ -1,0 +1,231 @@
+"""The proof that an adapter's files are enough: a fresh process loads them through peft alone and answers the same.
+
+The process is forked from a server, `python -m sgg_core.proof`, that has imported the libraries and done nothing else.
+So a proof costs no imports, and nothing that the training left in memory can help it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sgg_core.backbone import LoadedBase, quiet_transformers
+from sgg_core.encoding import Encoded
+from sgg_core.errors import VerificationError
+
+LIBRARIES = ("torch", "transformers", "peft", "safetensors")
+TOLERANCE = 1e-3  # of logits of one prompt, computed twice in float32 on the same device
+ELSEWHERE = 0.05  # the same on a GPU and, where its memory has no room for a second base model, on the CPU
+SECONDS = 600.0
+REMEDY = "Nothing is delivered. Tell the administrator, with the versions that `pip list` shows on the worker."
+
+
+class Proof(BaseModel):
+    """Content of verification.json. `max_abs_difference` is over what the model says after each of `probes` prompts:
+    logits of a causal language model, the last hidden state of an encoder."""
+
+    passed: bool
+    probes: int
+    max_abs_difference: float
+    tolerance: float
+    loaded_with: str
+    versions: dict[str, str]
+
+
+class Question(BaseModel):
+    """What a fresh process is asked: how far its states are from those in the file `expected`."""
+
+    kind: str
+    base: Path
+    adapter: Path
+    prompts: list[tuple[int, ...]]
+    expected: Path
+    device: str
+
+
+class Answer(BaseModel):
+    """The largest difference, or in words why there is none."""
+
+    difference: float | None = None
+    problem: str = ""
+
+
+class Server:
+    """The process that fresh ones are forked from. Starts at once, imports meanwhile, ends with this process."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "sgg_core.proof"]
+        # Ctrl-C is for whoever handles it: a group of its own is not reached, and an ignored signal stays ignored
+        group = None if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else 0
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group)
+        atexit.register(self.close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes questions."""
+        return self._process.poll() is None
+
+    def ask(self, question: Question) -> Answer:
+        """Let a fresh process answer."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(question.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], SECONDS)[0]:
+                self.close()
+                return Answer(problem=f"it did not answer within {SECONDS:g} s")
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        return Answer.model_validate_json(line) if line else Answer(problem="it ended without an answer")
+
+    def close(self) -> None:
+        """End it."""
+        atexit.unregister(self.close)
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+_lock = threading.Lock()
+_server: Server | None = None
+
+
+def prepare() -> None:
+    """Let the server of fresh processes start importing, so that nobody waits for it later."""
+    with _lock:
+        _running()
+
+
+def prove(base: LoadedBase, directory: Path, probes: Sequence[Encoded]) -> Proof | None:
+    """Compare what the adapted model in memory says with what a fresh process gets out of `directory`.
+
+    None where the base model is not on disk. Raises VerificationError unless they are the same.
+    """
+    if base.directory is None:
+        return None
+    device, tolerance = _place(base)
+    with tempfile.TemporaryDirectory() as scratch, _lock:
+        expected = Path(scratch) / "expected.safetensors"
+        save_file({str(n): last_states(base.model, probe.ids, base.device) for n, probe in enumerate(probes)}, expected)
+        question = Question(
+            kind=base.entry.kind,
+            base=base.directory.resolve(),
+            adapter=directory.resolve(),
+            prompts=[probe.ids for probe in probes],
+            expected=expected,
+            device=device,
+        )
+        answer = _running().ask(question)
+    if answer.difference is None:
+        raise VerificationError(
+            f"The written adapter could not be loaded by peft in a fresh process: {answer.problem}.", REMEDY
+        )
+    if not answer.difference <= tolerance:
+        raise VerificationError(
+            f"The written adapter answers differently in a fresh process (by up to {answer.difference:.2g}, "
+            f"{tolerance:g} is allowed).",
+            REMEDY,
+        )
+    return Proof(
+        passed=True,
+        probes=len(probes),
+        max_abs_difference=answer.difference,
+        tolerance=tolerance,
+        loaded_with="peft.PeftModel.from_pretrained",
+        versions={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    )
+
+
+def last_states(model: Any, ids: Sequence[int], device: torch.device) -> Tensor:
+    """What a model says after a prompt: logits, or the last hidden state, as float32 on the CPU. Without dropout."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            found = model(input_ids=torch.tensor([list(ids)], device=device))
+    finally:
+        for module in training:
+            module.training = True
+    states: Tensor = found.logits if hasattr(found, "logits") else found.last_hidden_state
+    return states[0, -1].float().cpu().clone()
+
+
+def _running() -> Server:
+    global _server
+    if _server is None or not _server.alive:
+        _server = Server()
+    return _server
+
+
+def _place(base: LoadedBase) -> tuple[str, float]:
+    """Where the fresh process computes, and how far its numbers may be off."""
+    if base.device.type == "cuda":
+        size = sum(weights.numel() * weights.element_size() for weights in base.model.parameters())
+        if torch.cuda.mem_get_info(base.device)[0] < 2 * size:
+            return "cpu", ELSEWHERE
+    return str(base.device), TOLERANCE
+
+
+def _measured(question: Question) -> Answer:
+    """Load the adapter as anyone would who has the base model, and ask it."""
+    from peft import PeftModel
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM if question.kind == "causal" else AutoModel
+    try:
+        with quiet_transformers():
+            loaded = loader.from_pretrained(question.base, dtype=torch.float32)
+        model = PeftModel.from_pretrained(loaded.to(question.device), question.adapter)
+        expected = load_file(question.expected)
+        device = torch.device(question.device)
+        found = [last_states(model, ids, device) for ids in question.prompts]
+        return Answer(difference=max(float((one - expected[str(n)]).abs().max()) for n, one in enumerate(found)))
+    except Exception as error:  # whatever it is, these files are not an adapter that others can use
+        return Answer(problem=f"{type(error).__name__}: {error}")
+
+
+def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer each line with one, by a process of its own; ends with its input."""
+    import peft  # noqa: F401  # imported for the loading alone
+    from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
+
+    for line in iter(questions.readline, b""):
+        child = os.fork()
+        if child == 0:
+            answer = _measured(Question.model_validate_json(line))
+            answers.write(answer.model_dump_json().encode() + b"\n")
+            answers.flush()
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status != 0:
+            answers.write(json.dumps({"problem": f"it ended with exit code {status}"}).encode() + b"\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)  # libraries say it to programmers; users can do nothing about it
+    pipe = os.fdopen(os.dup(1), "wb")  # libraries print: what they say goes to stderr instead
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, pipe)

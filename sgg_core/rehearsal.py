@@ -1,0 +1,117 @@
+"""Does a source task help? Measured on the training examples of the target while nothing has been fitted to them.
+
+Cosines of training gradients cannot tell: once the training examples are memorized, their gradient turns against even
+the most helpful source. So the adapter is first trained on the source alone, as long as the run will be, and the
+target's examples are asked before and after: a label-word or text task for its loss on them, which owes nothing to
+them; an encoder, whose head needs labels, for the cross-validated loss of a linear probe. Confidence that merely grew
+or shrank is no gain: the temperature that suits the answers best is taken out of them first. Everything is then put
+back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgg_core.encoding import Encoded
+from sgg_core.evaluation import evaluate_text, log_probabilities, without_dropout
+from sgg_core.guidance.passes import placed
+from sgg_core.plain_step import plain_step
+from sgg_core.plan import Plan
+from sgg_core.task_data import TaskData
+from sgg_core.tasks.label_words import LabelWords
+from sgg_core.tasks.pooled_head import PooledHead, logistic_regression
+from sgg_core.tasks.task import Task
+
+FOLDS = 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Mean held-out loss of the target's examples before and after a rehearsal on a source alone."""
+
+    before: float
+    after: float
+
+    @property
+    def trust(self) -> float:
+        """Weight of the source in the run: 1 if it helped, else 0."""
+        return 1.0 if self.after < self.before else 0.0
+
+
+def rehearse(
+    target: TaskData, source: TaskData, plan: Plan, seed: int, weight_decay: float, go_on: Callable[[], bool]
+) -> Verdict | None:
+    """Train on `source` alone for as many steps as the run has, and put everything back; None if `go_on` said no."""
+    parameters = list(source.parameters.values())
+    start = [parameter.detach().clone() for parameter in parameters]
+    before = held_out_loss(target.task, target.items)
+    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=weight_decay)
+    with placed(parameters, start):
+        for step in range(1, plan.total_steps + 1):
+            if not go_on():
+                return None
+            gradient = source.turn(step - 1, plan.batch_size, step, seed).gradient().gradient
+            plain_step(optimizer, parameters, gradient, plan, step)
+        return Verdict(before, held_out_loss(target.task, target.items))
+
+
+def can_judge(task: Task, items: list[Encoded]) -> bool:
+    """Whether there are enough examples to judge a source on: a probe needs two of each label."""
+    return not isinstance(task, PooledHead) or min(Counter(item.label for item in items).values()) > 1
+
+
+def held_out_loss(task: Task, items: list[Encoded]) -> float:
+    """Mean loss of the present adapter on examples that it was not trained on."""
+    device = task.base.device
+    if isinstance(task, PooledHead):
+        scores = cross_validated_scores(task, items)
+    elif isinstance(task, LabelWords):
+        scores = log_probabilities(task, items, device)
+    else:
+        return evaluate_text(task, items, device).loss
+    return _best_scaled_loss(scores, torch.tensor([item.label for item in items]))
+
+
+def cross_validated_scores(task: PooledHead, items: list[Encoded]) -> Tensor:
+    """(N, L) logits, each from a probe of the features that has not seen the example, in label-balanced folds."""
+    features = torch.empty(len(items), task.base.hidden_size)
+    with without_dropout(task.base.model), torch.no_grad():
+        for group in task.passes(items, scoring=True):
+            features[group] = task.features([items[index] for index in group]).cpu()
+    gold = torch.tensor([item.label for item in items])
+    order = sorted(range(len(items)), key=lambda index: (items[index].label, index))
+    folds = min(FOLDS, max(Counter(gold.tolist()).values()))
+    scores = torch.empty(len(items), len(task.labels))
+    for fold in range(folds):
+        left_out = order[fold::folds]
+        kept = sorted(set(order) - set(left_out))
+        probe = nn.utils.skip_init(nn.Linear, task.base.hidden_size, len(task.labels))  # type: ignore[no-untyped-call]
+        nn.init.zeros_(probe.weight)
+        nn.init.zeros_(probe.bias)
+        logistic_regression(probe, features[kept], gold[kept])
+        with torch.no_grad():
+            scores[left_out] = probe(features[left_out])
+    return scores
+
+
+def _best_scaled_loss(scores: Tensor, gold: Tensor, rounds: int = 60) -> float:
+    """Least mean cross-entropy of `scores` over all temperatures in 1/100..100, by golden-section search.
+
+    It is convex in the inverse temperature, so unimodal in its logarithm.
+    """
+    ratio = (5**0.5 - 1) / 2
+    low, high = -4.6, 4.6
+
+    def loss(exponent: float) -> float:
+        return float(functional.cross_entropy(scores.double() * torch.tensor(exponent).exp(), gold))
+
+    for _ in range(rounds):
+        inner = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, inner[1]) if loss(inner[0]) < loss(inner[1]) else (inner[0], high)
+    return loss((low + high) / 2)

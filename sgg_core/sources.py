@@ -1,0 +1,100 @@
+"""The source tasks of a run: which of them help, and which one has its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.nn import Parameter
+
+from sgg_core.guidance.passes import SourceBatch
+from sgg_core.guidance.step import GuidedStep
+from sgg_core.plan import Plan
+from sgg_core.rehearsal import Verdict, can_judge, rehearse
+from sgg_core.reporting import Control, Notice, Reporter
+from sgg_core.spec import TrainingSpec
+from sgg_core.task_data import TaskData
+from sgg_core.telemetry import SourceAlignment
+
+
+class SourceTasks:
+    """Source tasks in the order of their files. `shared` leading parameters of each are the target's as well."""
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskData],
+        filenames: Sequence[str],
+        shared: int,
+        spec: TrainingSpec,
+        plan: Plan,
+        guided: GuidedStep,
+    ) -> None:
+        self.tasks, self.filenames, self.shared = tasks, filenames, shared
+        self.spec, self.plan, self.guided = spec, plan, guided
+        self.rule = guided.spec.source_weight if guided.spec is not None else None
+
+    def batches(self, step: int) -> list[SourceBatch]:
+        """The step's batches: those of all sources as tasks of equal rank, else the sources in use take turns."""
+        used = [number for number in range(len(self.tasks)) if self._is_used(number)]
+        if not used:
+            return []
+        turn, place = divmod(step - 1, len(used))
+        if self.rule == "equal":
+            return [self._batch(number, step - 1, step) for number in used]
+        return [self._batch(used[place], turn, step)]
+
+    def own_parameters(self, number: int) -> list[Parameter]:
+        """What a source trains beside the adapter: its head, if it has one."""
+        return list(self.tasks[number].parameters.values())[self.shared :]
+
+    def judge(self, target: TaskData, reporter: Reporter) -> Control:
+        """With `cross_fitted`, find out which sources help and tell. Anything but `continue`: the reporter's wish."""
+        if self.rule != "cross_fitted":
+            return "continue"
+        wish: Control = "continue"
+
+        def may_go_on() -> bool:
+            nonlocal wish
+            wish = reporter.control()
+            return wish == "continue"
+
+        for number, source in enumerate(self.tasks):
+            verdict = None
+            if can_judge(target.task, target.items):
+                decay = self.spec.optimization.weight_decay
+                verdict = rehearse(target, source, self.plan, self.spec.seed, decay, may_go_on)
+                if verdict is None:
+                    break
+            self.guided.trust[number] = verdict.trust if verdict else 0.0
+            reporter.report(_notice(self.filenames[number], verdict))
+        return wish
+
+    def remark(self, found: SourceAlignment | None) -> Notice | None:
+        """What to say at the end of a run whose sources mostly pointed against its target, unless that was judged."""
+        if found is None or found.conflict_share <= 0.5 or self.rule == "cross_fitted":
+            return None
+        return Notice(
+            level="warn",
+            message=f"The sources pointed against the target in {found.conflict_share:.0%} of the steps and may hurt; "
+            "guidance.source_weight 'cross_fitted' finds out on held-out examples.",
+        )
+
+    def _is_used(self, number: int) -> bool:
+        if self.rule == "cross_fitted":
+            return self.guided.trust[number] > 0.0
+        return self.rule is not None
+
+    def _batch(self, number: int, turn: int, step: int) -> SourceBatch:
+        batch = self.tasks[number].turn(turn, self.plan.batch_size, step, self.spec.seed)
+        return SourceBatch(batch, self.shared, number)
+
+
+def _notice(filename: str, verdict: Verdict | None) -> Notice:
+    """What a rehearsal found out about a source, for people."""
+    if verdict is None:
+        reason = "with one example of a label none can be held out to judge it"
+        return Notice(level="warn", message=f"Source {filename} is left out: {reason}.")
+    loss = f"the training examples' held-out loss went from {verdict.before:.3f} to {verdict.after:.3f}"
+    found = f"in a rehearsal on it alone, {loss}"
+    if verdict.trust > 0.0:
+        return Notice(message=f"Source {filename} is used: {found}.")
+    return Notice(level="warn", message=f"Source {filename} does not help and is left out: {found}.")

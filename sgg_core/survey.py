@@ -1,0 +1,116 @@
+"""A training's files read as the trainer reads them, without training: every problem, every token, the work ahead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from sgg_core.backbone import LoadedBase, count_adapter_weights
+from sgg_core.encoding import Encoded
+from sgg_core.errors import DataError, Problem, SpecError
+from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation, parse_examples
+from sgg_core.plan import Plan, make_plan
+from sgg_core.spec import TrainingSpec
+from sgg_core.suspicions import leaks
+from sgg_core.task_data import TaskData
+from sgg_core.tasks.choice import make_task
+from sgg_core.tasks.task import Task
+from sgg_core.tasks.text import TextTask
+from sgg_core.trials import Survey, SurveyedFile, TrialError
+from sgg_core.workload import workload
+
+MOST_WARNINGS = 100  # told of one file
+SHOWN_LINES = 10
+
+
+def survey(
+    spec: TrainingSpec, base: LoadedBase, filenames: Mapping[str, str], content: Callable[[str], bytes]
+) -> Survey:
+    """Survey the files of a run by role: `training`, `validation`, `source0` and so on; `content` gives their bytes.
+
+    Raises TrialError where the spec does not go together with the base model or the labels.
+    """
+    files: dict[str, SurveyedFile] = {}
+    tasks: dict[str, tuple[Task, list[Encoded]]] = {}
+    training: ExampleSet | None = None
+    for role, filename in filenames.items():
+        problems: tuple[Problem, ...] = ()
+        try:
+            data = parse_examples(content(role), filename)
+        except DataError as error:
+            files[role] = _unreadable(error)
+            continue
+        warnings = data.warnings
+        items: list[Encoded] = []
+        try:
+            task = _task(spec, base, role, data, training, tasks)
+            items = task.encode_file(data) if isinstance(task, TextTask) else task.encode(data.examples)
+            tasks[role] = task, items
+        except DataError as error:
+            problems = error.problems
+        except SpecError as error:
+            raise TrialError(error.message, error.remedy) from error
+        if role == "training":
+            training = data
+        elif role == "validation" and training is not None:
+            warnings += leaks(training.examples, training.lines, data.examples, data.lines)
+        warnings += _cut(data, items)
+        files[role] = SurveyedFile(
+            examples=len(data),
+            labels=dict(sorted(Counter(example.label for example in data.classification).items())),
+            tokens=sum(len(item.ids) for item in items),
+            truncated=sum(item.truncated for item in items),
+            problems=problems,
+            warnings=warnings[:MOST_WARNINGS],
+        )
+    if tasks.keys() != filenames.keys():
+        return Survey(files=files, workload=None, trained_tokens=0)
+    target = TaskData(*tasks["training"])
+    plan = make_plan(spec, base.entry.kind, len(target.items))
+    head = target.task.head()
+    own = sum(parameter.numel() for parameter in head.parameters()) if head is not None else 0
+    sources = [TaskData(*tasks[role]) for role in filenames if role.startswith("source")]
+    held_out = tasks["validation"][1] if "validation" in tasks else []
+    weights = count_adapter_weights(base, spec.lora) + own
+    load = workload(spec, plan, base, target, sources, held_out, weights)
+    return Survey(files=files, workload=load, trained_tokens=_trained_tokens(plan, target, spec.seed))
+
+
+def _task(
+    spec: TrainingSpec,
+    base: LoadedBase,
+    role: str,
+    data: ExampleSet,
+    training: ExampleSet | None,
+    tasks: Mapping[str, tuple[Task, list[Encoded]]],
+) -> Task:
+    """The task that reads a file, after the checks that the trainer makes of it."""
+    if role == "training":
+        check_training(data)
+        return make_task(spec, base, data)
+    if role == "validation":
+        if training is not None:
+            check_validation(training, data)
+        return tasks["training"][0] if "training" in tasks else make_task(spec, base, data)
+    if training is not None:
+        check_sources(training, [data])
+    return make_task(spec, base, data, describe=False)
+
+
+def _trained_tokens(plan: Plan, target: TaskData, seed: int) -> int:
+    lengths = [len(item.ids) for item in target.items]
+    labels = [item.label for item in target.items]
+    return sum(lengths[index] for step in range(1, plan.total_steps + 1) for index in plan.indices(step, seed, labels))
+
+
+def _cut(data: ExampleSet, items: list[Encoded]) -> tuple[Problem, ...]:
+    cut = [line for line, item in zip(data.lines, items, strict=False) if item.truncated]
+    if not cut:
+        return ()
+    where = ", ".join(map(str, cut[:SHOWN_LINES])) + (", ..." if len(cut) > SHOWN_LINES else "")
+    reason = f"{len(cut)} of {len(data)} texts are cut at their end to fit task.max_tokens (lines {where})."
+    return (Problem(cut[0], "text", reason, "Shorten them, or raise task.max_tokens."),)
+
+
+def _unreadable(error: DataError) -> SurveyedFile:
+    return SurveyedFile(examples=0, labels={}, tokens=0, truncated=0, problems=error.problems, warnings=())

@@ -1,0 +1,37 @@
+"""A task with its encoded examples and its trainable parameters, and the batches that it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch.nn import Parameter
+
+from sgg_core.encoding import Encoded
+from sgg_core.guidance.passes import TaskBatch
+from sgg_core.seeding import derived_seed, epoch_order
+from sgg_core.tasks.task import Task
+
+
+@dataclass
+class TaskData:
+    """`parameters` by name, the adapter's first. `number` is None for the target and counts the sources."""
+
+    task: Task
+    items: list[Encoded]
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    number: int | None = None
+
+    def batch(self, indices: Sequence[int], step: int, seed: int) -> TaskBatch:
+        """Some of the examples as a batch with the dropout of `step`."""
+        purpose = "dropout" if self.number is None else "source dropout"
+        items = [self.items[index] for index in indices]
+        return TaskBatch(self.task, items, list(self.parameters.values()), derived_seed(seed, purpose, step))
+
+    def turn(self, turn: int, size: int, step: int, seed: int) -> TaskBatch:
+        """The batch of a source that has had its turn `turn` times before."""
+        assert self.number is not None
+        per_epoch = max(1, len(self.items) // size)
+        epoch, position = divmod(turn, per_epoch)
+        order = epoch_order(len(self.items), seed + self.number + 1, epoch)
+        return self.batch(order[position * size : (position + 1) * size], step, seed)

@@ -1,0 +1,106 @@
+"""The supervised contrastive loss on an encoder's features: examples of one label near each other, others apart.
+
+No example can lower its loss by being remembered alone, since its answer always comes from others. So the gradient
+still tells what is common to a label when cross-entropy has long fitted the few examples and has nothing left to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sgg_core.backbone import LoadedBase
+from sgg_core.encoding import Encoded
+from sgg_core.shapes import Example
+from sgg_core.tasks.pooled_head import PooledHead
+from sgg_core.tasks.task import LossSum
+
+TEMPERATURE = 0.2
+
+
+class Contrast:
+    """What a pooled head's adapter is trained on in place of cross-entropy; the head is fitted when that is done."""
+
+    def __init__(self, head: PooledHead, temperature: float = TEMPERATURE) -> None:
+        self.pooled = head
+        self.base: LoadedBase = head.base
+        self.labels = head.labels
+        self.temperature = temperature
+
+    def head(self) -> nn.Module | None:
+        """None: the loss is of the features."""
+        return None
+
+    def passes(self, items: Sequence[Encoded], scoring: bool = False) -> Iterator[list[int]]:
+        """All at once, since every example is compared with all others; as the pooled head does to score."""
+        return self.pooled.passes(items, scoring) if scoring else iter([list(range(len(items)))])
+
+    def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
+        """Tokens of the one pass, in which rows of like length come together."""
+        found = self.pooled.positions(items, scoring)
+        return found if scoring else [sum(found)]
+
+    def shown(self, item: Encoded) -> list[tuple[int, bool]]:
+        """As the pooled head does."""
+        return self.pooled.shown(item)
+
+    def template(self) -> str | None:
+        """Texts are shown as they are."""
+        return self.pooled.template()
+
+    def units(self, items: Sequence[Encoded]) -> int:
+        """Examples that share their label with another one, or 1."""
+        return max(1, len(anchors(torch.tensor([item.label for item in items]))))
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """As the pooled head does."""
+        return self.pooled.encode(examples)
+
+    def loss(self, items: Sequence[Encoded]) -> LossSum:
+        """Contrastive loss, summed; right is an example whose nearest neighbour has its label."""
+        features = self._features(items)
+        labels = torch.tensor([item.label for item in items], device=features.device)
+        return LossSum(
+            supervised_contrast(features, labels, self.temperature),
+            self.units(items),
+            neighbour_hits(features.detach(), labels),
+        )
+
+    def _features(self, items: Sequence[Encoded]) -> Tensor:
+        """(B, d), from rows of like length at a time, so that few are padded much."""
+        groups = list(self.pooled.passes(items))
+        parts = [self.pooled.features([items[index] for index in group]) for group in groups]
+        order = torch.tensor([index for group in groups for index in group], device=parts[0].device)
+        return torch.cat(parts)[order.argsort()]
+
+    def log_probabilities(self, items: Sequence[Encoded]) -> Tensor:
+        """(B, L) log p(label) by the head as it stands."""
+        return self.pooled.log_probabilities(items)
+
+
+def anchors(labels: Tensor) -> Tensor:
+    """Indices of the examples whose label another one has, too."""
+    return (labels[:, None] == labels[None]).sum(1).gt(1).nonzero()[:, 0]
+
+
+def supervised_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Sum over examples i with others of their label, P(i), of -mean_(p in P(i)) log softmax_(j != i)(f_i f_j / t)_p.
+
+    `features` are (B, d) of unit length, `labels` (B,). Khosla et al. 2020, arXiv:2004.11362, equation 2.
+    """
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    same = (labels[:, None] == labels[None]) & ~itself
+    scores = (features @ features.T / temperature).masked_fill(itself, -torch.inf)
+    log_share = scores - scores.logsumexp(1, keepdim=True)
+    kept = anchors(labels)
+    of_same = log_share.masked_fill(~same, 0.0).sum(1)[kept]
+    return -(of_same / same.sum(1)[kept]).sum()
+
+
+def neighbour_hits(features: Tensor, labels: Tensor) -> int:
+    """How many of the examples that share their label have their nearest neighbour (by cosine) among these."""
+    kept = anchors(labels)
+    nearest = (features @ features.T).fill_diagonal_(-torch.inf).argmax(1)
+    return int((labels[nearest] == labels)[kept].sum())

@@ -1,0 +1,89 @@
+"""What a run will compute, counted on its encoded examples with the grouping that its passes use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sgg_core.backbone import LoadedBase
+from sgg_core.doubts import MOST_EXAMPLES
+from sgg_core.encoding import Encoded
+from sgg_core.estimate import Workload
+from sgg_core.plan import Plan
+from sgg_core.spec import TrainingSpec
+from sgg_core.task_data import TaskData
+from sgg_core.tasks.task import Task
+from sgg_core.tasks.text import TextTask
+
+MOST_STEPS = 64  # counted; more steps are like these
+
+
+def workload(
+    spec: TrainingSpec,
+    plan: Plan,
+    base: LoadedBase,
+    target: TaskData,
+    sources: Sequence[TaskData],
+    held_out: Sequence[Encoded],
+    adapter_weights: int,
+) -> Workload:
+    """Count what a run with this plan computes. Its evaluations are those after steps, and one before the first."""
+    looked_at = range(1, min(plan.total_steps, MOST_STEPS) + 1)
+    labels = [item.label for item in target.items]
+    batches = [[target.items[index] for index in plan.indices(step, spec.seed, labels)] for step in looked_at]
+    passes = [target.task.positions(batch) for batch in batches]
+    over_vocabulary = isinstance(target.task, TextTask)
+    per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in sources]
+    rule = spec.guidance.source_weight
+    at_once = sum(per_source) if rule == "equal" else sum(per_source) / max(1, len(per_source))
+    guided = spec.method == "sgg" and spec.guidance.variant != "off"
+    evaluations = sum(plan.evaluates_at(step) for step in range(1, plan.total_steps + 1))
+    vocabulary = base.model.get_output_embeddings().weight.shape[0] if over_vocabulary else 0
+    embeddings = base.model.get_input_embeddings().weight.numel()
+    stored = sum(parameter.numel() for name, parameter in base.model.named_parameters() if "lora_" not in name)
+    return Workload(
+        kind=base.entry.kind,
+        weights=stored - embeddings,
+        stored_weights=stored,
+        width=base.hidden_size,
+        layers=int(base.model.config.num_hidden_layers),
+        vocabulary=vocabulary,
+        adapter_weights=adapter_weights,
+        steps=plan.total_steps,
+        gradients=_gradients(spec),
+        positions=sum(map(sum, passes)) / len(passes),
+        trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
+        source_positions=at_once if guided else 0.0,
+        rehearsal_positions=plan.total_steps * sum(per_source) if guided and rule == "cross_fitted" else 0.0,
+        evaluations=evaluations + 1 if held_out else 0,
+        evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
+        evaluation_trained=_trained(held_out) if over_vocabulary else 0,
+        examined_positions=_examined(target),
+        checkpoints=sum(plan.saves_at(step) for step in range(1, plan.total_steps + 1)),
+        largest_pass=max(map(max, passes)),
+        largest_trained=_largest_trained(target.task, batches) if over_vocabulary else 0,
+    )
+
+
+def _gradients(spec: TrainingSpec) -> float:
+    """How many gradients' worth of passes over its batch a step takes, steps before the ramp not considered."""
+    guidance = spec.guidance
+    if spec.method != "sgg" or guidance.variant == "off":
+        return 1.0
+    extra = {"finite_difference": 1.0, "exact": 2.5, "momentum": 0.0}[guidance.variant] / guidance.every
+    drift = 1.5 if guidance.reference == "base_kl" else 0.0
+    return 1.0 + extra + drift
+
+
+def _examined(target: TaskData) -> int:
+    task, items = target.task, target.items
+    if isinstance(task, TextTask) or len(items) > MOST_EXAMPLES:
+        return 0
+    return sum(task.positions(items, scoring=True))
+
+
+def _trained(items: Sequence[Encoded]) -> int:
+    return sum(len(item.targets) for item in items)
+
+
+def _largest_trained(task: Task, batches: Sequence[Sequence[Encoded]]) -> int:
+    return max(_trained([batch[index] for index in group]) for batch in batches for group in task.passes(batch))
