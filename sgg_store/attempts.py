@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from sgg_store.errors import LeaseLostError
+from sgg_store.instruments import FENCED_WRITES
 from sgg_store.job_state import AttemptState
 from sgg_store.records import AttemptRecord, database_now
 
@@ -44,5 +45,6 @@ def guard(session: Session, lease: Lease) -> AttemptRecord:
         select(AttemptRecord).where(holds(lease)).with_for_update().execution_options(populate_existing=True)
     ).one_or_none()
     if attempt is None:
+        FENCED_WRITES.inc()
         raise LeaseLostError(lease.job_id, lease.attempt)
     return attempt

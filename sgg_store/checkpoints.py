@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from sgg_store import ids
+from sgg_store.announcements import announce_checkpoint
 from sgg_store.attempts import Lease, guard
+from sgg_store.job_state import ACTIVE, TERMINAL
 from sgg_store.pages import Page, read_page
-from sgg_store.records import CheckpointRecord
+from sgg_store.records import CheckpointRecord, FileRecord, JobRecord, database_now
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+"""What of a checkpoint PEFT can load; the rest is for going on with the training."""
+
+_STARTING = aliased(JobRecord)
+_NEEDED = (
+    select(1)
+    .where(_STARTING.start_checkpoint_id == CheckpointRecord.id, _STARTING.status.in_(ACTIVE))
+    .correlate(CheckpointRecord)
+    .exists()
+)
+"""Whether a job that is not finished starts from the checkpoint."""
 
 
 class Checkpoints:
@@ -27,7 +42,7 @@ class Checkpoints:
         manifest: dict[str, dict[str, Any]],
         metrics: dict[str, float],
     ) -> CheckpointRecord:
-        """Record a checkpoint whose files are all uploaded under `object_prefix`.
+        """Record a checkpoint whose files are all uploaded under `object_prefix`; its adapter can be downloaded.
 
         `manifest` maps each file's name to {"bytes", "sha256"}. A checkpoint that an earlier attempt left of the same
         step is replaced. Raises LeaseLostError.
@@ -47,6 +62,9 @@ class Checkpoints:
             metrics=metrics,
         )
         self.session.add(checkpoint)
+        self.session.flush()
+        self.session.add_all(_downloads(checkpoint))
+        announce_checkpoint(self.session, lease.project_id, lease.job_id, checkpoint.id, step)
         self.session.flush()
         return checkpoint
 
@@ -69,6 +87,51 @@ class Checkpoints:
         attempt.start_step = attempt.last_step = older.step if older else 0
         return older
 
+    def prune(self, lease: Lease, keep_last: int | None) -> list[CheckpointRecord]:
+        """Drop all but the newest `keep_last` sound checkpoints and the one of the lowest validation loss.
+
+        Gives the dropped ones, so that the caller can delete their objects after the commit; none if `keep_last` is
+        None. Raises LeaseLostError.
+        """
+        guard(self.session, lease)
+        if keep_last is None:
+            return []
+        query = select(CheckpointRecord).where(CheckpointRecord.job_id == lease.job_id, ~_NEEDED)
+        found = list(self.session.scalars(query.order_by(CheckpointRecord.step.desc())))
+        sound = [checkpoint for checkpoint in found if not checkpoint.damaged]
+        validated = [checkpoint for checkpoint in sound if "full_valid_loss" in checkpoint.metrics]
+        best = min(validated, key=lambda checkpoint: checkpoint.metrics["full_valid_loss"], default=None)
+        return self._drop([each for each in found if each not in sound[:keep_last] and each is not best])
+
+    def outdated(self, seconds: float, limit: int | None = None) -> list[CheckpointRecord]:
+        """Checkpoints of jobs that ended more than `seconds` ago, except those that an unfinished job starts from."""
+        query = (
+            select(CheckpointRecord)
+            .join(JobRecord, JobRecord.id == CheckpointRecord.job_id)
+            .where(JobRecord.status.in_(TERMINAL), JobRecord.finished_at < database_now() - seconds, ~_NEEDED)
+        )
+        return list(self.session.scalars(query.limit(limit)))
+
+    def drop_outdated(self, seconds: float, limit: int) -> list[CheckpointRecord]:
+        """Delete the rows of up to `limit` outdated checkpoints; their objects are for the caller, after the commit."""
+        return self._drop(self.outdated(seconds, limit))
+
+    def _drop(self, checkpoints: list[CheckpointRecord]) -> list[CheckpointRecord]:
+        for checkpoint in checkpoints:
+            self.session.delete(checkpoint)
+        self.session.flush()
+        return checkpoints
+
+    def files_of(self, checkpoint_ids: Collection[str]) -> dict[str, list[FileRecord]]:
+        """The files to download of each of these checkpoints, the weights first."""
+        query = (
+            select(FileRecord).where(FileRecord.checkpoint_id.in_(checkpoint_ids)).order_by(FileRecord.filename.desc())
+        )
+        found: dict[str, list[FileRecord]] = {checkpoint_id: [] for checkpoint_id in checkpoint_ids}
+        for file in self.session.scalars(query):
+            found[file.checkpoint_id or ""].append(file)
+        return found
+
     def list_page(
         self, project_id: str, job_id: str, *, after: str | None = None, limit: int = 10
     ) -> Page[CheckpointRecord]:
@@ -89,3 +152,20 @@ class Checkpoints:
             limit=limit,
             order="desc",
         )
+
+
+def _downloads(checkpoint: CheckpointRecord) -> Iterator[FileRecord]:
+    """The rows of the files that can be downloaded of a checkpoint: its own objects, not copies."""
+    for name in ADAPTER_FILES:
+        facts = checkpoint.manifest.get(name)
+        if facts is not None:
+            yield FileRecord(
+                id=ids.new_id("file-"),
+                project_id=checkpoint.project_id,
+                filename=name,
+                purpose="fine-tune-results",
+                bytes=facts["bytes"],
+                sha256=facts["sha256"],
+                object_key=f"{checkpoint.object_prefix}/{name}",
+                checkpoint_id=checkpoint.id,
+            )

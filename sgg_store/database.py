@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import select as sockets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, select
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc, make_url, select
 from sqlalchemy.orm import Session
 
-from sgg_store.errors import DatabaseUnavailableError, InvalidTextError, SchemaOutdatedError, StorageFullError
+from sgg_store.errors import DatabaseUnavailableError, InvalidTextError, StorageFullError
 from sgg_store.records import database_now
+from sgg_store.schema import SchemaState, SchemaStatus, alembic_config, read_schema_status
 
 _RESTORE = "Check SGG_DATABASE_URL and that the database runs, then try again."
+_IDLE_TOO_LONG = "25P03"  # Postgres' code for its idle_in_transaction_session_timeout
+_TRUSTED_SECONDS = 1.0
 _FULL = "Free some space, then try again; nothing was changed."
 
 
@@ -31,6 +34,7 @@ class Database:
         self.url = url
         self.engine = _make_engine(url, pool_size)
         self._writers = self.engine.execution_options(sgg_begin="BEGIN IMMEDIATE")
+        self._readers = self.engine if self.is_sqlite else _make_reading_engine(url, pool_size)
 
     @property
     def is_sqlite(self) -> bool:
@@ -54,8 +58,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading. Whatever was changed in it is rolled back. Raises DatabaseUnavailableError."""
-        with _named_errors(), Session(self.engine, expire_on_commit=False) as session:
+        """A session for reading. Nothing can be changed in it: SQLite rolls back, Postgres refuses.
+
+        On Postgres each statement stands alone, since opening and ending a transaction would cost a round trip each.
+        Raises DatabaseUnavailableError.
+        """
+        with _named_errors(), Session(self._readers, expire_on_commit=False) as session:
             yield session
 
     def now(self) -> float:
@@ -67,33 +75,50 @@ class Database:
         """Bring the tables to the newest version; does nothing when they are.
 
         Several processes may call it at once, but only one thread of each (Alembic keeps its state in globals).
+        Raises SchemaOutdatedError for tables that no migration leads away from.
         """
         with self.connect_for_migration() as connection:
-            command.upgrade(_alembic_config(connection), "head")
+            status = read_schema_status(connection)
+            if status.state is SchemaState.UNKNOWN:
+                status.require_current()
+            command.upgrade(alembic_config(connection), "head")
 
     @contextmanager
     def connect_for_migration(self) -> Iterator[Connection]:
-        """A connection in a writing transaction, committed at the exit."""
-        with _named_errors(), self._writers.begin() as connection:
-            yield connection
+        """A connection in a writing transaction, committed at the exit.
 
-    def schema_is_current(self) -> bool:
-        """Whether the tables are those that this version of the code needs."""
-        head = ScriptDirectory.from_config(_alembic_config(None)).get_current_head()
+        SQLite changes a table by making it anew, and dropping the old one would delete what refers to its rows: its
+        foreign keys are off meanwhile and checked at the end. Raises DatabaseUnavailableError, StorageFullError.
+        """
+        with _named_errors(), self._writers.connect() as connection:
+            if not self.is_sqlite:
+                with connection.begin():
+                    yield connection
+                return
+            driver: Any = connection.connection.driver_connection  # a transaction could not change the pragma
+            driver.execute("PRAGMA foreign_keys = OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                    if broken:
+                        raise RuntimeError(f"the migration would leave rows that refer to nothing: {broken[:5]}")
+            finally:
+                driver.execute("PRAGMA foreign_keys = ON")
+
+    def schema_status(self) -> SchemaStatus:
+        """How the tables compare with those that this version needs."""
         with _named_errors(), self.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision() == head
+            return read_schema_status(connection)
 
     def require_current_schema(self) -> None:
         """Raise SchemaOutdatedError unless the tables are those that this version needs."""
-        if not self.schema_is_current():
-            raise SchemaOutdatedError(
-                "The database's tables belong to another version of sgg.",
-                "Run `alembic upgrade head` (or start `sgg serve`, which does it), with the newest version.",
-            )
+        self.schema_status().require_current()
 
     def dispose(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
+        self._readers.dispose()
 
 
 def upgrade_schema(url: str) -> None:
@@ -105,12 +130,13 @@ def upgrade_schema(url: str) -> None:
         database.dispose()
 
 
-def _make_engine(url: str, pool_size: int) -> Engine:
+def _make_engine(url: str, pool_size: int, **more_options: Any) -> Engine:
     parsed = make_url(url)
     options: dict[str, Any] = {
         "pool_size": pool_size,
         "max_overflow": pool_size,
         "json_serializer": functools.partial(json.dumps, allow_nan=False),
+        **more_options,
     }
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
@@ -120,7 +146,44 @@ def _make_engine(url: str, pool_size: int) -> Engine:
         event.listen(engine, "begin", _begin_on_sqlite)
         return engine
     connect_args = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15_000}
-    return create_engine(parsed, pool_pre_ping=True, connect_args=connect_args, **options)
+    engine = create_engine(parsed, connect_args=connect_args, **options)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", functools.partial(_ping_if_doubtful, engine.dialect))
+    return engine
+
+
+def _make_reading_engine(url: str, pool_size: int) -> Engine:
+    engine = _make_engine(url, pool_size, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "connect", _read_only)
+    return engine
+
+
+def _read_only(connection: Any, record: object) -> None:
+    connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_if_doubtful(dialect: Dialect, connection: Any, record: Any, proxy: object) -> None:
+    """Replace a connection that the server has ended meanwhile; one that was used just now and is silent is trusted.
+
+    A server that restarts closes each connection, which shows without a round trip, however quick it was.
+    """
+    try:
+        used_just_now = time.monotonic() - record.info.get("used_at", math.inf) < _TRUSTED_SECONDS
+        if not used_just_now or _unread(connection):
+            dialect.do_ping(connection)
+    except psycopg.Error as error:
+        raise exc.InvalidatePoolError from error
+
+
+def _unread(connection: Any) -> bool:
+    """Whether an unused connection has something to read: its end, or a notice."""
+    poll = sockets.poll()
+    poll.register(connection.fileno(), sockets.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _prepare_sqlite_connection(connection: Any, record: object) -> None:
@@ -133,13 +196,6 @@ def _begin_on_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("sgg_begin", "BEGIN"))
 
 
-def _alembic_config(connection: Connection | None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
 @contextmanager
 def _named_errors() -> Iterator[None]:
     """Turn the drivers' errors that a caller can act on into the store's own; others are defects and pass."""
@@ -150,6 +206,10 @@ def _named_errors() -> Iterator[None]:
         if getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100":
             raise StorageFullError("The database has no space left.", _FULL) from error
         raise DatabaseUnavailableError(f"The database does not answer: {cause}", _RESTORE) from error
+    except exc.InternalError as error:
+        if getattr(error.orig, "sqlstate", "") != _IDLE_TOO_LONG:
+            raise
+        raise DatabaseUnavailableError("The database ended a transaction that had stopped.", _RESTORE) from error
     except exc.TimeoutError as error:
         raise DatabaseUnavailableError("All connections to the database are in use.", _RESTORE) from error
     except (exc.DataError, UnicodeEncodeError, OverflowError) as error:

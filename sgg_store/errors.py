@@ -67,22 +67,97 @@ class FileInUseError(StoreError):
         return type(self), (self.file_id, self.job_ids)
 
 
+class TooManyEndpointsError(StoreError):
+    """A project has as many webhook endpoints as it may have."""
+
+    code = "too_many_webhook_endpoints"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"A project may have {most} webhook endpoints.", "Delete one that is not needed any more.")
+        self.most = most
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.most,)
+
+
+class TooManyUploadsError(StoreError):
+    """A project has begun as many uploads as it may have pending."""
+
+    code = "too_many_uploads"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"A project may have {most} pending uploads.", "Complete or cancel one.")
+        self.most = most
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.most,)
+
+
+class UploadStatusError(StoreError):
+    """An upload that is completed, cancelled or expired takes nothing more."""
+
+    code = "invalid_upload_status"
+
+    def __init__(self, upload_id: str, status: str, action: str) -> None:
+        super().__init__(f"The upload {upload_id} is {status} and cannot be {action}.", "Begin another upload.")
+        self.upload_id = upload_id
+        self.status = status
+        self.action = action
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.upload_id, self.status, self.action)
+
+
+class UploadSizeError(StoreError):
+    """The parts of an upload have more bytes than were announced."""
+
+    code = "upload_size_mismatch"
+
+    def __init__(self, upload_id: str, announced: int, total: int) -> None:
+        super().__init__(
+            f"The parts of {upload_id} have {total:,} bytes with this one; {announced:,} were announced for the file.",
+            "Begin another upload, and announce the bytes of the whole file.",
+        )
+        self.upload_id = upload_id
+        self.announced = announced
+        self.total = total
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.upload_id, self.announced, self.total)
+
+
+class DeliveryPendingError(StoreError):
+    """A delivery cannot be sent again while it is still on its way."""
+
+    code = "delivery_pending"
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(f"The delivery {delivery_id} is still being tried.", "Wait until it is delivered or failed.")
+        self.delivery_id = delivery_id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.delivery_id,)
+
+
 class TransitionError(StoreError):
     """A job's status does not allow what was asked."""
 
     code = "invalid_job_status"
 
-    def __init__(self, job_id: str, status: str, action: str) -> None:
-        super().__init__(
-            f"The job {job_id} is {status} and cannot be {action}.",
-            "A finished job never changes; submit a new one to train again.",
-        )
+    def __init__(
+        self,
+        job_id: str,
+        status: str,
+        action: str,
+        remedy: str = "A finished job never changes; submit a new one to train again.",
+    ) -> None:
+        super().__init__(f"The job {job_id} is {status} and cannot be {action}.", remedy)
         self.job_id = job_id
         self.status = status
         self.action = action
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.job_id, self.status, self.action)
+        return type(self), (self.job_id, self.status, self.action, self.remedy)
 
 
 class IdempotencyMismatchError(StoreError):
@@ -100,6 +175,47 @@ class IdempotencyMismatchError(StoreError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.job_id)
+
+
+class QuotaExceededError(StoreError):
+    """The project has used up one of its quotas. `quota` is one of `sgg_store.quotas.Quota`."""
+
+    code = "insufficient_quota"
+
+    def __init__(self, quota: str, limit: int) -> None:
+        what, remedy = {
+            "running_jobs": ("jobs running at once", "Wait until one ends"),
+            "queued_jobs": ("jobs waiting at once", "Wait until some have begun, or cancel some"),
+            "stored_bytes": ("bytes of stored files", "Delete files that are not needed any more"),
+            "trainer_seconds_per_day": ("seconds of training a day", "Come back after midnight UTC"),
+        }[quota]
+        super().__init__(
+            f"The project's quota of {limit:,} {what} is used up.",
+            f"{remedy}, or ask the administrator for a larger quota.",
+        )
+        self.quota = quota
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.quota, self.limit)
+
+
+class TrialQueueFullError(StoreError):
+    """As many trials wait as may."""
+
+    code = "trial_queue_full"
+
+    def __init__(self, most: int, whose: str) -> None:
+        super().__init__(
+            f"{most} trials of {whose} are under way, which is as many as may be.",
+            "Try again in a few seconds. Trials are there to try adapters out, one question after the other; to serve "
+            "an adapter in production, download it and load it into an inference server.",
+        )
+        self.most = most
+        self.whose = whose
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.most, self.whose)
 
 
 class LeaseLostError(StoreError):
@@ -165,6 +281,24 @@ class ObjectStoreUrlError(StoreError):
     """The object store's address cannot be used."""
 
     code = "invalid_object_store_url"
+
+
+class ObjectStoreUnavailableError(StoreError):
+    """The object store did not answer, or refused the credentials. Whether it stored anything is not known."""
+
+    code = "object_store_unavailable"
+
+
+class UnsafeObjectStoreError(StoreError):
+    """The object store does not keep the promises that jobs rest on."""
+
+    code = "unsafe_object_store"
+
+
+class BackupError(StoreError):
+    """A backup cannot be made."""
+
+    code = "backup_failed"
 
 
 class BrokerUnavailableError(StoreError):

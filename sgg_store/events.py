@@ -23,17 +23,21 @@ class NewEvent:
     type: Literal["message", "metrics"] = "message"
     data: dict[str, Any] = field(default_factory=dict)
 
+    def values(self, job: JobRecord, seq: int) -> dict[str, Any]:
+        """The columns of the row that says this as the job's event number `seq`."""
+        return {
+            "job_id": job.id,
+            "project_id": job.project_id,
+            "seq": seq,
+            "level": self.level,
+            "type": self.type,
+            "message": self.message,
+            "data": self.data,
+        }
+
     def numbered(self, job: JobRecord, seq: int) -> EventRecord:
         """The row that says this as the job's event number `seq`."""
-        return EventRecord(
-            job_id=job.id,
-            project_id=job.project_id,
-            seq=seq,
-            level=self.level,
-            type=self.type,
-            message=self.message,
-            data=self.data,
-        )
+        return EventRecord(**self.values(job, seq))
 
 
 class Events:
@@ -65,7 +69,7 @@ class Events:
         A job of another project has no events. Raises CursorNotFoundError.
         """
         query = self._of(project_id, job_id)
-        cursor = None if after is None else EventRecord.seq == _seq_of(job_id, after)
+        cursor = None if after is None else EventRecord.seq == seq_of(job_id, after)
         return read_page(
             self.session, "event", query, (EventRecord.seq,), after=cursor, cursor=after, limit=limit, order="desc"
         )
@@ -80,7 +84,8 @@ class Events:
         return select(EventRecord).where(EventRecord.job_id == job_id, EventRecord.project_id == project_id)
 
 
-def _seq_of(job_id: str, event_id: str) -> int:
+def seq_of(job_id: str, event_id: str) -> int:
+    """The number of the job's event with this id; 0 if it is the id of none."""
     prefix = f"ftevent-{job_id.removeprefix('ftjob-')}"
     digits = event_id.removeprefix(prefix)
     return int(digits) if event_id.startswith(prefix) and digits.isascii() and digits.isdigit() else 0

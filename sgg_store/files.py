@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Text, cast, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Select, Text, bindparam, cast, or_, select
 from sqlalchemy.orm import Session
 
 from sgg_store.errors import FileInUseError, RecordNotFoundError
 from sgg_store.job_state import ACTIVE
 from sgg_store.pages import Order, Page, read_page
-from sgg_store.records import FileRecord, JobRecord
+from sgg_store.records import CheckpointPermissionRecord, CheckpointRecord, FileRecord, JobRecord, database_now
 
 
 class Files:
-    """The files of projects. A file of another project is not found."""
+    """The files of projects. A file of another project is not found, nor is one whose time is over."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -32,11 +33,14 @@ class Files:
         object_key: str,
         facts: dict[str, Any] | None = None,
         expires_at: float | None = None,
+        lifetime_seconds: int | None = None,
     ) -> FileRecord:
         """Add the row of a file whose bytes lie complete under `object_key`. Its status is `processed`.
 
         Make `file_id` with `ids.new_id("file-")` and the key with `objects.file_key`.
         """
+        if lifetime_seconds is not None:
+            expires_at = self.session.execute(select(database_now() + lifetime_seconds)).scalar_one()
         file = FileRecord(
             id=file_id,
             project_id=project_id,
@@ -53,9 +57,9 @@ class Files:
         return file
 
     def get(self, project_id: str, file_id: str) -> FileRecord:
-        """The file's row. Raises RecordNotFoundError."""
-        query = select(FileRecord).where(FileRecord.id == file_id, FileRecord.project_id == project_id)
-        file = self.session.scalars(query).one_or_none()
+        """The file's row, also if it is of a checkpoint that the project may use. Raises RecordNotFoundError."""
+        named = {"file_id": file_id, "project_id": project_id}
+        file = self.session.scalars(_one_file(), named).one_or_none()
         if file is None:
             raise RecordNotFoundError("file", file_id)
         return file
@@ -65,13 +69,8 @@ class Files:
 
         Raises RecordNotFoundError for the first that is missing.
         """
-        query = (
-            select(FileRecord)
-            .where(FileRecord.id.in_(file_ids), FileRecord.project_id == project_id)
-            .order_by(FileRecord.id)
-            .with_for_update(read=True)
-        )
-        found = {file.id: file for file in self.session.scalars(query)}
+        named = {"file_ids": list(file_ids), "project_id": project_id}
+        found = {file.id: file for file in self.session.scalars(_held_files(), named)}
         for file_id in file_ids:
             if file_id not in found:
                 raise RecordNotFoundError("file", file_id)
@@ -87,7 +86,7 @@ class Files:
         purpose: str | None = None,
     ) -> Page[FileRecord]:
         """The project's files by time of creation. Raises CursorNotFoundError."""
-        query = select(FileRecord).where(FileRecord.project_id == project_id)
+        query = select(FileRecord).where(FileRecord.project_id == project_id, _alive())
         if purpose is not None:
             query = query.where(FileRecord.purpose == purpose)
         return read_page(
@@ -104,27 +103,69 @@ class Files:
     def delete(self, project_id: str, file_id: str) -> FileRecord:
         """Delete the file's row and give it back, so that the caller can delete the object after the commit.
 
+        With a file of a checkpoint goes the checkpoint.
         Raises RecordNotFoundError, or FileInUseError if a job that is not finished uses the file.
         """
-        query = select(FileRecord).where(FileRecord.id == file_id, FileRecord.project_id == project_id)
+        query = select(FileRecord).where(FileRecord.id == file_id, FileRecord.project_id == project_id, _alive())
         file = self.session.scalars(query.with_for_update()).one_or_none()
         if file is None:
             raise RecordNotFoundError("file", file_id)
         users = self.jobs_using(file_id)
+        checkpoint = None if file.checkpoint_id is None else self.session.get(CheckpointRecord, file.checkpoint_id)
+        if checkpoint is not None:
+            job = self.session.get(JobRecord, checkpoint.job_id)
+            users = [job.id] if job is not None and job.status in ACTIVE else []
         if users:
             raise FileInUseError(file_id, tuple(users))
-        self.session.delete(file)
+        self.session.delete(file if checkpoint is None else checkpoint)
         self.session.flush()
         return file
 
+    def expired(self, limit: int | None = None) -> list[FileRecord]:
+        """Files whose time is over, except those that a queued or running job uses."""
+        query = select(FileRecord).where(FileRecord.expires_at <= database_now()).order_by(FileRecord.expires_at)
+        over = [file for file in self.session.scalars(query) if not self.jobs_using(file.id)]
+        return over[:limit]
+
+    def drop_expired(self, limit: int) -> list[FileRecord]:
+        """Delete the rows of up to `limit` expired files; their objects are for the caller, after the commit."""
+        dropped = self.expired(limit)
+        for file in dropped:
+            self.session.delete(file)
+        self.session.flush()
+        return dropped
+
     def jobs_using(self, file_id: str) -> Sequence[str]:
-        """Ids of the queued and running jobs that train on, validate with, or draw gradients from this file."""
+        """Ids of the unfinished jobs that train on, validate with, draw gradients from, or start from this file."""
         query = select(JobRecord.id).where(
             JobRecord.status.in_(ACTIVE),
             or_(
                 JobRecord.training_file_id == file_id,
                 JobRecord.validation_file_id == file_id,
+                JobRecord.start_file_id == file_id,
+                JobRecord.retention_file_id == file_id,
                 cast(JobRecord.source_file_ids, Text).contains(f'"{file_id}"', autoescape=True),
             ),
         )
         return list(self.session.scalars(query.order_by(JobRecord.created_at)))
+
+
+def _alive() -> ColumnElement[bool]:
+    return or_(FileRecord.expires_at.is_(None), FileRecord.expires_at > database_now())
+
+
+@functools.cache  # to build a query costs more than to run it
+def _one_file() -> Select[FileRecord]:
+    project_id: BindParameter[str] = bindparam("project_id")
+    permitted = select(CheckpointPermissionRecord.checkpoint_id).where(
+        CheckpointPermissionRecord.project_id == project_id
+    )
+    readable = or_(FileRecord.project_id == project_id, FileRecord.checkpoint_id.in_(permitted))
+    return select(FileRecord).where(FileRecord.id == bindparam("file_id"), readable, _alive())
+
+
+@functools.cache
+def _held_files() -> Select[FileRecord]:
+    named = FileRecord.id.in_(bindparam("file_ids", expanding=True))
+    query = select(FileRecord).where(named, FileRecord.project_id == bindparam("project_id"), _alive())
+    return query.order_by(FileRecord.id).with_for_update(read=True)

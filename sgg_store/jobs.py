@@ -1,23 +1,47 @@
-"""Jobs as their callers see them: create, read, cancel, and the models they made."""
+"""Jobs as their callers see them: create, read, cancel, pause, resume, and the models they made."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, tuple_, update
+from sqlalchemy import BigInteger, Insert, Select, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from sgg_store import ids
-from sgg_store.checkpoints import Checkpoints
 from sgg_store.errors import IdempotencyMismatchError, RecordNotFoundError, TransitionError
 from sgg_store.events import NewEvent
 from sgg_store.files import Files
-from sgg_store.job_state import JobStatus
+from sgg_store.job_state import ACTIVE, TERMINAL, JobStatus
+from sgg_store.objects import job_prefix
 from sgg_store.pages import Page, read_page
-from sgg_store.records import JobMetadataRecord, JobRecord, ProjectRecord, database_now
+from sgg_store.permissions import usable_by
+from sgg_store.records import (
+    CheckpointRecord,
+    EventRecord,
+    FileRecord,
+    JobMetadataRecord,
+    JobRecord,
+    ProjectRecord,
+    database_now,
+)
 from sgg_store.retries import ring_delay
-from sgg_store.transitions import cancel_job
+from sgg_store.transitions import cancel_job, pause_job, requeue_job
+
+BEING_CANCELLED = "It is being cancelled, which cannot be taken back; submit a new job to train again."
+NOT_FINISHED = "Cancel it or wait for its end, then delete it."
+NOT_PAUSED = "Only a paused job can be resumed; a queued or running one goes on by itself, a finished one never does."
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a job starts from, as its caller named it, and where it is: in a file or in a checkpoint."""
+
+    name: str
+    file_id: str | None = None
+    checkpoint_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +55,8 @@ class NewJob:
     training_file_id: str
     validation_file_id: str | None = None
     source_file_ids: tuple[str, ...] = ()
+    retention_file_id: str | None = None
+    start: Start | None = None
     suffix: str | None = None
     method_request: dict[str, Any] | None = None
     user_metadata: dict[str, str] = field(default_factory=dict)
@@ -38,6 +64,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str = ""
     priority: int = 0
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 class Jobs:
@@ -59,19 +86,25 @@ class Jobs:
             IdempotencyMismatchError: the key was used for another body.
 
         """
-        project = select(ProjectRecord.id).where(ProjectRecord.id == new.project_id).with_for_update()
-        if self.session.scalars(project).one_or_none() is None:  # locked: equal requests take turns
-            raise RecordNotFoundError("project", new.project_id)
+        self._wait_for_equal_requests(new)
         earlier = self._made_before(new, repeats_within)
         if earlier is not None:
             return earlier, False
-        named = (new.training_file_id, new.validation_file_id, *new.source_file_ids)
+        start_file_id = new.start.file_id if new.start else None
+        named = (
+            new.training_file_id,
+            new.validation_file_id,
+            *new.source_file_ids,
+            new.retention_file_id,
+            start_file_id,
+        )
+        if new.start is not None and new.start.checkpoint_id is not None:
+            self._hold_checkpoint(new.project_id, new.start.checkpoint_id)
         Files(self.session).hold(new.project_id, [file_id for file_id in named if file_id is not None])
         job = self._row_of(new)
         self.session.add(job)
         self.session.flush()
-        self.session.add(NewEvent("The job is queued.").numbered(job, 1))
-        self.session.flush()
+        self.session.execute(_new_event(), NewEvent("The job is queued.").values(job, 1))
         return job, True
 
     def get(self, project_id: str, job_id: str) -> JobRecord:
@@ -86,9 +119,12 @@ class Jobs:
         after: str | None = None,
         limit: int = 20,
         metadata: dict[str, str] | None = None,
+        status: JobStatus | None = None,
     ) -> Page[JobRecord]:
-        """The project's jobs with all pairs of `metadata`, newest first. Raises CursorNotFoundError."""
+        """The project's jobs with all pairs of `metadata` and this status, newest first. Raises CursorNotFoundError."""
         query = select(JobRecord).where(JobRecord.project_id == project_id)
+        if status is not None:
+            query = query.where(JobRecord.status == status)
         for key, value in (metadata or {}).items():
             pair = and_(JobMetadataRecord.key == key, JobMetadataRecord.value == value)
             query = query.where(select(1).where(JobMetadataRecord.job_id == JobRecord.id, pair).exists())
@@ -118,40 +154,85 @@ class Jobs:
         return self.session.scalars(query.order_by(JobRecord.created_at.desc()).limit(1)).one_or_none()
 
     def request_cancel(self, project_id: str, job_id: str) -> JobRecord:
-        """Cancel a queued job at once, or ask the worker of a running one to stop (at its next heartbeat).
+        """Cancel a queued or paused job at once, or ask the worker of a running one to stop before its next step.
 
         Asking twice is the same as asking once. Raises RecordNotFoundError, or TransitionError if the job is finished.
         """
-        job = self.get(project_id, job_id)
-        checkpoint = Checkpoints(self.session).newest(job_id)
-        cancelled = cancel_job(self.session, job_id, JobStatus.QUEUED, checkpoint.step if checkpoint else None)
-        if cancelled is not None:
-            self.session.flush()
-            return cancelled
-        flagged = self.session.scalars(
-            update(JobRecord)
-            .where(JobRecord.id == job_id, JobRecord.status == JobStatus.RUNNING, JobRecord.cancel_requested.is_(False))
-            .values(cancel_requested=True, last_event_seq=JobRecord.last_event_seq + 1)
-            .returning(JobRecord)
-            .execution_options(populate_existing=True, synchronize_session=False)
-        ).one_or_none()
-        if flagged is not None:
-            self.session.add(NewEvent("Cancellation was requested.").numbered(flagged, flagged.last_event_seq))
-            self.session.flush()
-            return flagged
-        self.session.refresh(job)
-        if job.status is not JobStatus.RUNNING:
+        job = self._held(project_id, job_id)
+        if job.status in TERMINAL:
             raise TransitionError(job_id, job.status, "cancelled")
+        if job.status is not JobStatus.RUNNING:
+            cancel_job(self.session, job)
+        elif not job.cancel_requested:
+            job.cancel_requested = True
+            self._tell(job, "Cancellation was requested.")
+        self.session.flush()
         return job
 
-    def queue_position(self, job: JobRecord) -> int | None:
-        """How many queued jobs are claimed before this one, plus 1; None if it is not queued."""
-        if job.status is not JobStatus.QUEUED:
-            return None
-        earlier = tuple_(JobRecord.created_at, JobRecord.id) < (job.created_at, job.id)
-        ahead = or_(JobRecord.priority > job.priority, and_(JobRecord.priority == job.priority, earlier))
-        query = select(func.count()).select_from(JobRecord).where(JobRecord.status == JobStatus.QUEUED, ahead)
-        return self.session.execute(query).scalar_one() + 1
+    def request_pause(self, project_id: str, job_id: str) -> JobRecord:
+        """Pause a queued job at once, or ask the worker of a running one to save its state and stop.
+
+        Asking twice is the same as asking once. Raises RecordNotFoundError, or TransitionError if the job is finished
+        or being cancelled.
+        """
+        job = self._held(project_id, job_id)
+        if job.status in TERMINAL:
+            raise TransitionError(job_id, job.status, "paused")
+        if job.status is JobStatus.QUEUED:
+            pause_job(self.session, job)
+        elif job.status is JobStatus.RUNNING and job.cancel_requested:
+            raise TransitionError(job_id, job.status, "paused", BEING_CANCELLED)
+        elif job.status is JobStatus.RUNNING and not job.pause_requested:
+            job.pause_requested = True
+            self._tell(job, "A pause was requested.")
+        self.session.flush()
+        return job
+
+    def resume(self, project_id: str, job_id: str) -> JobRecord:
+        """Queue a paused job, to go on where it stopped; or withdraw a pause that a running one has not yet obeyed.
+
+        Its doorbell is for the caller to ring after the commit. Raises RecordNotFoundError, or TransitionError if there
+        is nothing to resume.
+        """
+        job = self._held(project_id, job_id)
+        if job.status is JobStatus.PAUSED:
+            requeue_job(self.session, job, NewEvent("The job was resumed. It is queued again."), ring_delay(0))
+        elif job.status is JobStatus.RUNNING and job.pause_requested and not job.cancel_requested:
+            job.pause_requested = False
+            self._tell(job, "The pause was withdrawn before it began.")
+        else:
+            remedy = BEING_CANCELLED if job.cancel_requested and job.status is JobStatus.RUNNING else NOT_PAUSED
+            raise TransitionError(job_id, job.status, "resumed", remedy)
+        self.session.flush()
+        return job
+
+    def delete(self, project_id: str, job_id: str) -> str:
+        """Delete a finished job's row with all that belongs to it, its result files among them.
+
+        Gives the folder of its objects, so that the caller can delete these after the commit. Raises
+        RecordNotFoundError, or TransitionError if the job is not finished, or one that is not starts from it.
+        """
+        job = self._held(project_id, job_id)
+        if job.status not in TERMINAL:
+            raise TransitionError(job_id, job.status, "deleted", NOT_FINISHED)
+        starting = self._starting_from(job)
+        if starting:
+            remedy = f"Cancel {', '.join(starting)}, which start from it, or wait for their end."
+            raise TransitionError(job_id, job.status, "deleted", remedy)
+        self.session.execute(delete(FileRecord).where(FileRecord.id.in_(job.result_file_ids)))
+        self.session.execute(
+            delete(JobRecord).where(JobRecord.id == job_id).execution_options(synchronize_session=False)
+        )
+        return job_prefix(job_id)
+
+    def _starting_from(self, job: JobRecord) -> list[str]:
+        """Ids of the unfinished jobs that start from a job's checkpoints or results; locked, so that none is added."""
+        checkpoints = select(CheckpointRecord.id).where(CheckpointRecord.job_id == job.id).with_for_update()
+        files = select(FileRecord.id).where(FileRecord.id.in_(job.result_file_ids)).with_for_update()
+        checkpoint_ids, file_ids = list(self.session.scalars(checkpoints)), list(self.session.scalars(files))
+        starts = or_(JobRecord.start_checkpoint_id.in_(checkpoint_ids), JobRecord.start_file_id.in_(file_ids))
+        query = select(JobRecord.id).where(JobRecord.status.in_(ACTIVE), starts)
+        return list(self.session.scalars(query.order_by(JobRecord.created_at)))
 
     def get_by_fine_tuned_model(self, project_id: str, name: str) -> JobRecord:
         """The job that made this model. Raises RecordNotFoundError, also after `delete_model`."""
@@ -167,6 +248,20 @@ class Jobs:
         job.model_deleted_at = self.session.execute(select(database_now())).scalar_one()
         self.session.flush()
         return job
+
+    def _wait_for_equal_requests(self, new: NewJob) -> None:
+        """Equal requests take turns until they commit; others do not wait for them. SQLite's writers take turns anyway.
+
+        Raises RecordNotFoundError if there is no such project.
+        """
+        values: dict[str, str | int] = {"project_id": new.project_id}
+        takes_turns = self.session.get_bind().dialect.name == "postgresql"
+        if takes_turns:
+            same = new.idempotency_key or f"{new.api_key_id} {new.request_hash}"
+            digest = hashlib.sha256(f"{new.project_id} {same}".encode("utf-8", "surrogatepass")).digest()
+            values["request"] = int.from_bytes(digest[:8], signed=True)
+        if self.session.execute(_project(takes_turns), values).one_or_none() is None:
+            raise RecordNotFoundError("project", new.project_id)
 
     def _made_before(self, new: NewJob, repeats_within: float | None) -> JobRecord | None:
         if new.idempotency_key is not None:
@@ -189,6 +284,10 @@ class Jobs:
             training_file_id=new.training_file_id,
             validation_file_id=new.validation_file_id,
             source_file_ids=list(new.source_file_ids),
+            retention_file_id=new.retention_file_id,
+            start_name=new.start.name if new.start else None,
+            start_file_id=new.start.file_id if new.start else None,
+            start_checkpoint_id=new.start.checkpoint_id if new.start else None,
             suffix=new.suffix,
             method_request=new.method_request,
             user_metadata=dict(new.user_metadata),
@@ -196,15 +295,44 @@ class Jobs:
             idempotency_key=new.idempotency_key,
             request_hash=new.request_hash,
             priority=new.priority,
+            origin=new.origin,
             next_ring_at=database_now() + ring_delay(0),
             last_event_seq=1,
         )
+
+    def _held(self, project_id: str, job_id: str) -> JobRecord:
+        """The job, which neither a worker nor another caller can change until this transaction ends."""
+        query = select(JobRecord).where(JobRecord.id == job_id, JobRecord.project_id == project_id).with_for_update()
+        return self._one(query.execution_options(populate_existing=True), "fine-tuning job", job_id)
+
+    def _hold_checkpoint(self, project_id: str, checkpoint_id: str) -> None:
+        """Keep a checkpoint from being deleted until this transaction ends. Raises RecordNotFoundError."""
+        query = select(CheckpointRecord.id).where(CheckpointRecord.id == checkpoint_id, usable_by(project_id))
+        if self.session.scalars(query.with_for_update(read=True)).one_or_none() is None:
+            raise RecordNotFoundError("checkpoint", checkpoint_id)
+
+    def _tell(self, job: JobRecord, message: str) -> None:
+        job.last_event_seq += 1
+        self.session.add(NewEvent(message).numbered(job, job.last_event_seq))
 
     def _one(self, query: Select[JobRecord], kind: str, record_id: str) -> JobRecord:
         job = self.session.scalars(query).one_or_none()
         if job is None:
             raise RecordNotFoundError(kind, record_id)
         return job
+
+
+@functools.cache  # to build a query costs more than to run it
+def _project(takes_turns: bool) -> Select[Any]:
+    query: Select[Any] = select(ProjectRecord.id).where(ProjectRecord.id == bindparam("project_id"))
+    if takes_turns:
+        query = query.add_columns(func.pg_advisory_xact_lock(bindparam("request", type_=BigInteger())))
+    return query
+
+
+@functools.cache
+def _new_event() -> Insert:
+    return insert(JobRecord.metadata.tables[EventRecord.__tablename__])
 
 
 def _models(project_id: str) -> Select[JobRecord]:

@@ -9,17 +9,19 @@ import secrets
 from collections.abc import Collection
 from pathlib import Path
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.database import Database
 from sgg_store.errors import RecordNotFoundError
+from sgg_store.pages import Page, read_page
 from sgg_store.records import ApiKeyRecord, ProjectRecord, database_now
 
-SCOPES = ("jobs:read", "jobs:write", "files:read", "files:write", "admin")
+SCOPES = ("jobs:read", "jobs:write", "files:read", "files:write", "models:try", "admin")
 DEFAULT_PROJECT_ID = "proj-default"
 ADMIN_KEY_FILE = "admin-key"
-KEY_SECRET_FILE = "key-secret"
+KEY_SECRET_FILE = "key-secret"  # nosec B105 # the name of a file
+LAST_USE_SECONDS = 60.0  # how exact the time of a key's last use is
 
 
 class ApiKeys:
@@ -58,14 +60,52 @@ class ApiKeys:
         key_id, _, secret = rest.partition("_")
         if product != "sgg" or not (key_id.isascii() and key_id.isalnum()):
             return None
-        query = select(ApiKeyRecord).where(
-            ApiKeyRecord.id == key_id,
-            ApiKeyRecord.revoked_at.is_(None),
-            or_(ApiKeyRecord.expires_at.is_(None), ApiKeyRecord.expires_at > database_now()),
-        )
+        query = select(ApiKeyRecord).where(ApiKeyRecord.id == key_id, valid_key())
         key = self.session.scalars(query).one_or_none()
         known = key.secret_hash if key is not None else "0" * 64
         return key if hmac.compare_digest(known, self._hash(secret)) else None
+
+    @staticmethod
+    def used_lately(session: Session, key: ApiKeyRecord) -> bool:
+        """Whether the key's last use is known to the minute."""
+        now = session.execute(select(database_now())).scalar_one()
+        return key.last_used_at is not None and key.last_used_at > now - LAST_USE_SECONDS
+
+    @staticmethod
+    def note_use(session: Session, key_id: str) -> None:
+        """Remember that the key is used now."""
+        session.execute(
+            update(ApiKeyRecord)
+            .where(ApiKeyRecord.id == key_id)
+            .values(last_used_at=database_now())
+            .execution_options(synchronize_session=False)
+        )
+
+    def get(self, project_id: str, key_id: str) -> ApiKeyRecord:
+        """The key, also if it is expired or revoked. Raises RecordNotFoundError."""
+        query = select(ApiKeyRecord).where(ApiKeyRecord.id == key_id, ApiKeyRecord.project_id == project_id)
+        key = self.session.scalars(query).one_or_none()
+        if key is None:
+            raise RecordNotFoundError("API key", key_id)
+        return key
+
+    def list_page(
+        self, project_id: str, *, after: str | None = None, limit: int = 20, revoked: bool = False
+    ) -> Page[ApiKeyRecord]:
+        """The project's keys, oldest first; the revoked ones only if they are asked for. Raises CursorNotFoundError."""
+        query = select(ApiKeyRecord).where(ApiKeyRecord.project_id == project_id)
+        if not revoked:
+            query = query.where(ApiKeyRecord.revoked_at.is_(None))
+        return read_page(
+            self.session,
+            "API key",
+            query,
+            (ApiKeyRecord.created_at, ApiKeyRecord.id),
+            after=None if after is None else ApiKeyRecord.id == after,
+            cursor=after,
+            limit=limit,
+            order="asc",
+        )
 
     def revoke(self, project_id: str, key_id: str) -> ApiKeyRecord:
         """Make a key useless from now on. Raises RecordNotFoundError."""
@@ -80,6 +120,12 @@ class ApiKeys:
 
     def _hash(self, secret: str) -> str:
         return hmac.new(self._server_secret, secret.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def valid_key() -> ColumnElement[bool]:
+    """The condition that a key is neither revoked nor expired."""
+    unexpired = or_(ApiKeyRecord.expires_at.is_(None), ApiKeyRecord.expires_at > database_now())
+    return and_(ApiKeyRecord.revoked_at.is_(None), unexpired)
 
 
 def load_key_secret(data_dir: Path) -> bytes:

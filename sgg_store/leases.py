@@ -5,21 +5,24 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.attempts import Lease, guard, holds
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.errors import LeaseLostError
 from sgg_store.events import NewEvent
+from sgg_store.instruments import ATTEMPTS_ENDED, FENCED_WRITES, count_at_commit
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.records import AttemptRecord, CheckpointRecord, FileRecord, JobRecord, database_now
 from sgg_store.retries import Cause, Failure, decide, ring_delay
-from sgg_store.transitions import cancel_job, fail_job, move_job
+from sgg_store.transitions import cancel_job, fail_job, move_job, pause_job, requeue_job
 
 __all__ = ["Claim", "JobResult", "Lease", "Leases", "Signals"]
+
+_OVERDUE = and_(AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.lease_expires_at <= database_now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +32,28 @@ class Claim:
     lease: Lease
     spec: dict[str, Any]
     base_model: str
-    suffix: str | None
+    model_name: str  # of the model that the job will have made
     training_file: FileRecord
     validation_file: FileRecord | None
     source_files: tuple[FileRecord, ...]
+    retention_file: FileRecord | None
+    origin: dict[str, str]  # see sgg_store.tracing
+    start_name: str | None
+    start: FileRecord | CheckpointRecord | None  # where the first weights are, unless the job goes on from a checkpoint
     checkpoint: CheckpointRecord | None  # the newest one to resume from; verify it, and see Checkpoints.mark_damaged
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What a heartbeat brings back."""
+    """What the caller of a running job wishes, as a heartbeat brings it back."""
 
     cancel_requested: bool
+    pause_requested: bool
+
+    @property
+    def wish(self) -> Literal["cancel", "pause"] | None:
+        """What is to be done: a cancellation is final, so it goes before a pause."""
+        return "cancel" if self.cancel_requested else "pause" if self.pause_requested else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +112,23 @@ class Leases:
         values: dict[str, Any] = {"lease_expires_at": database_now() + self.lease_seconds}
         if step is not None:
             values["last_step"] = step
-        renewed = self.session.scalars(
+        wishes = (JobRecord.cancel_requested, JobRecord.pause_requested)
+        renewed = self.session.execute(
             update(AttemptRecord)
             .where(holds(lease))
             .values(**values)
-            .returning(select(JobRecord.cancel_requested).where(JobRecord.id == lease.job_id).scalar_subquery())
+            .returning(*(select(wish).where(JobRecord.id == lease.job_id).scalar_subquery() for wish in wishes))
             .execution_options(synchronize_session=False)
         ).one_or_none()
         if renewed is None:
+            FENCED_WRITES.inc()
             raise LeaseLostError(lease.job_id, lease.attempt)
-        return Signals(cancel_requested=renewed)
+        return Signals(*renewed)
+
+    def signals(self, lease: Lease) -> Signals:
+        """The same wishes without a heartbeat: a look, which proves nothing about the lease."""
+        query = select(JobRecord.cancel_requested, JobRecord.pause_requested).where(JobRecord.id == lease.job_id)
+        return Signals(*self.session.execute(query).one())
 
     def guard(self, lease: Lease) -> AttemptRecord:
         """Make sure that the lease owns its job until this transaction ends. Raises LeaseLostError."""
@@ -143,13 +163,28 @@ class Leases:
     def cancelled(self, lease: Lease) -> None:
         """End attempt and job because cancellation was requested; checkpoints stay. Raises LeaseLostError."""
         self._end(guard(self.session, lease), AttemptState.CANCELLED)
-        self._cancel(lease.job_id)
+        self._cancel(self._held(lease.job_id))
+
+    def paused(self, lease: Lease) -> JobStatus:
+        """End the attempt because a pause was requested; its checkpoint holds the exact state.
+
+        Gives the job's new status: paused, or cancelled if that was requested meanwhile, or queued if the pause was
+        withdrawn. Raises LeaseLostError.
+        """
+        self._end(guard(self.session, lease), AttemptState.PAUSED)
+        job = self._held(lease.job_id)
+        if job.cancel_requested:
+            return self._cancel(job)
+        if job.pause_requested:
+            return self._pause(job)
+        requeue_job(self.session, job, NewEvent("The job was resumed while it stopped. It is queued again."), 0.0)
+        return JobStatus.QUEUED
 
     def give_back(self, lease: Lease, cause: Cause, detail: str = "") -> JobStatus:
         """End the attempt without a result and queue the job again, unless the cause's budget is used up.
 
         `detail` is one line for people: exit code, signal, error. Gives the job's new status: queued, failed, or
-        cancelled if that was requested. Raises LeaseLostError.
+        cancelled or paused if that was requested. Raises LeaseLostError.
         """
         return self._retry(guard(self.session, lease), cause, detail)
 
@@ -158,10 +193,12 @@ class Leases:
 
         Any number of reapers may run at once. Gives the ids of the jobs.
         """
-        overdue = select(AttemptRecord).where(
-            AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.lease_expires_at <= database_now()
-        )
-        return self._lose(overdue.order_by(AttemptRecord.lease_expires_at).limit(limit), "its lease ran out")
+        overdue = select(AttemptRecord).where(_OVERDUE).order_by(AttemptRecord.lease_expires_at)
+        return self._lose(overdue.limit(limit), "its lease ran out")
+
+    def overdue(self) -> bool:
+        """Whether there is an attempt for `expire_overdue`."""
+        return self.session.execute(select(1).where(_OVERDUE).limit(1)).first() is not None
 
     def expire_owned_by(self, owner: str) -> list[str]:
         """Close the running attempts of a worker that is known to be gone, without waiting for their leases.
@@ -171,11 +208,16 @@ class Leases:
         mine = select(AttemptRecord).where(AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.owner == owner)
         return self._lose(mine, "its worker was started again")
 
-    def due_for_ring(self, limit: int = 100) -> list[str]:
-        """Ids of queued jobs whose doorbell should ring now, first those that are to run first."""
+    def due_for_ring(self, limit: int = 100, *, only: ColumnElement[bool] | None = None) -> list[str]:
+        """Ids of queued jobs whose doorbell should ring now, first those of higher priority and those that came first.
+
+        `only` narrows them down; see `Turns.may_run`.
+        """
         query = select(JobRecord.id).where(
             JobRecord.status == JobStatus.QUEUED, JobRecord.next_ring_at <= database_now()
         )
+        if only is not None:
+            query = query.where(only)
         order = (JobRecord.priority.desc(), JobRecord.created_at, JobRecord.id)
         return list(self.session.scalars(query.order_by(*order).limit(limit)))
 
@@ -197,23 +239,37 @@ class Leases:
         )
 
     def _claim_of(self, job: JobRecord, lease: Lease, checkpoint: CheckpointRecord | None) -> Claim | None:
-        named = [job.training_file_id, job.validation_file_id, *job.source_file_ids]
+        named = [job.training_file_id, job.validation_file_id, *job.source_file_ids, job.retention_file_id]
         files = {file.id: file for file in self.session.scalars(select(FileRecord).where(FileRecord.id.in_(named)))}
         missing = [file_id for file_id in named if file_id is not None and file_id not in files]
         if missing:
             remedy = "Upload it again and submit the job with the new id."
             self.fail(lease, "file_not_found", f"The file {missing[0]} does not exist any more. {remedy}")
             return None
+        start = self._start_of(job)
+        if start is None and job.start_name is not None:
+            told = f"{job.start_name}, which the job starts from, does not exist any more. Start from another one."
+            self.fail(lease, "starting_point_not_found", told)
+            return None
         return Claim(
             lease=lease,
             spec=job.spec,
             base_model=job.base_model,
-            suffix=job.suffix,
+            model_name=job.model_name,
             training_file=files[job.training_file_id],
             validation_file=files[job.validation_file_id] if job.validation_file_id else None,
             source_files=tuple(files[file_id] for file_id in job.source_file_ids),
+            retention_file=files[job.retention_file_id] if job.retention_file_id else None,
+            origin=job.origin or {},
+            start_name=job.start_name,
+            start=start,
             checkpoint=checkpoint,
         )
+
+    def _start_of(self, job: JobRecord) -> FileRecord | CheckpointRecord | None:
+        if job.start_file_id is not None:
+            return self.session.get(FileRecord, job.start_file_id)
+        return self.session.get(CheckpointRecord, job.start_checkpoint_id) if job.start_checkpoint_id else None
 
     def _lose(self, query: Any, detail: str) -> list[str]:
         attempts: Sequence[AttemptRecord] = self.session.scalars(query.with_for_update(skip_locked=True)).all()
@@ -225,30 +281,35 @@ class Leases:
         verdict = decide(cause, self._ended_before(attempt, cause))
         state = {Cause.LOST: AttemptState.LOST, Cause.PREEMPTED: AttemptState.PREEMPTED}.get(cause, AttemptState.FAILED)
         self._end(attempt, state, cause, detail)
-        if self.session.execute(select(JobRecord.cancel_requested).where(JobRecord.id == attempt.job_id)).scalar_one():
-            return self._cancel(attempt.job_id)
+        job = self._held(attempt.job_id)
+        if job.cancel_requested:
+            return self._cancel(job)
         if isinstance(verdict, Failure):
             fail_job(self.session, attempt.job_id, verdict)
             self.session.flush()
             return JobStatus.FAILED
-        move_job(
-            self.session,
-            attempt.job_id,
-            JobStatus.RUNNING,
-            JobStatus.QUEUED,
-            NewEvent(f"Attempt {attempt.number} ended early ({cause}: {detail}). The job is queued again.", "warn"),
-            infra_failures=JobRecord.infra_failures + 1,
-            rings=0,
-            next_ring_at=database_now() + verdict,
-        )
+        failures = JobRecord.infra_failures + 1
+        if job.pause_requested:
+            return self._pause(job, infra_failures=failures)
+        told = f"Attempt {attempt.number} ended early ({cause}: {detail}). The job is queued again."
+        requeue_job(self.session, job, NewEvent(told, "warn"), verdict, infra_failures=failures)
         self.session.flush()
         return JobStatus.QUEUED
 
-    def _cancel(self, job_id: str) -> JobStatus:
-        checkpoint = Checkpoints(self.session).newest(job_id)
-        cancel_job(self.session, job_id, JobStatus.RUNNING, checkpoint.step if checkpoint else None)
+    def _held(self, job_id: str) -> JobRecord:
+        """The job's row, which nobody can change until this transaction ends: its wishes are the last ones."""
+        query = select(JobRecord).where(JobRecord.id == job_id).with_for_update()
+        return self.session.scalars(query.execution_options(populate_existing=True)).one()
+
+    def _cancel(self, job: JobRecord) -> JobStatus:
+        cancel_job(self.session, job)
         self.session.flush()
         return JobStatus.CANCELLED
+
+    def _pause(self, job: JobRecord, **values: Any) -> JobStatus:
+        pause_job(self.session, job, **values)
+        self.session.flush()
+        return JobStatus.PAUSED
 
     def _ended_before(self, attempt: AttemptRecord, cause: Cause) -> int:
         query = select(func.count()).where(
@@ -266,6 +327,7 @@ class Leases:
         attempt.detail = detail
         attempt.ended_at = self._in(0.0)
         self.session.flush()
+        count_at_commit(self.session, ATTEMPTS_ENDED.labels(state, cause or "none"))
 
     def _in(self, seconds: float) -> float:
         return self.session.execute(select(database_now() + seconds)).scalar_one()

@@ -7,16 +7,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from sgg_core.errors import NO_SPACE
-from sgg_store.errors import ObjectExistsError, ObjectNotFoundError, StorageFullError
-from sgg_store.objects import Source, check_key
+from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, missing, taken
+from sgg_store.partial_files import removed_on_failure
 
-_CHUNK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 24 * 3600.0
 
 
@@ -35,16 +32,16 @@ class LocalObjectStore:
         """See ObjectStore.put."""
         target = self._path(key)
         if create_only and target.exists():
-            raise _taken(key)
+            raise taken(key)
         part = self._parts / uuid.uuid4().hex
-        with _removed_on_failure(part):
+        with removed_on_failure(part):
             _write(part, source)
             _make_directories(target.parent, self.root)
             if create_only:
                 try:
                     os.link(part, target)
                 except FileExistsError:
-                    raise _taken(key) from None
+                    raise taken(key) from None
                 part.unlink()
             else:
                 part.replace(target)
@@ -55,24 +52,24 @@ class LocalObjectStore:
         try:
             stream = self._path(key).open("rb")
         except (FileNotFoundError, IsADirectoryError):
-            raise _missing(key) from None
+            raise missing(key) from None
         return _chunks(stream)
 
     def size(self, key: str) -> int:
         """See ObjectStore.size."""
         path = self._path(key)
         if not path.is_file():
-            raise _missing(key)
+            raise missing(key)
         return path.stat().st_size
 
     def download(self, key: str, path: Path) -> None:
         """See ObjectStore.download."""
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        with _removed_on_failure(part):
+        with removed_on_failure(part):
             try:
                 shutil.copyfile(self._path(key), part)
             except (FileNotFoundError, IsADirectoryError):
-                raise _missing(key) from None
+                raise missing(key) from None
             part.replace(path)
 
     def exists(self, key: str) -> bool:
@@ -83,11 +80,23 @@ class LocalObjectStore:
         """See ObjectStore.delete."""
         self._path(key).unlink(missing_ok=True)
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         """See ObjectStore.list."""
         folder = self._path(prefix.rstrip("/")) if prefix else self.root
+        for key in self._keys_under(folder):
+            try:
+                facts = (self.root / key).stat()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            yield StoredObject(key, facts.st_size, facts.st_mtime)
+
+    def link(self, key: str) -> str | None:
+        """See ObjectStore.link. A directory has no addresses that others could reach."""
+        return None
+
+    def _keys_under(self, folder: Path) -> Iterator[str]:
         found = (path.relative_to(self.root) for path in folder.rglob("*") if path.is_file())
-        yield from sorted(path.as_posix() for path in found if path.parts[0] != self._parts.name)
+        return (path.as_posix() for path in found if path.parts[0] != self._parts.name)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -103,14 +112,14 @@ def _write(part: Path, source: Source) -> None:
 
 def _copy(stream: BinaryIO, part: Path) -> None:
     with part.open("xb") as target:
-        shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+        shutil.copyfileobj(stream, target, CHUNK_BYTES)
         target.flush()
         os.fsync(target.fileno())
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     with stream:
-        while chunk := stream.read(_CHUNK_BYTES):
+        while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 
 
@@ -128,24 +137,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _removed_on_failure(part: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            raise StorageFullError(
-                f"No space is left on the disk that holds {part.parent}.", "Free some space, then try again."
-            ) from error
-        raise
-
-
-def _taken(key: str) -> ObjectExistsError:
-    return ObjectExistsError(f"There is an object {key!r} already.", "Objects never change; store it under a new key.")
-
-
-def _missing(key: str) -> ObjectNotFoundError:
-    return ObjectNotFoundError(f"There is no object {key!r}.", "It was deleted, or its upload never ended.")

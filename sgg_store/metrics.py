@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import Float, and_, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from sgg_core.reporting import EvaluationMetrics, StepMetrics, message_adapter
@@ -12,6 +14,45 @@ from sgg_store.attempts import Lease, guard
 from sgg_store.records import JobRecord, MetricRecord
 
 AnyMetrics = StepMetrics | EvaluationMetrics
+
+_KEYS = ("type", "step", "total_steps", "examples")
+_SOURCES: dict[str, str] = {
+    name: kind.model_fields["type"].default
+    for kind in (StepMetrics, EvaluationMetrics)
+    for name, field in kind.model_fields.items()
+    if name not in _KEYS and field.annotation is not bool
+}
+FIGURES: tuple[str, ...] = tuple(_SOURCES)
+"""Names of the figures that `Metrics.curves` can give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which steps to look at (both included; None is the newest), and at how many points at most."""
+
+    from_step: int = 0
+    to_step: int | None = None
+    resolution: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A figure over some consecutive steps, the last of which is `step`."""
+
+    step: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Points of figures by name; each point stands for `steps_per_point` steps."""
+
+    from_step: int
+    to_step: int
+    steps_per_point: int
+    points: dict[str, list[Point]]
 
 
 class Metrics:
@@ -66,17 +107,52 @@ class Metrics:
         messages = (message_adapter.validate_python(row.figures) for row in rows)
         return [message for message in messages if isinstance(message, StepMetrics | EvaluationMetrics)]
 
-    def newest(self, job_id: str) -> dict[str, AnyMetrics]:
-        """The last message of each type, by type: what a progress bar shows."""
-        found: dict[str, AnyMetrics] = {}
+    def curves(self, job_id: str, names: Sequence[str], window: Window) -> Curves:
+        """The figures `names` (of FIGURES) within a window, averaged by the database into few enough points.
+
+        A figure that a step does not have (an evaluation, a cosine) counts for nothing there.
+        """
+        first, last = self._span(job_id, window)
+        width = max(1, -(-(last - first + 1) // window.resolution))
+        points: dict[str, list[Point]] = {name: [] for name in names}
         for type_ in ("step", "evaluation"):
-            row = self.session.scalars(
-                select(MetricRecord)
-                .where(MetricRecord.job_id == job_id, MetricRecord.type == type_)
-                .order_by(MetricRecord.step.desc())
-                .limit(1)
-            ).one_or_none()
-            message = None if row is None else message_adapter.validate_python(row.figures)
-            if isinstance(message, StepMetrics | EvaluationMetrics):
-                found[type_] = message
-        return found
+            wanted = [name for name in names if _SOURCES[name] == type_]
+            if wanted:
+                self._fill(points, wanted, job_id, type_, (first, last, width))
+        return Curves(first, last, width, points)
+
+    def _span(self, job_id: str, window: Window) -> tuple[int, int]:
+        """The first and last step of the window that have figures; the second is below the first if none have."""
+        within = [MetricRecord.job_id == job_id, MetricRecord.step >= window.from_step]
+        if window.to_step is not None:
+            within.append(MetricRecord.step <= window.to_step)
+        first, last = self.session.execute(
+            select(func.min(MetricRecord.step), func.max(MetricRecord.step)).where(*within)
+        ).one()
+        return (window.from_step, window.from_step - 1) if first is None else (first, last)
+
+    def _fill(
+        self,
+        points: dict[str, list[Point]],
+        names: Sequence[str],
+        job_id: str,
+        type_: str,
+        steps: tuple[int, int, int],
+    ) -> None:
+        first, last, width = steps
+        columns: list[Any] = []
+        for name in names:
+            figure = cast(MetricRecord.figures[name].as_string(), Float)
+            columns += [func.avg(figure), func.min(figure), func.max(figure)]
+        number = (MetricRecord.step - first) // width
+        rows = self.session.execute(
+            select(func.max(MetricRecord.step), *columns)
+            .where(MetricRecord.job_id == job_id, MetricRecord.type == type_, MetricRecord.step.between(first, last))
+            .group_by(number)
+            .order_by(number)
+        )
+        for step, *figures in rows:
+            for index, name in enumerate(names):
+                mean, low, high = figures[3 * index : 3 * index + 3]
+                if mean is not None:
+                    points[name].append(Point(step, mean, low, high))

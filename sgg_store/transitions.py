@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from sgg_store.announcements import announce_status
+from sgg_store.checkpoints import Checkpoints
 from sgg_store.events import NewEvent
 from sgg_store.job_state import TERMINAL, JobStatus, check_transition
 from sgg_store.records import JobRecord, database_now
@@ -16,12 +18,14 @@ from sgg_store.retries import Failure
 def move_job(
     session: Session, job_id: str, source: JobStatus, target: JobStatus, event: NewEvent, **values: Any
 ) -> JobRecord | None:
-    """Move a job from `source` to `target`, set `values`, and write `event` as its next event.
+    """Move a job from `source` to `target`, set `values`, and write `event` as its next event; tell webhooks.
 
     Gives None, and changes nothing, if the job is not in `source` (any more).
     Raises TransitionError if no job may ever move so.
     """
     check_transition(job_id, source, target)
+    if target is not JobStatus.RUNNING:
+        values["pause_requested"] = False  # it was asked of the attempt that has ended
     if target in TERMINAL:
         values["finished_at"] = database_now()
     job = session.scalars(
@@ -33,6 +37,7 @@ def move_job(
     ).one_or_none()
     if job is not None:
         session.add(event.numbered(job, job.last_event_seq))
+        announce_status(session, job)
     return job
 
 
@@ -50,8 +55,31 @@ def fail_job(session: Session, job_id: str, failure: Failure) -> JobRecord | Non
     )
 
 
-def cancel_job(session: Session, job_id: str, source: JobStatus, last_checkpoint: int | None) -> JobRecord | None:
-    """Move a queued or running job to cancelled and tell which checkpoint it leaves behind."""
-    kept = "It left no checkpoint." if last_checkpoint is None else f"Its last checkpoint is step {last_checkpoint}."
-    event = NewEvent(f"The job was cancelled. {kept}", data={"last_checkpoint_step": last_checkpoint})
-    return move_job(session, job_id, source, JobStatus.CANCELLED, event)
+def cancel_job(session: Session, job: JobRecord) -> JobRecord | None:
+    """Move a job that is not finished to cancelled and tell which checkpoint it leaves behind."""
+    name, facts = _last_checkpoint(session, job)
+    kept = f"Its last checkpoint is {name}." if name else "It left no checkpoint."
+    return move_job(
+        session, job.id, job.status, JobStatus.CANCELLED, NewEvent(f"The job was cancelled. {kept}", data=facts)
+    )
+
+
+def pause_job(session: Session, job: JobRecord, **values: Any) -> JobRecord | None:
+    """Move a queued or running job to paused and tell from which checkpoint it will go on."""
+    name, facts = _last_checkpoint(session, job)
+    place = f"from {name}, exactly as it was" if name else "from the beginning"
+    event = NewEvent(f"The job is paused. Resume it, and it goes on {place}.", data=facts)
+    return move_job(session, job.id, job.status, JobStatus.PAUSED, event, **values)
+
+
+def requeue_job(session: Session, job: JobRecord, event: NewEvent, delay_seconds: float, **values: Any) -> None:
+    """Move a running or paused job back to the queue; its doorbell is due after `delay_seconds`."""
+    ring_at = database_now() + delay_seconds
+    move_job(session, job.id, job.status, JobStatus.QUEUED, event, rings=0, next_ring_at=ring_at, **values)
+
+
+def _last_checkpoint(session: Session, job: JobRecord) -> tuple[str | None, dict[str, Any]]:
+    checkpoint = Checkpoints(session).newest(job.id)
+    name = None if checkpoint is None else job.checkpoint_name(checkpoint.step)
+    step = None if checkpoint is None else checkpoint.step
+    return name, {"last_checkpoint_step": step, "last_checkpoint": name}

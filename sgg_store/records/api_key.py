@@ -21,3 +21,4 @@ class ApiKeyRecord(Record):
     created_at: Mapped[float] = mapped_column(default=database_now())
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]  # to the minute

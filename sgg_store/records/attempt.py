@@ -23,6 +23,7 @@ class AttemptRecord(Record):
             postgresql_where=text("state = 'running'"),
         ),
         Index(None, "state", "lease_expires_at"),
+        Index(None, "ended_at"),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

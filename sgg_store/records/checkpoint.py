@@ -10,6 +10,18 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sgg_store.records.base import Record, database_now
 
 
+class CheckpointPermissionRecord(Record):
+    """A project's leave to use another project's checkpoint."""
+
+    __tablename__ = "checkpoint_permissions"
+    __table_args__ = (UniqueConstraint("checkpoint_id", "project_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    created_at: Mapped[float] = mapped_column(default=database_now())
+
+
 class CheckpointRecord(Record):
     """One uploaded checkpoint; its files lie under `object_prefix` and are listed in `manifest`."""
 

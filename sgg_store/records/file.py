@@ -26,5 +26,6 @@ class FileRecord(Record):
     status: Mapped[str] = mapped_column(default="processed")
     status_details: Mapped[str | None]
     facts: Mapped[dict[str, Any] | None]  # what the parser found: kind, examples, labels, warnings
+    checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[float] = mapped_column(default=database_now())
     expires_at: Mapped[float | None]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, false
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import Mapped, attribute_keyed_dict, mapped_column, relationship
 
+from sgg_store import ids
 from sgg_store.job_state import JobStatus
 from sgg_store.records.base import Record, database_now
 
@@ -31,6 +32,10 @@ class JobRecord(Record):
         UniqueConstraint("project_id", "idempotency_key"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "status", "next_ring_at"),
+        Index(None, "status", "priority", "created_at", "id"),
+        Index(None, "project_id", "status", "priority", "created_at", "id"),
+        Index(None, "base_model", "status", "finished_at"),
+        Index(None, "api_key_id", "request_hash"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -46,10 +51,15 @@ class JobRecord(Record):
     training_file_id: Mapped[str]
     validation_file_id: Mapped[str | None]
     source_file_ids: Mapped[list[str]]
+    retention_file_id: Mapped[str | None]
+    start_name: Mapped[str | None]  # what the caller named to start from; one of the next two says where it is
+    start_file_id: Mapped[str | None]
+    start_checkpoint_id: Mapped[str | None]
 
     api_key_id: Mapped[str | None]
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str]
+    origin: Mapped[dict[str, Any] | None]  # ids of the request that made it, see sgg_store.tracing
 
     created_at: Mapped[float] = mapped_column(default=database_now())
     started_at: Mapped[float | None]
@@ -67,6 +77,7 @@ class JobRecord(Record):
     current_attempt: Mapped[int] = mapped_column(default=0)
     infra_failures: Mapped[int] = mapped_column(default=0)  # attempts that ended through no fault of the job
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())  # of the running attempt
     rings: Mapped[int] = mapped_column(default=0)  # doorbells since the job was last queued
     next_ring_at: Mapped[float] = mapped_column(default=database_now())
     last_event_seq: Mapped[int] = mapped_column(default=0)
@@ -77,3 +88,12 @@ class JobRecord(Record):
     user_metadata: AssociationProxy[dict[str, str]] = association_proxy(
         "metadata_pairs", "value", creator=lambda key, value: JobMetadataRecord(key=key, value=value)
     )
+
+    @property
+    def model_name(self) -> str:
+        """The name that the job's fine-tuned model has, or would have."""
+        return ids.fine_tuned_model_name(self.base_model, self.project_id, self.suffix, self.id)
+
+    def checkpoint_name(self, step: int) -> str:
+        """The name of the model as it was after `step` steps."""
+        return ids.checkpoint_model_name(self.model_name, step)

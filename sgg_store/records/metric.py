@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sgg_store.records.base import Record, database_now
@@ -14,6 +14,7 @@ class MetricRecord(Record):
     """One message of the trainer. A resumed attempt that repeats a step replaces what the lost one said of it."""
 
     __tablename__ = "metrics"
+    __table_args__ = (Index(None, "job_id", "type", "step"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)

@@ -1,0 +1,173 @@
+"""Quotas of projects: what each may have at once, and the trainer's seconds it may use in a day."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import BindParameter, Select, bindparam, func, select
+from sqlalchemy.orm import Session
+
+from sgg_store.errors import QuotaExceededError, RecordNotFoundError
+from sgg_store.job_state import ACTIVE, JobStatus
+from sgg_store.records import (
+    AttemptRecord,
+    FileRecord,
+    JobRecord,
+    ProjectRecord,
+    UploadPartRecord,
+    UploadRecord,
+    database_now,
+)
+
+Quota = Literal["running_jobs", "queued_jobs", "stored_bytes", "trainer_seconds_per_day"]
+QuotaChange = dict[Quota, int | None]
+WAITING = tuple(sorted(ACTIVE - {JobStatus.RUNNING}))
+"""The statuses of jobs that count as queued: those that a worker has yet to take, now or later."""
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLimits:
+    """The most that a project may have; None is no limit. The names are those of `Quota`."""
+
+    running_jobs: int | None = None
+    queued_jobs: int | None = None
+    stored_bytes: int | None = None
+    trainer_seconds_per_day: int | None = None
+
+    def of(self, project: ProjectRecord) -> QuotaLimits:
+        """The project's own limits, with these where it has none."""
+        return QuotaLimits(
+            running_jobs=_first(project.max_running_jobs, self.running_jobs),
+            queued_jobs=_first(project.max_queued_jobs, self.queued_jobs),
+            stored_bytes=_first(project.max_stored_bytes, self.stored_bytes),
+            trainer_seconds_per_day=_first(project.max_trainer_seconds_per_day, self.trainer_seconds_per_day),
+        )
+
+
+class Quotas:
+    """What projects use, and whether that leaves room. `defaults` are the server's limits."""
+
+    def __init__(self, session: Session, defaults: QuotaLimits) -> None:
+        self.session = session
+        self.defaults = defaults
+
+    def used(self, project_id: str, quota: Quota) -> int:
+        """How much of a quota is used up: jobs, bytes, or full seconds since midnight UTC."""
+        return {
+            "running_jobs": lambda: self._one(_jobs(project_id, (JobStatus.RUNNING,))),
+            "queued_jobs": lambda: self._one(_jobs(project_id, WAITING)),
+            "stored_bytes": lambda: self._one(_bytes(project_id)),
+            "trainer_seconds_per_day": lambda: int(self._trainer_seconds(project_id)),
+        }[quota]()
+
+    def admit_job(self, project_id: str) -> None:
+        """Check that a job just added has room; call it last in the transaction that adds it, since others then wait.
+
+        Raises QuotaExceededError.
+        """
+        self._check_jobs(project_id, self._locked_limits(project_id), more=0)
+
+    def expect_job(self, project_id: str) -> None:
+        """Say whether another job would be refused now. Raises QuotaExceededError."""
+        self._check_jobs(project_id, self.defaults.of(self._project(project_id)), more=1)
+
+    def _check_jobs(self, project_id: str, limits: QuotaLimits, more: int) -> None:
+        """Compare what there is, and `more` jobs that are not there yet, with the limits."""
+        queued, stored = self.session.execute(_waiting_and_stored(), {"project_id": project_id}).one()
+        if limits.queued_jobs is not None and queued + more > limits.queued_jobs:
+            raise QuotaExceededError("queued_jobs", limits.queued_jobs)
+        if limits.stored_bytes is not None and stored > limits.stored_bytes:
+            raise QuotaExceededError("stored_bytes", limits.stored_bytes)
+        self._check(project_id, "trainer_seconds_per_day", limits.trainer_seconds_per_day, reached=True)
+
+    def admit_bytes(self, project_id: str, count: int) -> None:
+        """Check that there is room for `count` bytes more; call it in the transaction that adds them, before that.
+
+        Raises QuotaExceededError.
+        """
+        self._check_bytes(project_id, count, self._locked_limits(project_id))
+
+    def expect_bytes(self, project_id: str, count: int) -> None:
+        """Refuse a file of `count` bytes early if there is no room for it now. Raises QuotaExceededError."""
+        self._check_bytes(project_id, count, self.defaults.of(self._project(project_id)))
+
+    def _check_bytes(self, project_id: str, count: int, limits: QuotaLimits) -> None:
+        if limits.stored_bytes is not None and self._one(_bytes(project_id)) + count > limits.stored_bytes:
+            raise QuotaExceededError("stored_bytes", limits.stored_bytes)
+
+    def _check(self, project_id: str, quota: Quota, limit: int | None, *, reached: bool = False) -> None:
+        if limit is None:
+            return
+        used = self.used(project_id, quota)
+        if used > limit or (reached and used == limit):
+            raise QuotaExceededError(quota, limit)
+
+    def _locked_limits(self, project_id: str) -> QuotaLimits:
+        """Lock the project's row, so that calls which add to the same quota take turns until they commit."""
+        return self.defaults.of(self._project(project_id, locked=True))
+
+    def _project(self, project_id: str, *, locked: bool = False) -> ProjectRecord:
+        project = self.session.scalars(_one_project(locked), {"project_id": project_id}).one_or_none()
+        if project is None:
+            raise RecordNotFoundError("project", project_id)
+        return project
+
+    def _one(self, query: Select[int]) -> int:
+        return int(self.session.execute(query).scalar_one())
+
+    def _trainer_seconds(self, project_id: str) -> float:
+        now = self.session.execute(select(database_now())).scalar_one()
+        midnight = now - now % DAY_SECONDS
+        query = (
+            select(AttemptRecord.started_at, AttemptRecord.ended_at)
+            .join(JobRecord, JobRecord.id == AttemptRecord.job_id)
+            .where(
+                JobRecord.project_id == project_id,
+                (AttemptRecord.ended_at.is_(None)) | (AttemptRecord.ended_at > midnight),
+            )
+        )
+        spans = (
+            (max(began, midnight), now if ended is None else ended) for began, ended in self.session.execute(query)
+        )
+        return sum(max(0.0, end - begin) for begin, end in spans)
+
+
+def _first(own: int | None, default: int | None) -> int | None:
+    return default if own is None else own
+
+
+@functools.cache  # to build a query costs more than to run it
+def _one_project(locked: bool) -> Select[ProjectRecord]:
+    query = select(ProjectRecord).where(ProjectRecord.id == bindparam("project_id"))
+    if not locked:
+        return query
+    # not against the foreign keys of rows that others add meanwhile
+    return query.with_for_update(key_share=True).execution_options(populate_existing=True)
+
+
+@functools.cache
+def _waiting_and_stored() -> Select[int, int]:
+    project_id: BindParameter[str] = bindparam("project_id")
+    return select(_jobs(project_id, WAITING).scalar_subquery(), _bytes(project_id).scalar_subquery())
+
+
+def _jobs(project_id: str | BindParameter[str], statuses: tuple[JobStatus, ...]) -> Select[int]:
+    return select(func.count()).where(JobRecord.project_id == project_id, JobRecord.status.in_(statuses))
+
+
+def _bytes(project_id: str | BindParameter[str]) -> Select[int]:
+    """The bytes of files, and of the parts of uploads that may still become files."""
+    files = select(func.coalesce(func.sum(FileRecord.bytes), 0)).where(FileRecord.project_id == project_id)
+    parts = (
+        select(func.coalesce(func.sum(UploadPartRecord.bytes), 0))
+        .join(UploadRecord, UploadRecord.id == UploadPartRecord.upload_id)
+        .where(
+            UploadRecord.project_id == project_id,
+            UploadRecord.status == "pending",
+            UploadRecord.expires_at > database_now(),
+        )
+    )
+    return select(files.scalar_subquery() + parts.scalar_subquery())

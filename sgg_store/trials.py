@@ -1,0 +1,163 @@
+"""The queue of trials: bounded, oldest first, each taken by one worker, gone when its time is over."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from sgg_store import ids
+from sgg_store.errors import TrialQueueFullError
+from sgg_store.records import ProjectRecord, TrialRecord, TrialState, database_now
+
+SILENT_SECONDS = 15.0
+"""A worker that does not say for so long that it is at a trial is taken for dead."""
+_OPEN = (TrialState.WAITING, TrialState.RUNNING)
+
+
+class StoredFile(BaseModel):
+    """A file in the object store."""
+
+    key: str
+    sha256: str
+
+
+class StoredAdapter(BaseModel):
+    """An adapter in the object store, by its files' names: one bundle, or the files of a checkpoint.
+
+    What a checkpoint's files do not tell stands beside them: how its task is described, and how long texts may be.
+    """
+
+    files: dict[str, StoredFile]
+    description: str | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A question to an adapter, or to the bare base model. `files` are what it is about, by their roles."""
+
+    project_id: str
+    base_model: str
+    adapter: StoredAdapter | None
+    request: dict[str, Any]
+    streamed: bool
+    files: dict[str, StoredFile] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLimits:
+    """How many trials may be under way, of all projects and of one, and how many seconds each may take."""
+
+    total: int
+    of_project: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A trial as it is now. `lost`: nobody will answer it, since its worker fell silent or its time is over."""
+
+    state: TrialState
+    answer: dict[str, Any] | None
+    lost: Literal["silent", "expired"] | None
+
+
+class Trials:
+    """Trials of all projects. Whoever has a trial's id made it: ids are not shown to callers."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def ask(self, new: NewTrial, limits: TrialLimits) -> str:
+        """Queue a question and give its id; those whose time is over leave. Raises TrialQueueFullError.
+
+        On Postgres the limit of all projects can be exceeded by as many as ask at the same moment.
+        """
+        self.session.execute(select(ProjectRecord.id).where(ProjectRecord.id == new.project_id).with_for_update())
+        self.session.execute(delete(TrialRecord).where(TrialRecord.expires_at < database_now() - SILENT_SECONDS))
+        under_way = select(func.count()).where(TrialRecord.state.in_(_OPEN), TrialRecord.expires_at > database_now())
+        if self.session.execute(under_way).scalar_one() >= limits.total:
+            raise TrialQueueFullError(limits.total, "all projects")
+        own = under_way.where(TrialRecord.project_id == new.project_id)
+        if self.session.execute(own).scalar_one() >= limits.of_project:
+            raise TrialQueueFullError(limits.of_project, "this project")
+        trial = TrialRecord(
+            id=ids.new_id("trial-"),
+            project_id=new.project_id,
+            base_model=new.base_model,
+            adapter=new.adapter.model_dump() if new.adapter else None,
+            files={role: stored.model_dump() for role, stored in new.files.items()} if new.files else None,
+            request=new.request,
+            streamed=new.streamed,
+            expires_at=database_now() + limits.seconds,
+        )
+        self.session.add(trial)
+        self.session.flush()
+        return trial.id
+
+    def progress(self, trial_ids: Collection[str]) -> dict[str, Progress]:
+        """How far these trials are. Those that are not there any more are left out."""
+        row = TrialRecord
+        columns = (row.id, row.state, row.answer, row.heard_at, row.expires_at, database_now())
+        rows = self.session.execute(select(*columns).where(row.id.in_(trial_ids)))
+        found = {}
+        for trial_id, state, answer, heard_at, expires_at, now in rows:
+            silent = state is TrialState.RUNNING and now > heard_at + SILENT_SECONDS
+            expired = state in _OPEN and now > expires_at
+            found[trial_id] = Progress(state, answer, "silent" if silent else "expired" if expired else None)
+        return found
+
+    def forget(self, trial_id: str) -> None:
+        """Delete a trial, answered or not. A worker that is at it stops when it says something next."""
+        self.session.execute(delete(TrialRecord).where(TrialRecord.id == trial_id))
+
+    def next_waiting(self, loaded: Collection[str], left_to_others_seconds: float) -> str | None:
+        """Id of the trial that waits longest: at once if it is on a base model that is `loaded`, others after a while.
+
+        So, of several workers, the one answers that need not load anything.
+        """
+        patient = TrialRecord.created_at < database_now() - left_to_others_seconds
+        query = select(TrialRecord.id).where(
+            TrialRecord.state == TrialState.WAITING,
+            TrialRecord.expires_at > database_now(),
+            or_(TrialRecord.base_model.in_(loaded), patient),
+        )
+        return self.session.scalars(query.order_by(TrialRecord.created_at, TrialRecord.id).limit(1)).first()
+
+    def claim(self, trial_id: str) -> TrialRecord | None:
+        """Take a waiting trial; None if another worker was faster, or its caller has gone. The record is detached."""
+        query = (
+            update(TrialRecord)
+            .where(TrialRecord.id == trial_id, TrialRecord.state == TrialState.WAITING)
+            .values(state=TrialState.RUNNING, token=secrets.token_hex(8), heard_at=database_now())
+            .returning(TrialRecord)
+        )
+        return self.session.scalars(query, execution_options={"synchronize_session": False}).one_or_none()
+
+    def tell(self, trial: TrialRecord, state: TrialState, answer: BaseModel | None) -> bool:
+        """Say that the worker is at a trial, or how it ended. False: nobody waits for it any more, so stop.
+
+        Without an answer the one before stays.
+        """
+        values: dict[str, Any] = {"state": state, "heard_at": database_now()}
+        if answer is not None:
+            values["answer"] = answer.model_dump(mode="json")
+        told = self.session.execute(
+            update(TrialRecord)
+            .where(
+                TrialRecord.id == trial.id,
+                TrialRecord.token == trial.token,
+                TrialRecord.state == TrialState.RUNNING,
+                TrialRecord.expires_at > database_now(),
+            )
+            .values(**values)
+            .returning(TrialRecord.id)
+            .execution_options(synchronize_session=False)
+        )
+        return told.one_or_none() is not None

@@ -1,0 +1,105 @@
+"""Whose turn it is: which queued job a worker takes, so that projects share the workers and none waits for ever.
+
+The rule, in this order:
+
+1. a job of a project that has used up its running jobs or its day's training waits;
+2. a higher priority goes first;
+3. among equals, the project with fewer running jobs goes first;
+4. then the project whose last job was taken longer ago;
+5. within a project, the job that was submitted first.
+
+So a project that waits is served after at most one job of each other project of its priority, however many jobs the
+others have queued, and one that has the workers to itself may use them all.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from sgg_store.job_state import JobStatus
+from sgg_store.quotas import QuotaLimits, Quotas
+from sgg_store.records import JobRecord, ProjectRecord, database_now
+
+_LOCK = 7_305_776_122  # any number that other users of the same Postgres database do not use
+_PATIENCE = "5s"
+
+
+class Turns:
+    """Chooses the next job. `defaults` are the server's quotas."""
+
+    def __init__(self, session: Session, defaults: QuotaLimits) -> None:
+        self.session = session
+        self.defaults = defaults
+
+    def take(self, job_id: str | None = None) -> str | None:
+        """Choose what the doorbell for a job leads to: that job, or another one whose turn is before it.
+
+        Without a doorbell it is one that is not told to wait after a failed attempt. None if no job may run now. Claim
+        the job in the same transaction: until it ends, nobody else can choose.
+        """
+        self._wait_for_others()
+        running = self._running().subquery()
+        not_backing_off = or_(
+            JobRecord.id == job_id,
+            JobRecord.current_attempt == 0,
+            JobRecord.rings > 0,
+            JobRecord.next_ring_at <= database_now(),
+        )
+        query = (
+            select(JobRecord.id, JobRecord.project_id)
+            .join(ProjectRecord, ProjectRecord.id == JobRecord.project_id)
+            .outerjoin(running, running.c.project_id == JobRecord.project_id)
+            .where(JobRecord.status == JobStatus.QUEUED, not_backing_off, self.may_run())
+            .order_by(
+                JobRecord.priority.desc(),
+                func.coalesce(running.c.jobs, 0),
+                func.coalesce(ProjectRecord.last_claimed_at, 0.0),
+                JobRecord.created_at,
+                JobRecord.id,
+            )
+        )
+        chosen = self.session.execute(query.limit(1)).one_or_none()
+        if chosen is None:
+            return None
+        self.session.execute(
+            update(ProjectRecord)
+            .where(ProjectRecord.id == chosen.project_id)
+            .values(last_claimed_at=database_now())
+            .execution_options(synchronize_session=False)
+        )
+        return str(chosen.id)
+
+    def may_run(self) -> ColumnElement[bool]:
+        """The condition on queued jobs that their projects have room for."""
+        waiting = select(JobRecord.project_id).where(JobRecord.status == JobStatus.QUEUED).distinct()
+        projects = self.session.scalars(select(ProjectRecord).where(ProjectRecord.id.in_(waiting))).all()
+        running = dict(self.session.execute(self._running()).all())
+        full = [project.id for project in projects if self._is_full(project, running.get(project.id, 0))]
+        return JobRecord.project_id.not_in(full)
+
+    def _is_full(self, project: ProjectRecord, running: int) -> bool:
+        limits = self.defaults.of(project)
+        if limits.running_jobs is not None and running >= limits.running_jobs:
+            return True
+        seconds = limits.trainer_seconds_per_day
+        if seconds is None:
+            return False
+        return Quotas(self.session, self.defaults).used(project.id, "trainer_seconds_per_day") >= seconds
+
+    @staticmethod
+    def _running() -> Select[str, int]:
+        counted = select(JobRecord.project_id, func.count().label("jobs"))
+        return counted.where(JobRecord.status == JobStatus.RUNNING).group_by(JobRecord.project_id)
+
+    def _wait_for_others(self) -> None:
+        """Let one worker choose at a time: the quotas hold exactly, and no two take the same job.
+
+        SQLite's writers are alone anyway. A worker that stops in between is cut off by the database, so that it does
+        not keep the others from choosing.
+        """
+        if self.session.get_bind().dialect.name != "postgresql":
+            return
+        for setting in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            self.session.execute(text(f"SET LOCAL {setting} = '{_PATIENCE}'"))
+        self.session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
