@@ -1,35 +1,36 @@
-"""A worker: Celery consumer, dispatcher, reaper and trainer child, started and stopped together."""
+"""A worker: Celery consumer, dispatcher, reaper, trials and children, started and stopped together."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 from collections.abc import Callable
 
 from celery import Celery
-from celery.app.trace import reset_worker_optimizations, setup_worker_optimizations
-from celery.worker import WorkController
-from celery.worker import state as celery_state
 
+from sgg_store.cleaning import Cleaner
 from sgg_store.database import Database
-from sgg_store.objects import ObjectStore, open_object_store
+from sgg_store.logs import get_logger
+from sgg_store.object_probe import open_probed_object_store
+from sgg_store.objects import ObjectStore
 from sgg_store.queue import make_celery
+from sgg_store.reaper import make_reaper
 from sgg_store.settings import StoreSettings
+from worker.cleaner import make_cleaner
+from worker.consumer import Consumer
 from worker.dispatcher import make_dispatcher
 from worker.errors import TrainerNotInstalledError
-from worker.reaper import make_reaper
 from worker.run_job import JobRunner
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
 from worker.tasks import register_tasks
+from worker.trial_runner import TrialRunner
 from worker.warm import base_model_to_warm
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Worker:
@@ -52,42 +53,47 @@ class Worker:
         self.supervisor = supervisor or Supervisor()
         self._runner = JobRunner(settings, database, objects, self.supervisor, owner)
         register_tasks(self.celery, self._runner)
-        self._node_name = f"sgg-{os.getpid()}-{secrets.token_hex(2)}@{socket.gethostname()}"
-        self._controller = _make_controller(self.celery, self._node_name)
-        self._consumer = threading.Thread(target=self._controller.start, name="celery", daemon=True)
-        self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds)
+        self._consumer = Consumer(self.celery)
+        self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds, settings.quotas)
         self._reaper = make_reaper(database, settings.reap_seconds)
+        self._cleaner = make_cleaner(Cleaner(database, objects, settings), settings.clean_seconds)
+        self.trials = TrialRunner(settings, database, objects) if settings.trial_memory_bytes else None
 
     def dead_parts(self) -> list[str]:
         """Name the threads that do not run; all of them before the start and after the end."""
         parts = {
-            "consumer": self._consumer.is_alive(),
+            "consumer": self._consumer.alive,
             "dispatcher": self._dispatcher.alive,
             "reaper": self._reaper.alive,
+            "cleaner": self._cleaner.alive,
         }
+        if self.trials is not None:
+            parts["trials"] = self.trials.alive
         return [name for name, alive in parts.items() if not alive]
 
     def start(self) -> None:
         """Start everything; returns before the trainer has warmed up, which is when the first job will start faster."""
-        setup_worker_optimizations(self.celery, self._node_name)
         self.supervisor.start(base_model_to_warm(self.settings, self.database))
         self._consumer.start()
         self._reaper.start()
+        self._cleaner.start()
         self._dispatcher.start()
-        _log.info("worker started")
+        if self.trials is not None:
+            self.trials.start()
+        _log.info("the worker started")
 
     def stop(self) -> None:
         """Give a running job back after a checkpoint, then end everything; takes at most about `stop_seconds`."""
         self._runner.drain()
         self._dispatcher.stop()
         self._reaper.stop()
-        celery_state.should_stop = os.EX_OK  # type: ignore[assignment]  # celery's stubs know only the initial value
-        self._consumer.join()
-        celery_state.should_stop = None
-        reset_worker_optimizations(self.celery)
+        self._cleaner.stop()
+        if self.trials is not None:
+            self.trials.stop()
+        self._consumer.stop()
         self.supervisor.stop()
         self._runner.close()
-        _log.info("worker stopped")
+        _log.info("the worker stopped")
 
     def run(self, on_started: Callable[[], None]) -> None:
         """Work until SIGTERM or SIGINT, then stop. For a process that does nothing else."""
@@ -103,14 +109,15 @@ class Worker:
 def create_worker(settings: StoreSettings | None = None) -> Worker:
     """A worker on the database, broker and object store of the settings; what only workers need is in the environment.
 
-    Raises TrainerNotInstalledError, and SchemaOutdatedError if the tables are not those of this version.
+    Raises TrainerNotInstalledError, SchemaOutdatedError if the tables are not those of this version, and
+    UnsafeObjectStoreError if the store does not keep its promises.
     """
     require_trainer()
     own = WorkerSettings.extending(settings or StoreSettings())
     database = Database(own.database_url)
     database.require_current_schema()
     owner = f"{own.worker_name}:{os.getpid()}:{secrets.token_hex(4)}"
-    return Worker(own, database, open_object_store(own.object_store_url), owner)
+    return Worker(own, database, open_probed_object_store(own.object_store_url), owner)
 
 
 def require_trainer() -> None:
@@ -120,15 +127,3 @@ def require_trainer() -> None:
         raise TrainerNotInstalledError(
             f"This environment cannot train: {', '.join(missing)} missing. Run `pip install 'sgg[train]'`."
         )
-
-
-def _make_controller(app: Celery, node_name: str) -> WorkController:
-    return WorkController(
-        app=app,
-        hostname=node_name,
-        pool="threads",
-        concurrency=1,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )

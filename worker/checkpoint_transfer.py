@@ -11,6 +11,7 @@ from sgg_core.errors import CheckpointError
 from sgg_core.files import sha256_of
 from sgg_store.attempts import Lease
 from sgg_store.errors import ObjectNotFoundError
+from sgg_store.failpoints import Failpoint, reach
 from sgg_store.objects import ObjectStore, checkpoint_prefix
 from sgg_store.records import CheckpointRecord
 
@@ -30,7 +31,9 @@ def upload_checkpoint(objects: ObjectStore, lease: Lease, step: int, directory: 
     manifest = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
     for path in paths:
         objects.put(f"{prefix}/{path.name}", path)
+    reach(Failpoint.CHECKPOINT_HALF_STORED)
     objects.put(f"{prefix}/{MANIFEST}", json.dumps(manifest, sort_keys=True).encode())
+    reach(Failpoint.CHECKPOINT_STORED)
     return prefix, manifest
 
 

@@ -1,8 +1,7 @@
-"""One trainer child: its start, its pipe, its end. The child gets an environment without credentials."""
+"""A child process: its start, its pipe, its end. It gets an environment without credentials."""
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import signal
@@ -13,18 +12,24 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from sgg_store.logs import get_logger, parsed_line
 from worker.errors import TrainerDiedError
 from worker.messages import TrainerMessage, trainer_message_adapter
 
-_log = logging.getLogger(__name__)
+Told = TypeVar("Told", bound=BaseModel)
 
-PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SGG_CACHE_DIR")
+_log = get_logger(__name__)
+
+PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+PASSED_ON_SETTINGS = ("SGG_CACHE_DIR", "SGG_LOG_LEVEL")  # not its format: a pipe's is JSON, for the parent to read
 PASSED_ON_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "PYTORCH_", "TORCH_", "XDG_")
 PASSED_ON_HUB = ("HF_HOME", "HF_HUB_CACHE")
+MEMORY_LAST_WORDS = ("Memory allocation still failed", "std::bad_alloc", "MemoryError")
+"""How OpenBLAS, C++ and Python end a process that gets no more memory, where none of our code can catch it."""
 TRAINER_COMMAND = (sys.executable, "-X", "faulthandler", "-m", "worker.trainer_process")
 
 
@@ -33,26 +38,35 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environment.items()
-        if name in (*PASSED_ON, *PASSED_ON_HUB) or name.startswith(PASSED_ON_PREFIXES)
+        if name in (*PASSED_ON, *PASSED_ON_SETTINGS, *PASSED_ON_HUB) or name.startswith(PASSED_ON_PREFIXES)
     }
     return kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-class TrainerChild:
-    """A running trainer process. Start it from a thread that outlives it: on Linux it dies with that thread."""
+class Child(Generic[Told]):
+    """A running child that sends messages. Start it from a thread that outlives it: on Linux it dies with that thread.
 
-    def __init__(self, command: Sequence[str] = TRAINER_COMMAND) -> None:
+    `messages` parses one; `environment` is added to what the child may see.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self, command: Sequence[str], messages: TypeAdapter[Told], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._parsing = messages
         self._oom_kills = oom_kills()
         self._process = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment(os.environ),
+            env=child_environment(os.environ) | dict(environment or {}),
             start_new_session=True,  # Ctrl-C in a terminal reaches the worker alone, and kill() reaches grandchildren
         )
-        self._messages: queue.SimpleQueue[TrainerMessage | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=20)
+        self._log_context: dict[str, str | int] = {}
         assert self._process.stdout is not None and self._process.stderr is not None
         self._readers = [
             threading.Thread(target=self._read_messages, args=(self._process.stdout,), daemon=True),
@@ -74,11 +88,12 @@ class TrainerChild:
     def send(self, command: BaseModel) -> None:
         """Hand over one command. A dead child takes none; `receive` tells of its death."""
         assert self._process.stdin is not None
+        self._log_context = getattr(command, "log_context", self._log_context)
         with suppress(BrokenPipeError):
             self._process.stdin.write(command.model_dump_json().encode() + b"\n")
             self._process.stdin.flush()
 
-    def receive(self, timeout: float) -> TrainerMessage | None:
+    def receive(self, timeout: float) -> Told | None:
         """The next message, or None if there is none within `timeout` seconds. Raises TrainerDiedError at its end."""
         try:
             message = self._messages.get(timeout=timeout)
@@ -108,17 +123,22 @@ class TrainerChild:
     def _read_messages(self, stream: IO[bytes]) -> None:
         for line in stream:
             try:
-                self._messages.put(trainer_message_adapter.validate_json(line))
+                self._messages.put(self._parsing.validate_json(line))
             except ValidationError:
-                _log.exception("the trainer %d said what nobody understands: %.200r", self.pid, line)
+                _log.exception("a child sent what nobody understands", line=repr(line)[:200], **self._pid_field)
                 self.kill()
         self._messages.put(None)
 
     def _read_words(self, stream: IO[bytes]) -> None:
+        """Write the child's log on into ours; native code and libraries put plain words between its lines."""
         for line in stream:
-            words = line.decode(errors="replace").rstrip()
-            self._last_words.append(words)
-            _log.info("trainer %d: %s", self.pid, words)
+            level, words, fields = parsed_line(line.decode(errors="replace").rstrip())
+            self._last_words += [words, *str(fields.get("exception", "")).splitlines()]
+            _log.log(level, words, **{**self._log_context, **self._pid_field, **fields})
+
+    @property
+    def _pid_field(self) -> dict[str, int]:
+        return {f"{self.name}_pid": self.pid}
 
     def _death(self) -> TrainerDiedError:
         exit_code = self._process.wait()
@@ -126,7 +146,17 @@ class TrainerChild:
         spoken = [words.strip() for words in self._last_words if words.strip()]
         spoken = [words for words in spoken if "error" in words.lower()] or spoken
         killed_for_memory = exit_code == -signal.SIGKILL and oom_kills() > self._oom_kills
-        return TrainerDiedError(exit_code, killed_for_memory, spoken[-1][:300] if spoken else "")
+        gave_up = any(known in words for words in spoken for known in MEMORY_LAST_WORDS)
+        return TrainerDiedError(exit_code, killed_for_memory or gave_up, spoken[-1][:300] if spoken else "")
+
+
+class TrainerChild(Child[TrainerMessage]):
+    """A running trainer process."""
+
+    name = "trainer"
+
+    def __init__(self, command: Sequence[str] = TRAINER_COMMAND) -> None:
+        super().__init__(command, trainer_message_adapter)
 
 
 def oom_kills() -> int:

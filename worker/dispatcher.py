@@ -6,19 +6,21 @@ from celery import Celery
 
 from sgg_store.database import Database
 from sgg_store.leases import Leases
+from sgg_store.periodic import Periodic
 from sgg_store.queue import ring
-from worker.periodic import Periodic
+from sgg_store.quotas import QuotaLimits
+from sgg_store.turns import Turns
 
 
-def make_dispatcher(app: Celery, database: Database, seconds: float) -> Periodic:
-    """The thread that looks for due doorbells every `seconds`."""
-    return Periodic("dispatcher", seconds, lambda: ring_due(app, database))
+def make_dispatcher(app: Celery, database: Database, seconds: float, quotas: QuotaLimits) -> Periodic:
+    """The thread that looks for due doorbells every `seconds`. `quotas` are the server's defaults."""
+    return Periodic("dispatcher", seconds, lambda: ring_due(app, database, quotas))
 
 
-def ring_due(app: Celery, database: Database) -> None:
-    """Ring for every queued job that is due. Raises BrokerUnavailableError; what was not rung stays due."""
+def ring_due(app: Celery, database: Database, quotas: QuotaLimits) -> None:
+    """Ring for every queued job that is due and may run. Raises BrokerUnavailableError; what was not rung stays due."""
     with database.read() as session:
-        due = Leases(session).due_for_ring()
+        due = Leases(session).due_for_ring(only=Turns(session, quotas).may_run())
     for job_id in due:
         ring(app, job_id)
         with database.begin() as session:

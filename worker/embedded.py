@@ -29,6 +29,11 @@ class EmbeddedWorker:
         """Process id of the trainer child."""
         return self._worker.supervisor.pid
 
+    @property
+    def predictor_pid(self) -> int | None:
+        """Process id of the predictor child, while there is one."""
+        return self._worker.trials.predictor_pid if self._worker.trials else None
+
     def dead_parts(self) -> list[str]:
         """Name the threads that should run and do not."""
         return self._worker.dead_parts()

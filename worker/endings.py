@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sgg_core.errors import (
@@ -11,25 +12,31 @@ from sgg_core.errors import (
     DataError,
     DiskFullError,
     OutOfMemoryError,
+    RetentionFileError,
     SggError,
     SourceFileError,
+    StartingPointError,
     UnknownBaseModelError,
     ValidationFileError,
 )
-from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
+from sgg_store.errors import LeaseLostError, ObjectNotFoundError, ObjectStoreUnavailableError, StorageFullError
 from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.records import database_now
 from sgg_store.retries import Cause
 from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
 from worker.publish import ResultFile
 
 DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
+OBJECTS_AWAY = "the object store does not answer; the job goes on from its last checkpoint once it does"
 MEMORY_REMEDY = "Lower batch_size, task.max_tokens or lora.rank, or use a smaller base model, and submit the job again."
 
 PARAMS = {
     DataError.code: "training_file",
     ValidationFileError.code: "validation_file",
     SourceFileError.code: "method.sgg.sources",
+    RetentionFileError.code: "method.sgg.retention_file",
+    StartingPointError.code: "method.sgg.start_from",
     UnknownBaseModelError.code: "model",
 }
 """The parameter of the job's request that an error speaks of, by the error's code."""
@@ -42,9 +49,13 @@ class Success:
     fine_tuned_model: str
     trained_tokens: int
     files: tuple[ResultFile, ...]
+    kept_seconds: float | None = None
+    """How long the files are kept; None keeps them until someone deletes them."""
 
     def write(self, session: Session, lease: Lease) -> None:
         """Add the result files and end job and attempt."""
+        now = session.execute(select(database_now())).scalar_one()
+        expires_at = None if self.kept_seconds is None else now + self.kept_seconds
         for file in self.files:
             Files(session).add(
                 file_id=file.file_id,
@@ -54,6 +65,7 @@ class Success:
                 bytes=file.bytes,
                 sha256=file.sha256,
                 object_key=file.object_key,
+                expires_at=expires_at,
             )
         result = JobResult(
             fine_tuned_model=self.fine_tuned_model,
@@ -87,6 +99,15 @@ class Cancellation:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """The caller wants it to go on later."""
+
+    def write(self, session: Session, lease: Lease) -> None:
+        """End the attempt; the last checkpoint holds the exact state."""
+        Leases(session).paused(lease)
+
+
+@dataclass(frozen=True, slots=True)
 class Return:
     """Another attempt may fare better: the job goes back to the queue, or fails if the cause's budget is used up."""
 
@@ -98,7 +119,14 @@ class Return:
         Leases(session).give_back(lease, self.cause, self.detail)
 
 
-Ending = Success | Failure | Cancellation | Return
+Ending = Success | Failure | Cancellation | Pause | Return
+
+ENDINGS_OF_STOPS: dict[str, Ending] = {
+    "cancel": Cancellation(),
+    "pause": Pause(),
+    "drain": Return(Cause.PREEMPTED, "the worker was told to stop"),
+}
+"""The ending of a training that was stopped, by the reason."""
 
 
 def ending_of(error: Exception) -> Ending | None:
@@ -125,6 +153,7 @@ def ending_of(error: Exception) -> Ending | None:
         (StalledError, Cause.CRASHED),
         (FencedError, Cause.DATABASE),
         (StorageFullError, Cause.STORAGE),
+        (ObjectStoreUnavailableError, Cause.STORAGE),
         (OSError, Cause.STORAGE),
     )
     for kind, cause in causes:
@@ -137,6 +166,8 @@ def ending_of(error: Exception) -> Ending | None:
 
 
 def _in_words(error: Exception) -> str:
+    if isinstance(error, ObjectStoreUnavailableError):
+        return OBJECTS_AWAY  # the error itself names addresses that are no caller's business
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return DISK_FULL
     return str(error)

@@ -7,11 +7,14 @@ import threading
 import time
 from pathlib import Path
 
-from sgg_core.reporting import CheckpointSaved, Finished, StepMetrics, Stopped
+from sgg_core.reporting import CheckpointSaved, Control, Finished, StepMetrics, Stopped
+from sgg_core.spec import TrainingSpec
 from sgg_store.attempts import Lease
+from sgg_store.cleaning import delete_objects
 from sgg_store.objects import ObjectStore
 from worker.checkpoint_transfer import upload_checkpoint
 from worker.errors import StopTimeoutError, TrainerDiedError, TrainingFailedError
+from worker.instruments import STEP_SECONDS, measure_gpu
 from worker.lease_keeper import LeaseKeeper
 from worker.messages import Alive
 from worker.reporter import JobReporter
@@ -31,17 +34,20 @@ class TrainingFollower:
         lease: Lease,
         keeper: LeaseKeeper,
         reporter: JobReporter,
+        spec: TrainingSpec,
     ) -> None:
         self._settings = settings
         self._objects = objects
         self._lease = lease
         self._keeper = keeper
         self._reporter = reporter
-        self._told_to_stop_at: float | None = None
+        self._spec = spec
+        self._wish: Control = "continue"
+        self._wished_at = 0.0
         self._uploaded_step = 0
 
     def follow(self, run: TrainerRun, draining: threading.Event) -> Finished | Stopped:
-        """Serve the training until its last message; `draining` or a cancellation tells it to stop.
+        """Serve the training until its last message; `draining` or the caller's wish tells it to stop.
 
         Raises TrainingFailedError, TrainerDiedError, StopTimeoutError, and what ends an attempt (`LeaseKeeper.check`).
         """
@@ -58,31 +64,35 @@ class TrainingFollower:
                 self._reporter.flush_if_due()
                 continue
             self._keeper.progress(message.step if isinstance(message, StepMetrics) else None)
+            if isinstance(message, StepMetrics):
+                STEP_SECONDS.labels(self._spec.base_model).observe(message.seconds)
             if isinstance(message, CheckpointSaved):
                 self._upload(message)
             elif isinstance(message, Finished | Stopped):
                 self._reporter.flush()
                 return message
-            elif not isinstance(message, Alive):
+            elif isinstance(message, Alive):
+                measure_gpu(message.gpu_memory)
+            else:
                 self._reporter.take(message)
 
     def _steer(self, run: TrainerRun, draining: threading.Event) -> None:
+        """Pass a new wish on. A pause may take as long as a step does, since what it is for is the exact state."""
         now = time.monotonic()
-        if self._told_to_stop_at is None:
-            if self._keeper.cancel_requested:
-                run.steer("cancel")
-            elif draining.is_set():
-                run.steer("drain")
-            else:
-                return
-            self._told_to_stop_at = now
-        elif now - self._told_to_stop_at > self._settings.stop_seconds:
+        wish: Control = self._keeper.wish or "continue"
+        if draining.is_set() and wish != "cancel":
+            wish = "drain"
+        if wish != self._wish:
+            run.steer(wish)
+            self._wish, self._wished_at = wish, now
+        elif wish in ("cancel", "drain") and now - self._wished_at > self._settings.stop_seconds:
             raise StopTimeoutError(f"the trainer did not stop within {self._settings.stop_seconds:g} s")
 
     def _upload(self, saved: CheckpointSaved) -> None:
         directory = Path(saved.directory)
         if saved.step != self._uploaded_step:  # a run that is told to stop right after a checkpoint saves it again
             prefix, manifest = upload_checkpoint(self._objects, self._lease, saved.step, directory)
-            self._reporter.checkpoint(saved, prefix, manifest)
+            dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint.keep_last)
+            delete_objects(self._objects, (checkpoint.object_prefix for checkpoint in dropped))
             self._uploaded_step = saved.step
         shutil.rmtree(directory)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from sqlalchemy.orm import Session
 
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError, LeaseLostError, StoreError
-from sgg_store.jobs import Jobs
 from sgg_store.leases import Lease, Leases
+from sgg_store.logs import get_logger
 from worker.errors import FencedError, StalledError
 from worker.settings import WorkerSettings
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _Result = TypeVar("_Result")
 
 RETRY_SECONDS = 0.5
@@ -42,8 +42,11 @@ class LeaseKeeper:
         self._kill: Callable[[], None] | None = None
         self._renewed_at = self._moved_at = time.monotonic()
         self._step: int | None = None
-        self._threads = [threading.Thread(target=task, daemon=True) for task in (self._beat, self._fence)]
-        self.cancel_requested = False
+        self._threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(task,), daemon=True)  # keeps the log's ids
+            for task in (self._beat, self._fence)
+        ]
+        self.wish: Literal["cancel", "pause"] | None = None
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -92,7 +95,7 @@ class LeaseKeeper:
                 self.progress()
                 return result
             except DatabaseUnavailableError as error:
-                _log.warning("%s: %s", self._lease.job_id, error)
+                _log.warning("a write waits for the database", error=str(error))
                 self._over.wait(RETRY_SECONDS)
 
     def _beat(self) -> None:
@@ -105,14 +108,13 @@ class LeaseKeeper:
                 if now >= next_beat:
                     self._renew()
                     next_beat = now + self._settings.heartbeat_seconds
-                elif not self.cancel_requested:
+                else:
                     with self._database.read() as session:
-                        job = Jobs(session).get(self._lease.project_id, self._lease.job_id)
-                        self.cancel_requested = job.cancel_requested
+                        self.wish = Leases(session).signals(self._lease).wish
             except LeaseLostError as error:
                 return self._end(error)
             except StoreError as error:
-                _log.warning("no heartbeat for %s: %s", self._lease.job_id, error)
+                _log.warning("a heartbeat failed", error=str(error))
         return None
 
     def _renew(self) -> None:
@@ -120,7 +122,7 @@ class LeaseKeeper:
         with self._database.begin() as session:
             signals = Leases(session, self._settings.lease_seconds).heartbeat(self._lease, self._step)
         self._renewed_at = asked_at
-        self.cancel_requested = signals.cancel_requested
+        self.wish = signals.wish
 
     def _fence(self) -> None:
         patience = self._settings.self_fence_seconds

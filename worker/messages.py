@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.reporting import (
     CheckpointSaved,
+    Control,
     EvaluationMetrics,
     Finished,
     Message,
@@ -45,17 +46,20 @@ class Train(Message):
     training: InputFile
     validation: InputFile | None = None
     sources: tuple[InputFile, ...] = ()
+    retention: InputFile | None = None
     output: Path
     checkpoints: Path
     resume_from: Path | None = None
+    start_from: Path | None = None
+    log_context: dict[str, str | int] = Field(default_factory=dict)  # ids that the child's log carries meanwhile
 
 
 class Steer(Message):
-    """End training `run` before its next step, with a checkpoint."""
+    """End training `run` before its next step, with a checkpoint; or, if it has not ended yet, go on after all."""
 
     type: Literal["steer"] = "steer"
     run: int
-    action: Literal["cancel", "drain"]
+    action: Control
 
 
 Command = Annotated[Warm | Train | Steer, Field(discriminator="type")]
@@ -69,10 +73,20 @@ class Ready(Message):
     base_model: str | None = None
 
 
+class GpuMemory(Message):
+    """Bytes of the trainer's GPU: in its tensors, kept by its allocator, in use by all processes, and in total."""
+
+    allocated: int
+    reserved: int
+    used: int
+    total: int
+
+
 class Alive(Message):
     """Training moves, though it has nothing to say: sent while the trainer asks whether to go on."""
 
     type: Literal["alive"] = "alive"
+    gpu_memory: GpuMemory | None = None  # None where training is not on a GPU
 
 
 class Failed(Message):

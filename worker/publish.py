@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from sgg_core.files import sha256_of
+from sgg_core.report import ANSWERS, CARD, EXAMPLES, PAGE, REPORT
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
 from sgg_store import ids
 from sgg_store.attempts import Lease
-from sgg_store.objects import ObjectStore, result_key
+from sgg_store.objects import ObjectStore, report_key, result_key
 
 COLUMNS = (
     *("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"),  # OpenAI's
     *("valid_macro_f1", "epoch", "learning_rate", "gradient_norm", "reference_cosine", "clipped"),
-    *("source_cosine", "source_weight", "tokens", "seconds"),
+    *("source_cosine", "source_weight", "projected_gradient_norm", "projected_reference_cosine"),
+    *("projected_source_cosine", "tokens", "seconds"),
 )
 
 
@@ -42,7 +44,9 @@ def publish(
     output: Path,
     workspace: Path,
 ) -> tuple[ResultFile, ...]:
-    """Store the metrics' CSV and the bundle of `output`, in this order. `workspace` is for temporary files.
+    """Store the metrics' CSV and the bundle of `output`, in this order, and the report beside them.
+
+    `workspace` is for temporary files.
 
     Raises StorageFullError, OSError where the workspace's disk is full.
     """
@@ -51,6 +55,9 @@ def publish(
         write_metrics(metrics, stream)
     bundle = workspace / "adapter.tar.gz"
     write_bundle(output, bundle)
+    for path in (output / name for name in (REPORT, CARD, PAGE, ANSWERS, EXAMPLES)):
+        if path.exists():  # answers and examples are there for some kinds of jobs only
+            objects.put(report_key(lease, path.name), path)
     return tuple(_store(objects, lease, path) for path in (table, bundle))
 
 

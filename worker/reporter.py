@@ -11,6 +11,7 @@ from sgg_store.attempts import Lease
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.events import Events, NewEvent
 from sgg_store.metrics import Metrics
+from sgg_store.records import CheckpointRecord
 from worker.checkpoint_transfer import Manifest
 from worker.lease_keeper import LeaseKeeper
 
@@ -54,18 +55,25 @@ class JobReporter:
             self._metrics, self._events = [], []
             self._flushed_at = time.monotonic()
 
-    def checkpoint(self, saved: CheckpointSaved, prefix: str, manifest: Manifest) -> None:
-        """Record an uploaded checkpoint together with the figures before it, so that none is ahead of its metrics."""
+    def checkpoint(
+        self, saved: CheckpointSaved, prefix: str, manifest: Manifest, keep_last: int | None
+    ) -> list[CheckpointRecord]:
+        """Record an uploaded checkpoint together with the figures before it, so that none is ahead of its metrics.
+
+        Gives the checkpoints that were dropped for it; their objects are for the caller.
+        """
         message = f"Checkpoint saved after step {saved.step}."
 
-        def write(session: Session) -> None:
+        def write(session: Session) -> list[CheckpointRecord]:
             self._write_collected(session)
             Checkpoints(session).append(self._lease, saved.step, prefix, manifest, saved.metrics)
             Events(session).append(self._lease, [NewEvent(message, data={"step": saved.step})])
+            return Checkpoints(session).prune(self._lease, keep_last)
 
-        self._keeper.write(write)
+        dropped = self._keeper.write(write)
         self._metrics, self._events = [], []
         self._flushed_at = time.monotonic()
+        return dropped
 
     def _write_collected(self, session: Session) -> None:
         Metrics(session).append(self._lease, self._metrics)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from pathlib import Path
+
+from opentelemetry.trace import SpanKind
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, SggError
 from sgg_core.reporting import Finished, Stopped
 from sgg_core.spec import TrainingSpec
-from sgg_store import ids
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, StoreError
+from sgg_store.failpoints import Failpoint, reach
 from sgg_store.jobs import Jobs
 from sgg_store.leases import Claim, Lease, Leases
+from sgg_store.logs import get_logger
 from sgg_store.metrics import Metrics
 from sgg_store.objects import ObjectStore
 from sgg_store.records import CheckpointRecord, FileRecord
-from sgg_store.retries import Cause
+from sgg_store.tracing import incoming, tracer
+from sgg_store.turns import Turns
+from worker.attempt_trail import describe_attempt, log_ids
 from worker.checkpoint_transfer import download_checkpoint
-from worker.endings import Cancellation, Ending, Return, Success, ending_of
+from worker.endings import ENDINGS_OF_STOPS, Ending, Return, Success, ending_of
 from worker.errors import StopTimeoutError, TrainingFailedError, WorkerError
 from worker.follow import TrainingFollower
 from worker.lease_keeper import LeaseKeeper
@@ -31,9 +36,10 @@ from worker.publish import publish
 from worker.reporter import JobReporter
 from worker.scratch import Scratch
 from worker.settings import WorkerSettings
+from worker.start_transfer import fetch_start
 from worker.supervisor import Supervisor
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class JobRunner:
@@ -51,23 +57,20 @@ class JobRunner:
         self._draining = threading.Event()
 
     def run(self, job_id: str) -> None:
-        """Claim the job and see it through; what goes wrong with it is written to its row.
+        """Take the job, or the one whose turn is before it, see it through, and go on while there are jobs to take.
 
-        Does nothing for a job that is not queued, unknown, or another worker's. Raises StoreError if it cannot claim.
+        It does not go on after an attempt that was cut short: what is wrong may be this worker. What goes wrong with a
+        job is written to its row. Does nothing if no job may run now. Raises StoreError if it cannot claim.
         """
-        if self._draining.is_set():
-            return
-        with self._database.begin() as session:
-            claim = Leases(session, self._settings.lease_seconds).claim(job_id, self._owner)
-        if claim is None:
-            _log.info("nothing to do for %s: it is not queued", job_id)
-            return
-        lease = claim.lease
-        _log.info("attempt %d of %s begins", lease.attempt, job_id)
-        with LeaseKeeper(self._database, lease, self._settings) as keeper, self._scratch.attempt(lease) as directory:
-            ending = self._attempt(claim, keeper, directory)
-            if ending is not None:
-                self._finish(lease, ending)
+        named: str | None = job_id
+        while not self._draining.is_set():
+            claim = self._claim(named)
+            if claim is None:
+                _log.info("nothing to do: no job may run now", job_id=named)
+                return
+            if not self._see_through(claim):
+                return
+            named = None  # a job that just ended may have made room for one whose doorbell has rung before
 
     def drain(self) -> None:
         """Take no more jobs, and give the running one back after a checkpoint."""
@@ -77,20 +80,43 @@ class JobRunner:
         """Remove the scratch directory."""
         self._scratch.close()
 
+    def _claim(self, job_id: str | None) -> Claim | None:
+        while True:
+            with self._database.begin() as session:
+                chosen = Turns(session, self._settings.quotas).take(job_id)
+                if chosen is None:
+                    return None
+                claim = Leases(session, self._settings.lease_seconds).claim(chosen, self._owner)
+            if claim is not None:  # else its files are gone, it has failed, and the next one is due
+                return claim
+
+    def _see_through(self, claim: Claim) -> bool:
+        """Run an attempt to its end. Says whether its job ended or paused with it."""
+        lease = claim.lease
+        with (
+            bound_contextvars(**log_ids(claim)),
+            tracer.start_as_current_span("attempt", incoming(claim.origin), SpanKind.CONSUMER) as span,
+            LeaseKeeper(self._database, lease, self._settings) as keeper,
+            self._scratch.attempt(lease) as directory,
+        ):
+            _log.info("the attempt begins")
+            ending = self._attempt(claim, keeper, directory)
+            describe_attempt(span, claim, ending)
+            return ending is not None and self._finish(lease, ending) and not isinstance(ending, Return)
+
     def _attempt(self, claim: Claim, keeper: LeaseKeeper, directory: Path) -> Ending | None:
         try:
+            reach(Failpoint.JOB_CLAIMED)
             outcome = self._train(claim, keeper, directory)
             if isinstance(outcome, Finished):
                 return self._publish(claim, keeper, outcome, directory)
-            cancelled = outcome.reason == "cancel"
+            return ENDINGS_OF_STOPS[outcome.reason]
         except StopTimeoutError:
-            cancelled = keeper.cancel_requested
+            return ENDINGS_OF_STOPS["cancel" if keeper.wish == "cancel" else "drain"]
         except Exception as error:
             expected = isinstance(error, SggError | StoreError | WorkerError)
-            message = "attempt %d of %s: %s"
-            _log.warning(message, claim.lease.attempt, claim.lease.job_id, error, exc_info=None if expected else error)
+            _log.warning("the attempt met an error", error=str(error), exc_info=None if expected else error)
             return ending_of(error)
-        return Cancellation() if cancelled else Return(Cause.PREEMPTED, "the worker was told to stop")
 
     def _train(self, claim: Claim, keeper: LeaseKeeper, directory: Path) -> Finished | Stopped:
         """Train from the newest sound checkpoint on; one that the trainer refuses is set aside like a damaged one."""
@@ -104,12 +130,14 @@ class JobRunner:
             command = command.model_copy(update={"resume_from": resume_from})
             try:
                 with self._supervisor.training(command) as run, keeper.ending(run.kill):
-                    follower = TrainingFollower(self._settings, self._objects, claim.lease, keeper, reporter)
+                    follower = TrainingFollower(
+                        self._settings, self._objects, claim.lease, keeper, reporter, command.spec
+                    )
                     return follower.follow(run, self._draining)
             except TrainingFailedError as error:
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
-                _log.warning("%s refuses the checkpoint of step %d: %s", claim.lease.job_id, checkpoint.step, error)
+                _log.warning("the trainer refuses a checkpoint", step=checkpoint.step, error=str(error))
                 checkpoint = self._set_aside(claim.lease, checkpoint, keeper)
 
     def _command(self, claim: Claim, directory: Path) -> Train:
@@ -117,12 +145,15 @@ class JobRunner:
         return Train(
             run=0,
             spec=TrainingSpec.model_validate(claim.spec),
-            base_model=Catalogue.load(self._settings.data_dir).get(claim.base_model),
+            base_model=Catalogue.load(self._settings.catalogue_dir).get(claim.base_model),
             training=self._fetch(claim.training_file, directory),
             validation=self._fetch(validation, directory) if validation else None,
             sources=tuple(self._fetch(file, directory) for file in claim.source_files),
+            retention=self._fetch(claim.retention_file, directory) if claim.retention_file else None,
+            start_from=fetch_start(self._objects, claim, directory / "start"),
             output=directory / "output",
             checkpoints=directory / "checkpoints",
+            log_context=get_contextvars(),
         )
 
     def _fetch(self, file: FileRecord, directory: Path) -> InputFile:
@@ -139,7 +170,7 @@ class JobRunner:
             try:
                 return checkpoint, download_checkpoint(self._objects, checkpoint, directory)
             except CheckpointError as error:
-                _log.warning("%s: %s Falling back.", lease.job_id, error)
+                _log.warning("a checkpoint is set aside for an older one", step=checkpoint.step, error=str(error))
                 checkpoint = self._set_aside(lease, checkpoint, keeper)
         return None, None
 
@@ -152,24 +183,27 @@ class JobRunner:
             metrics = Metrics(session).since(lease.job_id)
         keeper.progress()
         files = publish(self._objects, lease, metrics, Path(outcome.directory), directory)
+        reach(Failpoint.RESULT_STORED)
         keeper.check()
-        name = ids.fine_tuned_model_name(claim.base_model, lease.project_id, claim.suffix, lease.job_id)
-        return Success(name, outcome.trained_tokens, files)
+        return Success(claim.model_name, outcome.trained_tokens, files, self._settings.result_ttl_seconds)
 
-    def _finish(self, lease: Lease, ending: Ending) -> None:
-        """Write the ending; while the database is away, try again for as long as the lease can last."""
+    def _finish(self, lease: Lease, ending: Ending) -> bool:
+        """Write the ending; while the database is away, try again for as long as the lease can last.
+
+        Says whether it is written.
+        """
         deadline = time.monotonic() + self._settings.lease_seconds
         while True:
             try:
                 with self._database.begin() as session:
                     ending.write(session, lease)
-                _log.info("attempt %d of %s ended: %s", lease.attempt, lease.job_id, type(ending).__name__)
-                return
+                _log.info("the attempt ended", ending=type(ending).__name__)
+                return True
             except LeaseLostError as error:
-                _log.warning("%s Its ending is not written.", error)
-                return
+                _log.warning("the lease is lost, so the ending is not written", error=str(error))
+                return False
             except StoreError as error:
-                _log.warning("the ending of %s cannot be written yet: %s", lease.job_id, error)
+                _log.warning("the ending cannot be written yet", error=str(error))
                 if time.monotonic() > deadline:
-                    return
+                    return False
             time.sleep(0.5)

@@ -36,6 +36,12 @@ class Scratch:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
+    def directory(self, name: str) -> Path:
+        """An empty directory that stays until `close`."""
+        directory = self._directory / name
+        directory.mkdir()
+        return directory
+
     def close(self) -> None:
         """Remove everything."""
         shutil.rmtree(self._directory, ignore_errors=True)

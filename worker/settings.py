@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,8 +29,13 @@ class WorkerSettings(StoreSettings):
     """How long the figures of steps are collected before they are written, and how soon a cancellation is noticed."""
     dispatch_seconds: Seconds = 0.5
     """How often the dispatcher looks for queued jobs whose doorbell is due."""
-    reap_seconds: Seconds = 5.0
-    """How often the reaper looks for attempts whose lease ran out."""
+
+    trial_memory_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30
+    """How many bytes of base models may stay loaded to answer trials; 0: this worker answers none."""
+    trial_device: Literal["cpu", "cuda"] = "cpu"
+    """Where trials are answered. `cuda` shares the GPU with training, which then has less memory and time of it."""
+    trial_idle_seconds: Seconds = 300.0
+    """How long after the last trial the process that answers is kept; then its memory is free again."""
 
     @classmethod
     def extending(cls, settings: StoreSettings) -> WorkerSettings:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal
 
 from sgg_core.catalogue import BaseModelEntry
-from sgg_core.reporting import AnyMessage
+from sgg_core.reporting import AnyMessage, Control
+from sgg_store.logs import get_logger
 from worker.child import TRAINER_COMMAND, TrainerChild
 from worker.errors import TrainingFailedError
+from worker.instruments import measure_gpu
 from worker.messages import Alive, Failed, Ready, Steer, Train, Warm
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class TrainerRun:
@@ -40,13 +40,13 @@ class TrainerRun:
             return Alive()
         if isinstance(message, Failed):
             if message.run != self._number:
-                _log.warning("the trainer could not warm up: %s", message.message)
+                _log.warning("the trainer could not warm up", error=message.message)
                 return Alive()
             raise TrainingFailedError(message.code, message.message, message.users_fault)
         return message
 
-    def steer(self, action: Literal["cancel", "drain"]) -> None:
-        """Let the training end before its next step, with a checkpoint."""
+    def steer(self, action: Control) -> None:
+        """Let the training end before its next step, with a checkpoint; or go on after all, if it has not ended yet."""
         self._child.send(Steer(run=self._number, action=action))
 
     def kill(self) -> None:
@@ -111,6 +111,7 @@ class Supervisor:
         if self._child is not None:
             self._child.close()
             self._child = None
+            measure_gpu(None)
         if not self._stopped:
             self._child = self._starter.submit(TrainerChild, self._command).result()
             if self._base_model is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from celery import Celery
 
+from sgg_store.logs import get_logger
 from sgg_store.queue import TASK_RUN_JOB
 from worker.run_job import JobRunner
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def register_tasks(app: Celery, runner: JobRunner) -> None:
@@ -21,4 +20,4 @@ def register_tasks(app: Celery, runner: JobRunner) -> None:
             case (str(job_id),) if job_id.startswith("ftjob-") and len(job_id) < 100:
                 runner.run(job_id)
             case _:
-                _log.warning("a doorbell names no job and is ignored: %.200r", doorbell)
+                _log.warning("a doorbell names no job and is ignored", doorbell=repr(doorbell)[:200])

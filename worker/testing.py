@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.metrics import Metrics
 from sgg_store.objects import ObjectStore, file_key, open_object_store
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord
+from sgg_store.starting_points import StartingPoints
 from worker.settings import WorkerSettings
 
 TWO_LABELS = b"".join(
@@ -31,7 +33,7 @@ TWO_LABELS = b"".join(
 _Value = TypeVar("_Value")
 
 
-def eventually(read: Callable[[], _Value | None], seconds: float = 60.0) -> _Value:
+def eventually(read: Callable[[], _Value | None], seconds: float = 120.0) -> _Value:
     """Call `read` until it gives something true, and give that. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not (value := read()):
@@ -76,7 +78,15 @@ class Workbench:
             )
         return file_id
 
-    def submit(self, training: bytes = TWO_LABELS, validation: bytes | None = None, **spec: Any) -> str:
+    def submit(
+        self,
+        training: bytes = TWO_LABELS,
+        validation: bytes | None = None,
+        sources: Sequence[bytes] = (),
+        start_from: str | None = None,
+        retention: bytes | None = None,
+        **spec: Any,
+    ) -> str:
         """Queue a job on the tiny base model with these groups of a TrainingSpec; gives its id. Rings no doorbell."""
         request = TrainingSpec.model_validate({"base_model": self.base_model.name} | spec)
         new = NewJob(
@@ -86,8 +96,12 @@ class Workbench:
             seed=request.seed,
             training_file_id=self.upload(training),
             validation_file_id=self.upload(validation, "validation.jsonl") if validation is not None else None,
+            source_file_ids=tuple(self.upload(source, "source.jsonl") for source in sources),
+            retention_file_id=self.upload(retention, "retention.jsonl") if retention is not None else None,
         )
         with self.database.begin() as session:
+            if start_from is not None:
+                new = replace(new, start=StartingPoints(session, DEFAULT_PROJECT_ID).find(start_from).start)
             return Jobs(session).create(new)[0].id
 
     def submit_steps(self, steps: int, checkpoint_every: int) -> str:
@@ -100,10 +114,25 @@ class Workbench:
         with self.database.begin() as session:
             Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
 
+    def pause(self, job_id: str) -> None:
+        """Ask for a job's rest as the API would."""
+        with self.database.begin() as session:
+            Jobs(session).request_pause(DEFAULT_PROJECT_ID, job_id)
+
+    def resume(self, job_id: str) -> None:
+        """Let a paused job go on as the API would. Rings no doorbell."""
+        with self.database.begin() as session:
+            Jobs(session).resume(DEFAULT_PROJECT_ID, job_id)
+
     def job(self, job_id: str) -> JobRecord:
         """The job's row as it is now."""
         with self.database.read() as session:
             return Jobs(session).get(DEFAULT_PROJECT_ID, job_id)
+
+    def jobs(self) -> list[JobRecord]:
+        """All jobs' rows, oldest first."""
+        with self.database.read() as session:
+            return session.query(JobRecord).order_by(JobRecord.created_at, JobRecord.id).all()
 
     def wait_for_step(self, job_id: str, step: int) -> JobRecord:
         """Wait until the job runs and has done `step` steps."""
@@ -116,12 +145,18 @@ class Workbench:
 
     def wait_for_end(self, job_id: str) -> JobRecord:
         """Wait until the job is finished, one way or another."""
+        return self._wait_for(job_id, TERMINAL)
 
-        def ended() -> JobRecord | None:
+    def wait_for_pause(self, job_id: str) -> JobRecord:
+        """Wait until the job is paused."""
+        return self._wait_for(job_id, {JobStatus.PAUSED})
+
+    def _wait_for(self, job_id: str, statuses: Collection[JobStatus]) -> JobRecord:
+        def reached() -> JobRecord | None:
             job = self.job(job_id)
-            return job if job.status in TERMINAL else None
+            return job if job.status in statuses else None
 
-        return eventually(ended)
+        return eventually(reached)
 
     def attempts(self, job_id: str) -> list[AttemptRecord]:
         """The job's attempts, first to last."""

@@ -19,23 +19,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import BaseModel
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from sgg_core.errors import (
     NO_SPACE,
     DataError,
     DiskFullError,
     OutOfMemoryError,
+    RetentionFileError,
     SggError,
     SourceFileError,
     ValidationFileError,
 )
 from sgg_core.reporting import AnyMessage, CheckpointSaved, Control
-from worker.messages import Alive, Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
+from sgg_store import logs
+from worker.messages import Alive, Failed, GpuMemory, InputFile, Ready, Steer, Train, Warm, command_adapter
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
     from sgg_core.catalogue import BaseModelEntry
     from sgg_core.examples import ExampleSet
+
+_log = logs.get_logger("worker.trainer_process")  # which is `__main__` here
 
 ALIVE_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
@@ -95,7 +100,7 @@ class PipeReporter:
         now = time.monotonic()
         if now - self._last_alive > ALIVE_SECONDS:
             self._last_alive = now
-            self._pipe.send(Alive())
+            self._pipe.send(Alive(gpu_memory=gpu_memory()))
         return self._wishes.get(self._run, "continue")
 
 
@@ -127,8 +132,9 @@ class TrainerProcess:
             else:
                 self._train(command)
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
+            _log.exception("the command failed", command=command.type)
             self._pipe.send(describe_failure(error, command.run if isinstance(command, Train) else None))
+        clear_contextvars()
         gc.collect()
         self._pipe.send(Ready(base_model=self._base.entry.name if self._base else None))
 
@@ -148,6 +154,8 @@ class TrainerProcess:
         def examples(file: InputFile, refusal: type[DataError]) -> ExampleSet:
             return parse_examples(file.path.read_bytes(), file.filename, refusal=refusal)
 
+        bind_contextvars(**command.log_context)
+        _log.info("training begins", base_model=command.base_model.name, resumes=command.resume_from is not None)
         self._reporter.begin(command.run)
         training = examples(command.training, DataError)
         validation = examples(command.validation, ValidationFileError) if command.validation else None
@@ -160,11 +168,23 @@ class TrainerProcess:
                 output=command.output,
                 validation=validation,
                 sources=sources,
+                retention=examples(command.retention, RetentionFileError) if command.retention else None,
                 checkpoints=command.checkpoints,
                 resume_from=command.resume_from,
+                start_from=command.start_from,
                 reporter=self._reporter,
             )
         )
+
+
+def gpu_memory() -> GpuMemory | None:
+    """Ask for the memory of the GPU that training is on. Loads neither torch nor CUDA: without them there is none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    return GpuMemory(allocated=allocated, reserved=reserved, used=total - free, total=total)
 
 
 def describe_failure(error: Exception, run: int | None) -> Failed:
@@ -240,6 +260,7 @@ def main() -> None:
     """Run the child until its stdin ends. The one argument is the parent's process id."""
     die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure("trainer")
     pipe = MessagePipe()
     reporter = PipeReporter(pipe)
     commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
 from sqlalchemy import select
 
 from sgg_core.catalogue import BaseModelEntry, Catalogue
 from sgg_core.errors import SggError
 from sgg_store.database import Database
+from sgg_store.logs import get_logger
 from sgg_store.records import JobRecord
 from worker.settings import WorkerSettings
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def base_model_to_warm(settings: WorkerSettings, database: Database) -> BaseModelEntry | None:
@@ -26,7 +25,7 @@ def base_model_to_warm(settings: WorkerSettings, database: Database) -> BaseMode
     if not name:
         return None
     try:
-        return Catalogue.load(settings.data_dir).get(name)
+        return Catalogue.load(settings.catalogue_dir).get(name)
     except SggError as error:
-        _log.warning("no base model is loaded ahead of time: %s", error)
+        _log.warning("no base model is loaded ahead of time", error=str(error))
         return None
