@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.telemetry import TelemetryConfig
 
+from api.audit import endpoints as audit
+from api.audit.middleware import AuditFrame
+from api.auth import KeyRing
+from api.checkpoints import endpoints as checkpoints
+from api.comparisons import endpoints as comparisons
+from api.dashboard import endpoints as dashboard
 from api.dependencies import Services, refuse_broken_texts
 from api.errors import register_error_handlers
 from api.files import endpoints as files
 from api.health import endpoints as health
+from api.health.service import make_probes
 from api.jobs import endpoints as jobs
+from api.jobs import graders
+from api.jobs.feed import EventFeed
+from api.jobs.presentation import render_event
+from api.keys import endpoints as keys
 from api.middleware import BodyBound, BodyLimit, RequestFrame
 from api.models import endpoints as models
+from api.openapi import RESPONSES, describe
+from api.previews import endpoints as previews
+from api.projects import endpoints as projects
+from api.rates import RateLimiter
 from api.settings import ApiSettings
+from api.trials import endpoints as trials
+from api.trials.desk import TrialDesk
+from api.uploads import endpoints as uploads
+from api.webhooks import endpoints as webhooks
+from api.webhooks.sender import WebhookSender
+from api.webhooks.signing import Signer
 from sgg_store.database import Database
+from sgg_store.forecasts import Forecasts
 from sgg_store.keys import load_key_secret
-from sgg_store.objects import open_object_store
+from sgg_store.object_probe import open_probed_object_store
+from sgg_store.reaper import make_reaper
 
+TELEMETRY: TelemetryConfig = {
+    "exclude": lambda scope: str(scope["path"]).startswith("/health/"),
+    "operation_spans": False,
+    "auto_configure": False,  # sgg_store.tracing does it
+}
+TAKES_FILES = re.compile("/v1/files|/v1/uploads/[^/]+/parts")
 MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and the small fields around an uploaded file
 
 
@@ -28,7 +60,10 @@ def create_app(
     ring: Callable[[str], None] | None = None,
     worker_problem: Callable[[], str | None] | None = None,
 ) -> FastAPI:
-    """Make the HTTP application. The database's schema must be current when it starts (else SchemaOutdatedError).
+    """Make the HTTP application.
+
+    When it starts, the database's schema must be current (else SchemaOutdatedError), and the object store must keep
+    its promises (else UnsafeObjectStoreError).
 
     `ring` announces a committed job to the workers; without it the dispatcher finds the job a little later.
     `worker_problem` says what is wrong with the worker in the same process, if there is one, for /health/ready.
@@ -39,10 +74,26 @@ def create_app(
         database = Database(settings.database_url)
         try:
             database.require_current_schema()
-            objects = open_object_store(settings.object_store_url)
+            objects = open_probed_object_store(settings.object_store_url)
             secret = load_key_secret(settings.data_dir)
-            app.state.services = Services(settings, database, objects, secret, ring, worker_problem)
-            yield
+            feed = EventFeed(database, render_event)
+            known_keys = KeyRing(database, secret, settings.key_cache_seconds)
+            reaper = make_reaper(database, settings.reap_seconds)
+            rates = RateLimiter(settings.rate_limit, settings.broker_url)
+            app.state.services = Services(
+                *(settings, database, objects, secret, ring, worker_problem, feed, Forecasts(database)),
+                *(known_keys, rates, reaper),
+                TrialDesk(database, settings.trial_limits),
+            )
+            app.state.probes = make_probes(app.state.services)
+            sender = WebhookSender(settings, database, Signer(secret))
+            reaper.start()
+            sender.start()
+            try:
+                yield
+            finally:
+                await run_in_threadpool(sender.stop)
+                reaper.stop()
         finally:
             database.dispose()
 
@@ -51,10 +102,20 @@ def create_app(
     upload_bound = BodyBound(settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, file_limit)
     json_bound = BodyBound(settings.max_json_bytes, json_limit)
 
-    app = FastAPI(title="SGG", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="SGG", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, telemetry=TELEMETRY
+    )
     register_error_handlers(app)
-    for module in (files, jobs, models, health):
-        app.include_router(module.router, dependencies=[Depends(refuse_broken_texts)])
-    app.add_middleware(BodyLimit, bound_of=lambda path: upload_bound if path == "/v1/files" else json_bound)
+    # routers are asked one after the other, so those that are polled most come first
+    fine_tuning = (jobs, comparisons, previews, graders, checkpoints)
+    for module in (*fine_tuning, files, uploads, models, trials, webhooks, projects, keys, audit):
+        app.include_router(module.router, dependencies=[Depends(refuse_broken_texts)], responses=RESPONSES)
+    app.include_router(
+        dashboard.router, responses={status: RESPONSES[status] for status in (400, 401, 403, 413, 500, 503)}
+    )
+    app.include_router(health.router, responses={500: RESPONSES[500]})
+    describe(app)
+    app.add_middleware(BodyLimit, bound_of=lambda path: upload_bound if TAKES_FILES.fullmatch(path) else json_bound)
+    app.add_middleware(AuditFrame)
     app.add_middleware(RequestFrame)  # the outermost: what is added last runs first
     return app

@@ -7,15 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.concurrency import run_in_threadpool
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 
-from api.auth import Caller, authenticate
+from api.audit.trail import Trail
+from api.auth import Caller, KeyRing, authenticate
 from api.errors import InvalidRequestError, PermissionDeniedError
+from api.jobs.feed import EventFeed
+from api.rates import RateLimiter
 from api.settings import ApiSettings
+from api.trials.desk import TrialDesk
 from api.validation import broken_texts
 from sgg_core.catalogue import Catalogue
 from sgg_store.database import Database
+from sgg_store.forecasts import Forecasts
 from sgg_store.objects import ObjectStore
+from sgg_store.periodic import Periodic
 
 
 @dataclass(frozen=True)
@@ -28,15 +37,21 @@ class Services:
     key_secret: bytes
     ring: Callable[[str], None] | None
     worker_problem: Callable[[], str | None] | None
+    feed: EventFeed
+    forecasts: Forecasts
+    keys: KeyRing
+    rates: RateLimiter
+    reaper: Periodic
+    trials: TrialDesk
     inspecting: threading.Lock = field(default_factory=threading.Lock)
     """Held while an upload is inspected: one at a time bounds the memory that uploads take."""
 
     def catalogue(self) -> Catalogue:
         """The base models as they are now; an administrator may add one while the server runs."""
-        return Catalogue.load(self.settings.data_dir)
+        return Catalogue.load(self.settings.catalogue_dir)
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Give the services that the application was started with."""
     return cast(Services, request.app.state.services)
 
@@ -44,30 +59,47 @@ def services_of(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(services_of)]
 
 
-def refuse_broken_texts(request: Request) -> None:
+async def refuse_broken_texts(request: Request) -> None:
     """Check the texts in path and query before anything looks them up. Raises InvalidRequestError naming them."""
     problems = broken_texts({**request.path_params, **request.query_params})
     if problems:
         raise InvalidRequestError(problems)
 
 
-class Allowed:
+class Allowed(SecurityBase):
     """A dependency: the caller, if its key carries `scope` (or `admin`, which includes all)."""
+
+    scheme_name = "key"
+    model = HTTPBearer(description="An API key.")
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
 
-    def __call__(self, request: Request, services: ServicesDep) -> Caller:
-        """Authenticate. Raises AuthenticationError or PermissionDeniedError."""
-        caller = authenticate(services.database, services.key_secret, request.headers.get("authorization"))
-        if self.scope not in caller.scopes and "admin" not in caller.scopes:
+    async def __call__(self, request: Request, services: ServicesDep) -> Caller:
+        """Authenticate, in a thread only if that may have to wait for the database or for Redis.
+
+        Raises AuthenticationError, RateLimitedError or PermissionDeniedError.
+        """
+        known = services.keys.remembered(request.headers.get("authorization", "").partition(" ")[2].strip())
+        if known is not None and services.rates.at_hand(known.key_id):
+            return self._admit(request, services)
+        return await run_in_threadpool(self._admit, request, services)
+
+    def _admit(self, request: Request, services: Services) -> Caller:
+        identity = authenticate(services.keys, request)
+        trail: Trail = request.state.trail
+        trail.project_id, trail.key_id = identity.project_id, identity.key_id
+        request.state.headers = services.rates.hit(identity.key_id)
+        if self.scope not in identity.scopes and "admin" not in identity.scopes:
             raise PermissionDeniedError(
                 f"This API key has no scope {self.scope!r}. Use one that has, or ask the administrator for it."
             )
-        return caller
+        return Caller(identity.project_id, identity.key_id, identity.scopes, trail)
 
 
-FilesReader = Annotated[Caller, Depends(Allowed("files:read"))]
-FilesWriter = Annotated[Caller, Depends(Allowed("files:write"))]
-JobsReader = Annotated[Caller, Depends(Allowed("jobs:read"))]
-JobsWriter = Annotated[Caller, Depends(Allowed("jobs:write"))]
+FilesReader = Annotated[Caller, Security(Allowed("files:read"), scopes=["files:read"])]
+FilesWriter = Annotated[Caller, Security(Allowed("files:write"), scopes=["files:write"])]
+Trier = Annotated[Caller, Security(Allowed("models:try"), scopes=["models:try"])]
+JobsReader = Annotated[Caller, Security(Allowed("jobs:read"), scopes=["jobs:read"])]
+JobsWriter = Annotated[Caller, Security(Allowed("jobs:write"), scopes=["jobs:write"])]
+Administrator = Annotated[Caller, Security(Allowed("admin"), scopes=["admin"])]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,8 +18,9 @@ from starlette.routing import compile_path
 from api.validation import RequestProblem, problems_of_request
 from sgg_core import errors as core
 from sgg_store import errors as store
+from sgg_store.logs import get_logger
 
-logger = logging.getLogger("sgg.api")
+_log = get_logger(__name__)
 
 
 class ApiError(Exception):
@@ -63,6 +63,12 @@ class FileInspectionError(ApiError):
     code = "file_inspection_failed"
 
 
+class NotOfferedError(ApiError):
+    """OpenAI's API has this path, and this server answers it only to say that it has not."""
+
+    code = "not_offered"
+
+
 class FileTooLargeError(ApiError):
     """An uploaded file has more bytes than this server takes."""
 
@@ -75,10 +81,35 @@ class AuthenticationError(ApiError):
     code = "invalid_api_key"
 
 
+class SessionEndedError(AuthenticationError):
+    """A browser's session, or the link that was to begin one, is over."""
+
+    code = "session_ended"
+
+
 class PermissionDeniedError(ApiError):
     """The API key is good, but not for this."""
 
     code = "insufficient_permissions"
+
+
+class CrossSiteRequestError(PermissionDeniedError):
+    """A browser's session came without the token that only the dashboard's own pages know."""
+
+    code = "cross_site_request"
+
+
+class RateLimitedError(ApiError):
+    """The API key sends more requests than it may. `headers` tell how many it may send, and when the next one."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = dict(headers)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.headers)
 
 
 class ContentMissingError(ApiError):
@@ -87,14 +118,34 @@ class ContentMissingError(ApiError):
     code = "file_content_missing"
 
 
+class NoReportError(ApiError):
+    """There is no report on this job: it has not succeeded, or an older version made it."""
+
+    code = "no_report"
+
+
+class TrialFailedError(ApiError):
+    """A trial found no worker, or lost it. Another try may do better."""
+
+    code = "trial_failed"
+
+
+class ModelUnavailableError(ApiError):
+    """The files of a base model or adapter are missing or damaged where trials are answered."""
+
+    code = "model_unavailable"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one class of errors is answered. `message` replaces the error's own where that would tell internals."""
+    """How one class of errors is answered. `message` replaces the error's own where that would tell internals,
+    `type` the usual one of the status."""
 
     status: int
     param: str | None = None
     message: str | None = None
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    type: str | None = None
 
 
 _FINAL = {"x-should-retry": "false"}  # clients of OpenAI's API repeat 409 and 5xx unless told not to
@@ -107,7 +158,11 @@ ANSWERS: dict[type[Exception], Answer] = {
     FileTooLargeError: Answer(413, param="file"),
     AuthenticationError: Answer(401, headers={"www-authenticate": "Bearer"}),
     PermissionDeniedError: Answer(403),
+    RateLimitedError: Answer(429, headers={"retry-after": "1"}),
     ContentMissingError: Answer(500, headers=_FINAL),
+    NoReportError: Answer(404),
+    TrialFailedError: Answer(503, headers=_SOON),
+    ModelUnavailableError: Answer(503, headers=_FINAL),
     core.CatalogueError: Answer(
         503, message="The catalogue of base models is damaged. Ask the administrator to repair it.", headers=_FINAL
     ),
@@ -115,11 +170,21 @@ ANSWERS: dict[type[Exception], Answer] = {
     store.CursorNotFoundError: Answer(400, param="after"),
     store.FileInUseError: Answer(400, param="file_id"),
     store.TransitionError: Answer(400),
+    store.TooManyEndpointsError: Answer(400),
+    store.DeliveryPendingError: Answer(400),
+    store.TooManyUploadsError: Answer(400),
+    store.UploadStatusError: Answer(400),
+    store.UploadSizeError: Answer(400, param="data"),
     store.IdempotencyMismatchError: Answer(409, param="Idempotency-Key", headers=_FINAL),
+    store.QuotaExceededError: Answer(429, headers=_FINAL, type="insufficient_quota"),
+    store.TrialQueueFullError: Answer(429, headers={"retry-after": "5"}),
     store.InvalidTextError: Answer(400),
     store.StorageFullError: Answer(507, message=_FULL, headers=_FINAL),
     store.DatabaseUnavailableError: Answer(
         503, message="The database does not answer. Try again in a moment.", headers=_SOON
+    ),
+    store.ObjectStoreUnavailableError: Answer(
+        503, message="The file storage does not answer. Try again in a moment.", headers=_SOON
     ),
     store.SchemaOutdatedError: Answer(503, headers=_FINAL),
 }
@@ -144,12 +209,16 @@ def error_response(
     param: str | None = None,
     headers: Mapping[str, str] | None = None,
     problems: Sequence[Mapping[str, Any]] = (),
+    type_: str | None = None,
 ) -> ErrorResponse:
     """Make the answer to a request that failed. `problems` are told one by one under `sgg.problems`."""
-    type_ = (
-        "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _TYPES.get(status, "invalid_request_error")
-    )
-    error: dict[str, Any] = {"message": message, "type": type_, "param": param, "code": code}
+    usual = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    error: dict[str, Any] = {
+        "message": message,
+        "type": type_ or _TYPES.get(status, usual),
+        "param": param,
+        "code": code,
+    }
     if problems:
         error["sgg"] = {"problems": list(problems)}
     return ErrorResponse({"error": error}, status_code=status, headers=dict(headers or {}))
@@ -178,7 +247,7 @@ async def _answer_named(request: Request, error: Exception) -> ErrorResponse:
     if answer is None:
         raise error
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        _log.error("a request was answered with an error", error=str(error), exc_info=error)
     code, param = getattr(error, "code", None), answer.param
     problems: tuple[Mapping[str, Any], ...] = ()
     if isinstance(error, InvalidRequestError):
@@ -189,7 +258,15 @@ async def _answer_named(request: Request, error: Exception) -> ErrorResponse:
         param = "file"
         problems = tuple(dataclasses.asdict(problem) for problem in error.cause.problems)
     message = answer.message or str(error)
-    return error_response(answer.status, message, code=code, param=param, headers=answer.headers, problems=problems)
+    return error_response(
+        answer.status,
+        message,
+        code=code,
+        param=param,
+        headers={**answer.headers, **getattr(error, "headers", {})},
+        problems=problems,
+        type_=answer.type,
+    )
 
 
 async def _answer_os(request: Request, error: Exception) -> ErrorResponse:

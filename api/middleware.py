@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from api.errors import error_response, internal_error
+from api.instruments import measure_request
+from sgg_store.logs import get_logger
 
-logger = logging.getLogger("sgg.api")
+_log = get_logger(__name__)
+
+DISCARDED_BYTES = 16 * 2**20
 
 
 class RequestFrame:
-    """Gives each request an id and answers defects. Sends `x-request-id` and `openai-processing-ms` with every answer.
+    """Gives each request an id, a line in the log, and an answer if it meets a defect.
+
+    Sends `x-request-id` and `openai-processing-ms` with every answer, and what the rate limits have to tell.
 
     The id is made here, never taken from the caller, so that it is unique in the log.
     """
@@ -32,25 +39,37 @@ class RequestFrame:
             await self.app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(16)}"
+        trace.get_current_span().set_attribute("sgg.request_id", request_id)  # of the span that FastAPI makes
+        with bound_contextvars(request_id=request_id):
+            await self._handle(request_id, scope, receive, send)
+
+    async def _handle(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
-        started = False
+        status, answered_after = 0, 0.0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status, answered_after
             if message["type"] == "http.response.start":
-                started = True
+                status, answered_after = message["status"], time.perf_counter() - began
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
+                headers["openai-processing-ms"] = str(round(answered_after * 1000))
+                headers.update(scope["state"].get("headers", {}))
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception:
-            logger.exception("%s %s failed (request id %s)", scope["method"], scope["path"], request_id)
-            if started:
+            _log.exception("a request met a defect", method=scope["method"], path=scope["path"])
+            if status:
                 raise
             await internal_error(request_id)(scope, receive, send_with_headers)
+        finally:
+            seconds = time.perf_counter() - began
+            measure_request(scope, status, answered_after or seconds)
+            write = _log.debug if scope["path"].startswith("/health/") else _log.info
+            write("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +104,19 @@ class BodyLimit:
             part = await receive()
             received += len(part.get("body", b""))
             if received > bound.bytes:
-                raise HTTPException(413, bound.message)
+                await _discard(receive, part)
+                raise HTTPException(413, bound.message, headers={"connection": "close"})
             return part
 
         await self.app(scope, receive_within_limit, send)
+
+
+async def _discard(receive: Receive, part: Message) -> None:
+    """Take a little more of a body that is too large: who sends little more than it may then hears the answer.
+
+    The connection is closed after that, so that a body without end does not keep the server reading.
+    """
+    left = DISCARDED_BYTES
+    while left > 0 and part.get("more_body", False):
+        part = await receive()
+        left -= len(part.get("body", b""))

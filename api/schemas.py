@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Generic, Literal, TypeVar
 
-from fastapi import Query
+from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, computed_field
 
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="How many items to give at most.")]
@@ -50,9 +50,45 @@ class CursorListOut(ListOut[Item], Generic[Item]):
         return self.data[-1].id if self.data else None
 
 
+def json_answer(out: Out) -> Response:
+    """Answer with this, written by the thread that made it: FastAPI would start another one to look at it again."""
+    return Response(out.model_dump_json(by_alias=True), media_type="application/json")
+
+
 class DeletedOut(Out):
     """What was deleted."""
 
     id: str
     object: str
     deleted: Literal[True] = True
+
+
+class ErrorProblemOut(Out):
+    """One of several things that are wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    message: str | None = None
+    """Of a request's problem; with `param` and `code`. A file's problem has `line`, `field`, `reason` and `remedy`."""
+
+
+class SggErrorOut(Out):
+    """What OpenAI's errors do not have."""
+
+    problems: list[ErrorProblemOut]
+
+
+class ErrorDetailsOut(Out):
+    """What went wrong, and what to do."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    sgg: SggErrorOut | None = None
+
+
+class ErrorOut(Out):
+    """OpenAI's error envelope."""
+
+    error: ErrorDetailsOut

@@ -15,11 +15,12 @@ import httpx
 import uvicorn
 
 from api.app import create_app
+from api.server import Server
 from api.settings import ApiSettings
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
 from sgg_store import ids
 from sgg_store.attempts import Lease
-from sgg_store.checkpoints import Checkpoints
+from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.events import Events, NewEvent
 from sgg_store.files import Files
@@ -50,6 +51,8 @@ class ApiServer:
     objects: ObjectStore
     admin_key: str
     rings: list[str] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
+    """Ends the server as SIGTERM does; `serving` waits for its end."""
 
     @property
     def base_url(self) -> str:
@@ -141,9 +144,10 @@ class HandWorker:
     def checkpoint(self, step: int) -> None:
         """Store and record a checkpoint."""
         prefix = checkpoint_prefix(self.lease, step)
-        self.server.objects.put(f"{prefix}/state.json", b"{}")
+        for name in ("state.json", *ADAPTER_FILES):
+            self.server.objects.put(f"{prefix}/{name}", b"{}")
         with self.server.database.begin() as session:
-            manifest = {"state.json": {"bytes": 2, "sha256": "0" * 64}}
+            manifest = {name: {"bytes": 2, "sha256": "0" * 64} for name in ("state.json", *ADAPTER_FILES)}
             Checkpoints(session).append(self.lease, step, prefix, manifest, {"step": step, "train_loss": 1 / step})
 
     def succeed(self, results: dict[str, bytes]) -> str:
@@ -193,7 +197,12 @@ def serving(settings: ApiSettings, ring: Callable[[str], None] | None = None, **
         admin_key,
     )
     app = create_app(settings, ring=ring or server.rings.append, **options)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=5))
+    running = Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=5))
+
+    def stop() -> None:
+        running.should_exit = True
+
+    server.stop = stop
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -202,7 +211,7 @@ def serving(settings: ApiSettings, ring: Callable[[str], None] | None = None, **
             time.sleep(0.01)
         yield server
     finally:
-        running.should_exit = True
+        stop()
         thread.join(timeout=20)
         listener.close()
         database.dispose()

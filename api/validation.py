@@ -40,8 +40,9 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
     """
     found: list[_Found] = []
     for entry in error.errors(include_url=False):
-        path, parent = _resolve(entry["loc"], model)
-        if entry["type"] == "extra_forbidden":
+        is_unknown = entry["type"] == "extra_forbidden"
+        path, parent = _resolve(entry["loc"], model, is_unknown)
+        if is_unknown:
             found.append((path, _unknown(str(entry["loc"][-1]), parent), ""))
         else:
             found.append((path, *_reason(entry)))
@@ -71,8 +72,11 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def _unknown(name: str, parent: type[BaseModel] | None) -> str:
-    names = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
-    return f"Unknown name {name!r}. {_did_you_mean(name, names)}"
+    return f"Unknown name {name!r}. {_did_you_mean(name, _names(parent) if parent else [])}"
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _found_by_fastapi(entry: Any) -> _Found:
@@ -111,17 +115,25 @@ def _sentence(text: str, given: str) -> str:
     return text if text.endswith("?") else f"{text}."
 
 
-def _resolve(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
-    """Give the parameter's path without the names of union branches, and the model that its last name belongs to."""
+def _resolve(
+    loc: Sequence[int | str], model: type[BaseModel], ends_unknown: bool
+) -> tuple[str, type[BaseModel] | None]:
+    """Give the parameter's path without the names of union branches, and the model that its last name belongs to.
+
+    `ends_unknown` says that the last name is one that this model does not have.
+    """
     parts: list[int | str] = []
     current: type[BaseModel] | None = model
     parent = current
-    for part in loc:
+    for place, part in enumerate(loc, start=1):
         if current is None:
             break
+        if isinstance(part, str):
+            if part not in _names(current) and not (ends_unknown and place == len(loc)):
+                continue
+            parent = current
+            current = _model_behind(current, part)
         parts.append(part)
-        parent = current
-        current = _model_behind(current, str(part))
     return _path(parts), parent
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.dependencies import FilesReader, FilesWriter, ServicesDep
 from api.files import service
@@ -54,14 +54,16 @@ def delete_file(file_id: str, services: ServicesDep, caller: FilesWriter) -> Del
     return DeletedOut(id=file_id, object="file")
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse)
-def download_file(file_id: str, services: ServicesDep, caller: FilesReader) -> StreamingResponse:
-    """Give the file's bytes. The ETag is their sha256."""
-    record, chunks = service.content(services, caller, file_id)
+@router.get("/{file_id}/content", response_class=StreamingResponse, responses={302: {"description": "Elsewhere."}})
+def download_file(file_id: str, services: ServicesDep, caller: FilesReader) -> Response:
+    """Give the file's bytes, whose sha256 is the ETag, or a redirect to where the object store gives them."""
+    content = service.content(services, caller, file_id)
+    if content.link is not None:
+        return RedirectResponse(content.link, status_code=302, headers={"cache-control": "no-store"})
     headers = {
-        "content-length": str(record.bytes),
-        "content-disposition": f"attachment; filename*=utf-8''{quote(record.filename, safe='')}",
-        "etag": f'"{record.sha256}"',
+        "content-length": str(content.record.bytes),
+        "content-disposition": f"attachment; filename*=utf-8''{quote(content.record.filename, safe='')}",
+        "etag": f'"{content.record.sha256}"',
         "x-content-type-options": "nosniff",
     }
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(content.chunks, media_type="application/octet-stream", headers=headers)

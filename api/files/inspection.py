@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
 
 from api.errors import FileInspectionError, InvalidFileError
+from api.files.adapters import SUFFIX, AdapterFileFacts
 from api.files.facts import FileFacts
 from api.files.schemas import Upload
 from sgg_core.errors import DataError, Problem
+from sgg_store.logs import get_logger
 
-logger = logging.getLogger("sgg.api")
+_log = get_logger(__name__)
 
 SMALL_BYTES = 2**20
 TIMEOUT_SECONDS = 120.0
 
 
-def inspect(upload: Upload, max_bytes: int) -> FileFacts:
+def inspect(upload: Upload, max_bytes: int) -> FileFacts | AdapterFileFacts:
     """Give the facts of an upload. Raises InvalidFileError with all its problems, or FileInspectionError."""
     upload.stream.seek(0)
     try:
+        if upload.filename.endswith(SUFFIX):
+            return AdapterFileFacts.read(upload)
         if upload.size <= SMALL_BYTES:
             return FileFacts.read(upload.stream.read(), upload.filename, max_bytes)
         return _inspect_apart(upload, max_bytes)
@@ -37,7 +40,7 @@ def _inspect_apart(upload: Upload, max_bytes: int) -> FileFacts:
     try:
         done = subprocess.run(command, stdin=descriptor, capture_output=True, timeout=TIMEOUT_SECONDS, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        logger.error("The inspection ended with: %s", (error.stderr or b"")[-2000:].decode(errors="replace"))
+        _log.error("the inspection of an upload failed", said=(error.stderr or b"")[-2000:].decode(errors="replace"))
         raise FileInspectionError(
             "The file could not be inspected. Split it into smaller files, or tell the administrator."
         ) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas import Identified, Out
 from sgg_core.shapes import Kind
@@ -19,12 +21,24 @@ UPLOAD_BODY = {
                     "properties": {
                         "file": {"type": "string", "contentMediaType": "application/octet-stream"},
                         "purpose": {"type": "string", "enum": ["fine-tune"]},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
                     },
                 }
             }
         },
     }
 }
+
+
+class ExpiresAfter(BaseModel):
+    """How long a file is to live."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
+    """An hour to 30 days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,7 @@ class Upload:
     purpose: str
     size: int
     stream: BinaryIO
+    lifetime_seconds: int | None = None
 
 
 class ProblemOut(Out):
@@ -50,11 +65,15 @@ class SggFileOut(Out):
     """What the server found in the file."""
 
     sha256: str
-    kind: Kind | None = None
+    kind: Kind | Literal["adapter"] | None = None
     """Null for result files."""
     examples: int | None = None
     labels: tuple[str, ...] = ()
     """Empty unless the kind is classification."""
+    rank: int | None = None
+    """Of an adapter."""
+    targets: tuple[str, ...] = ()
+    """Names of the layers that an adapter adapts."""
     warning_count: int = 0
     warnings: tuple[ProblemOut, ...] = ()
     """The first ones."""

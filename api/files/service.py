@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
+
+from sqlalchemy.orm import Session
 
 from api.auth import Caller
 from api.dependencies import Services
 from api.errors import ContentMissingError
+from api.files.adapters import AdapterFileFacts
 from api.files.facts import FileFacts
 from api.files.inspection import inspect
 from api.files.schemas import FileOut, ProblemOut, SggFileOut, Upload
 from sgg_store import ids
-from sgg_store.errors import ObjectNotFoundError, StoreError
+from sgg_store.cleaning import delete_objects
+from sgg_store.errors import ObjectNotFoundError
 from sgg_store.files import Files
 from sgg_store.objects import file_key
 from sgg_store.pages import Page
+from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord
 
-logger = logging.getLogger("sgg.api")
 
+def create(
+    services: Services,
+    caller: Caller,
+    upload: Upload,
+    replacing: Callable[[Session, str], None] = lambda session, file_id: None,
+    counted: int = 0,
+) -> FileOut:
+    """Store a file of examples.
 
-def create(services: Services, caller: Caller, upload: Upload) -> FileOut:
-    """Store a file of examples. Raises InvalidFileError with all its problems; then nothing is kept."""
+    `replacing` removes what the file with this id is made of, in the same transaction: so many bytes as `counted`.
+
+    Raises InvalidFileError with all its problems; then nothing is kept.
+
+    Raises QuotaExceededError if the project may not keep so much.
+    """
+    quotas = services.settings.quotas
+    with services.database.read() as session:
+        Quotas(session, quotas).expect_bytes(caller.project_id, upload.size - counted)
     with services.inspecting:
         facts = inspect(upload, services.settings.max_upload_bytes)
     file_id = ids.new_id("file-")
@@ -33,6 +52,8 @@ def create(services: Services, caller: Caller, upload: Upload) -> FileOut:
     services.objects.put(key, upload.stream)
     try:
         with services.database.begin() as session:
+            replacing(session, file_id)
+            Quotas(session, quotas).admit_bytes(caller.project_id, upload.size)
             record = Files(session).add(
                 file_id=file_id,
                 project_id=caller.project_id,
@@ -42,7 +63,9 @@ def create(services: Services, caller: Caller, upload: Upload) -> FileOut:
                 sha256=facts.sha256,
                 object_key=key,
                 facts=facts.model_dump(mode="json"),
+                lifetime_seconds=upload.lifetime_seconds,
             )
+            caller.trail.write(session, file_id, bytes=upload.size, sha256=facts.sha256)
     except BaseException:
         services.objects.delete(key)
         raise
@@ -73,17 +96,28 @@ def delete(services: Services, caller: Caller, file_id: str) -> None:
     """Delete a file. Raises RecordNotFoundError, or FileInUseError naming the jobs that still need it."""
     with services.database.begin() as session:
         record = Files(session).delete(caller.project_id, file_id)
-    try:
-        services.objects.delete(record.object_key)
-    except (StoreError, OSError):  # the file is gone for every caller; only its space is not free yet
-        logger.exception("The object %s of the deleted file %s stays behind", record.object_key, file_id)
+        caller.trail.write(session, file_id)
+    delete_objects(services.objects, (), [record.object_key])
 
 
-def content(services: Services, caller: Caller, file_id: str) -> tuple[FileRecord, Iterator[bytes]]:
-    """Give the file's row and its bytes in chunks. Raises RecordNotFoundError or ContentMissingError."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file's bytes: an address that gives them to anyone for a while, or the bytes themselves in chunks."""
+
+    record: FileRecord
+    link: str | None
+    chunks: Iterator[bytes]
+
+
+def content(services: Services, caller: Caller, file_id: str) -> Content:
+    """Give the file's bytes. Raises RecordNotFoundError or ContentMissingError."""
     record = retrieve(services, caller, file_id)
+    link = services.objects.link(record.object_key)
     try:
-        return record, services.objects.open(record.object_key)
+        if link is None:
+            return Content(record, None, services.objects.open(record.object_key))
+        services.objects.size(record.object_key)  # an address of nothing would only be found out by its reader
+        return Content(record, link, iter(()))
     except ObjectNotFoundError as error:
         raise ContentMissingError(
             f"The bytes of {file_id} are lost. Upload the file again, and tell the administrator."
@@ -93,7 +127,12 @@ def content(services: Services, caller: Caller, file_id: str) -> tuple[FileRecor
 def to_out(record: FileRecord) -> FileOut:
     """Translate a row."""
     known = SggFileOut(sha256=record.sha256)
-    if record.facts is not None:
+    if record.facts is not None and record.facts["kind"] == "adapter":
+        adapter = AdapterFileFacts.model_validate(record.facts)
+        known = SggFileOut(
+            sha256=adapter.sha256, kind="adapter", rank=adapter.adapter.rank, targets=adapter.adapter.targets
+        )
+    elif record.facts is not None:
         facts = FileFacts.model_validate(record.facts)
         known = SggFileOut(
             sha256=facts.sha256,

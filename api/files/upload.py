@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Request
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from api.errors import FileTooLargeError, InvalidRequestError
-from api.files.schemas import Upload
+from api.files.schemas import ExpiresAfter, Upload
 from api.validation import RequestProblem, broken_texts
 
 MAX_FIELDS = 8
@@ -24,10 +25,8 @@ async def received_upload(request: Request, max_bytes: int) -> AsyncIterator[Upl
     Raises InvalidRequestError with every problem of the form, or FileTooLargeError.
     """
     async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
-        problems = [*_file_problems(form), *_purpose_problems(form)]
-        if "expires_after" in form or any(name.startswith("expires_after[") for name in form):
-            message = "Files do not expire here. Leave this out, and delete the file when no job needs it."
-            problems.append(RequestProblem("expires_after", "unsupported_parameter", message))
+        lifetime, expiry_problems = _lifetime(form)
+        problems = [*_file_problems(form), *_purpose_problems(form), *expiry_problems]
         if problems:
             raise InvalidRequestError(problems)
         part, purpose = form["file"], form["purpose"]
@@ -37,7 +36,7 @@ async def received_upload(request: Request, max_bytes: int) -> AsyncIterator[Upl
             raise FileTooLargeError(
                 f"The file has {size:,} bytes; the limit is {max_bytes:,}. Leave examples out, or split it."
             )
-        yield Upload(part.filename or "", purpose, size, part.file)
+        yield Upload(part.filename or "", purpose, size, part.file, lifetime)
 
 
 def _file_problems(form: FormData) -> list[RequestProblem]:
@@ -49,6 +48,21 @@ def _file_problems(form: FormData) -> list[RequestProblem]:
         message = f"The filename is longer than {MAX_FILENAME_CHARS} characters. Shorten it."
         return [RequestProblem("file", "invalid_value", message)]
     return broken_texts(part.filename, "file")
+
+
+def _lifetime(form: FormData) -> tuple[int | None, list[RequestProblem]]:
+    """The seconds that the file is to live, as OpenAI's clients write it: `expires_after[seconds]=3600`."""
+    given = {name: value for name, value in form.items() if name.startswith("expires_after")}
+    if not given:
+        return None, []
+    try:
+        fields = {name.removeprefix("expires_after[").removesuffix("]"): value for name, value in given.items()}
+        return ExpiresAfter.model_validate(fields).seconds, []
+    except ValidationError:
+        message = (
+            "Send expires_after[anchor]=created_at and expires_after[seconds] of 3600 (an hour) to 2592000 (30 days)."
+        )
+        return None, [RequestProblem("expires_after", "invalid_value", message)]
 
 
 def _purpose_problems(form: FormData) -> list[RequestProblem]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from api.dependencies import ServicesDep
 from api.health import service
 from api.health.schemas import LiveOut, ReadyOut
 
@@ -12,14 +11,14 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.get("/live")
-def live() -> LiveOut:
-    """Say that the process answers."""
+async def live() -> LiveOut:
+    """Say that the process answers. It needs no thread of the pool, all of which may wait for a dead database."""
     return LiveOut()
 
 
-@router.get("/ready")
-def ready(services: ServicesDep, response: Response) -> ReadyOut:
-    """Say whether the server can do its work; 503 if a part is missing."""
-    readiness = service.readiness(services)
+@router.get("/ready", responses={503: {"model": ReadyOut, "description": "A part is missing."}})
+async def ready(request: Request, response: Response) -> ReadyOut:
+    """Say whether the server can do its work; 503 if a part is missing, or does not answer in time."""
+    readiness = await service.readiness(request.app.state.probes)
     response.status_code = 200 if readiness.status == "ok" else 503
     return readiness

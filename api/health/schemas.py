@@ -18,4 +18,4 @@ class ReadyOut(Out):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str]
-    """Each part (database, object_store, worker) and `ok`, or one sentence on what is wrong."""
+    """Each part (database, object_store, reaper, worker) and `ok`, or one sentence on what is wrong."""

@@ -1,39 +1,39 @@
-"""Looks at each part that the server depends on."""
+"""The parts that the server depends on, and what to ask each of them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-
 from api.dependencies import Services
+from api.health.probes import Probes, Question
 from api.health.schemas import ReadyOut
+from sgg_store.schema import SchemaState
 
-logger = logging.getLogger("sgg.api")
+REAPER_GONE = "It stopped, so that lost jobs are not found; restart the server."
 
 
-def readiness(services: Services) -> ReadyOut:
-    """Check the database, the object store, and the worker if there is one in this process."""
-    checks = {
-        "database": _outcome("database", lambda: _schema_problem(services)),
-        "object_store": _outcome("object_store", lambda: _probe(services)),
+def make_probes(services: Services) -> Probes:
+    """Probes of database, object store, reaper, a broker of its own, and the worker if there is one in this process."""
+    questions: dict[str, Question] = {
+        "database": lambda: _schema_problem(services),
+        "object_store": lambda: services.objects.put("health/probe", b"", create_only=False),
+        "reaper": lambda: None if services.reaper.alive else REAPER_GONE,
     }
+    if not services.settings.broker_is_embedded:
+        from sgg_store.queue import make_celery, ping  # loads Celery, which an embedded server need not wait for
+
+        celery = make_celery(services.settings)
+        questions["broker"] = lambda: ping(celery)
     if services.worker_problem is not None:
-        checks["worker"] = _outcome("worker", services.worker_problem)
+        questions["worker"] = services.worker_problem
+    return Probes(questions, services.settings.health_seconds)
+
+
+async def readiness(probes: Probes) -> ReadyOut:
+    """Ask every part; the server is ready if nothing is wrong with any of them."""
+    checks = await probes.outcomes()
     healthy = all(outcome == "ok" for outcome in checks.values())
     return ReadyOut(status="ok" if healthy else "unavailable", checks=checks)
 
 
 def _schema_problem(services: Services) -> str | None:
-    return None if services.database.schema_is_current() else "Its tables are of another version."
-
-
-def _probe(services: Services) -> None:
-    services.objects.put("health/probe", b"", create_only=False)
-
-
-def _outcome(part: str, problem: Callable[[], str | None]) -> str:
-    try:
-        return problem() or "ok"
-    except Exception:  # any failure of a part means "not ready"; its text may tell internals, so it stays in the log
-        logger.exception("The %s is not ready", part)
-        return "It does not answer; see the server's log."
+    state = services.database.schema_status().state
+    return None if state is SchemaState.CURRENT else "Its tables are of another version; see `sgg db status`."

@@ -12,8 +12,8 @@ from api.dependencies import Services
 from api.files.facts import FileFacts
 from api.jobs.schemas import JobDraft, JobIn
 from api.validation import RequestProblem, broken_texts, problems_of_model
-from sgg_core.catalogue import BaseModelEntry, check_task
-from sgg_core.errors import DataError, SpecError, UnknownBaseModelError
+from sgg_core.catalogue import BaseModelEntry, check_objective, check_task
+from sgg_core.errors import DataError, RetentionFileError, SpecError, UnknownBaseModelError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.files import Files
@@ -22,8 +22,9 @@ from sgg_store.records import FileRecord
 
 def read_draft(body: dict[str, Any]) -> tuple[JobDraft, list[RequestProblem]]:
     """Read what can be read of the body, and describe the rest."""
-    problems = broken_texts(body)
-    named = {problem.param for problem in problems}
+    unsupported = list(_unsupported_method(body))
+    problems = [*broken_texts(body), *unsupported]
+    named = {problem.param for problem in problems} | ({"method.dpo", "method.reinforcement"} if unsupported else set())
     refused: set[tuple[int | str, ...]] = {(name,) for name, value in body.items() if broken_texts({name: value})}
     try:
         draft = JobIn.model_validate(body)
@@ -64,29 +65,52 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
         yield RequestProblem("integrations", "unsupported_parameter", message)
 
 
+def _unsupported_method(body: dict[str, Any]) -> Iterator[RequestProblem]:
+    """Yield it where a method of OpenAI's is asked for that nobody here can run."""
+    method = body.get("method")
+    asked = method.get("type") if isinstance(method, dict) else None
+    if asked in ("dpo", "reinforcement"):
+        message = (
+            f"Jobs of the method {asked!r} are not offered. Supported are 'supervised' (plain LoRA) and 'sgg' (LoRA "
+            "with structured gradient guidance), both on labelled examples, completions or chats."
+        )
+        yield RequestProblem("method.type", "unsupported_method", message)
+
+
 class DataChecks:
-    """The checks that need the base model's entry and the files. Collects `problems`."""
+    """The checks that need the base model's entry and the files. Collects `problems`, and what it has looked up.
+
+    `files` are those that exist, by role as in SurveyTrial; `in_files` are those of the problems that files have.
+    """
 
     def __init__(self, services: Services, caller: Caller, draft: JobDraft) -> None:
         self.services = services
         self.caller = caller
         self.draft = draft
         self.problems: list[RequestProblem] = []
+        self.entry: BaseModelEntry | None = None
+        self.files: dict[str, FileRecord] = {}
+        self.in_files: list[tuple[RequestProblem, FileRecord, DataError]] = []
 
     def run(self) -> list[RequestProblem]:
         """Check the base model, that all files are the caller's, and that they fit together."""
-        entry = self._base_model()
+        self.entry = entry = self._base_model()
         draft = self.draft
-        training_file = self._file("training_file", draft.training_file)
-        validation_file = self._file("validation_file", draft.validation_file)
+        training_file = self._file("training_file", draft.training_file, "training")
+        validation_file = self._file("validation_file", draft.validation_file, "validation")
         sources_param = f"{draft.settings_path}sources"
-        source_files = [self._file(sources_param, file_id) for file_id in draft.settings.sources]
+        named = enumerate(draft.settings.sources)
+        source_files = [self._file(sources_param, file_id, f"source{number}") for number, file_id in named]
+        retention_param = f"{draft.settings_path}retention_file"
+        retention_file = self._file(retention_param, draft.settings.retention_file, None)
+        if retention_file is not None:
+            self._check_retention(retention_param, retention_file)
         if training_file is None:
             return self.problems
         training = self._examples("training_file", training_file)
         if training is None:
             return self.problems
-        self._check_training(training, entry)
+        self._check_training(training_file, training, entry)
         if validation_file is not None:
             self._check_other("validation_file", training, validation_file)
         for source_file in source_files:
@@ -103,7 +127,7 @@ class DataChecks:
             self.problems.append(RequestProblem("model", error.code, str(error)))
             return None
 
-    def _file(self, param: str, file_id: str | None) -> FileRecord | None:
+    def _file(self, param: str, file_id: str | None, role: str | None) -> FileRecord | None:
         if file_id is None:
             return None
         try:
@@ -117,6 +141,12 @@ class DataChecks:
             message = f"{file_id} is a result ({record.purpose}), not a file of examples. Use an uploaded file."
             self.problems.append(RequestProblem(param, "invalid_file", message))
             return None
+        if (record.facts or {}).get("kind") == "adapter":
+            message = f"{file_id} is an adapter, not a file of examples. Name it in start_from instead."
+            self.problems.append(RequestProblem(param, "invalid_file", message))
+            return None
+        if role is not None:
+            self.files[role] = record
         return record
 
     def _examples(self, param: str, record: FileRecord) -> ExampleSet | None:
@@ -126,21 +156,40 @@ class DataChecks:
             return None
         return FileFacts.model_validate(record.facts).representatives(record.filename)
 
-    def _check_training(self, training: ExampleSet, entry: BaseModelEntry | None) -> None:
+    def _note(self, param: str, record: FileRecord, error: DataError) -> None:
+        problem = RequestProblem(param, error.code, str(error))
+        self.problems.append(problem)
+        self.in_files.append((problem, record, error))
+
+    def _check_training(self, record: FileRecord, training: ExampleSet, entry: BaseModelEntry | None) -> None:
         try:
             check_training(training)
         except DataError as error:
-            self.problems.append(RequestProblem("training_file", error.code, str(error)))
+            self._note("training_file", record, error)
         if entry is not None:
             try:
                 check_task(entry, training.kind)
             except SpecError as error:
                 self.problems.append(RequestProblem("model", "unsupported_task", str(error)))
+            try:
+                check_objective(entry, self.draft.settings.hyperparameters.task.objective)
+            except SpecError as error:
+                param = f"{self.draft.settings_path}hyperparameters.task.objective"
+                self.problems.append(RequestProblem(param, "invalid_value", str(error)))
         asked = self.draft.settings.hyperparameters.task.type
         if asked not in ("auto", training.kind):
             message = f"The training file holds {training.kind} examples, not {asked}. Leave it out, or set it to that."
             param = f"{self.draft.settings_path}hyperparameters.task.type"
             self.problems.append(RequestProblem(param, "invalid_value", message))
+
+    def _check_retention(self, param: str, record: FileRecord) -> None:
+        examples = self._examples(param, record)
+        if examples is None or self.entry is None:
+            return
+        try:
+            check_task(self.entry, examples.kind)
+        except SpecError as error:
+            self._note(param, record, RetentionFileError.about(record.filename, error.message, error.remedy))
 
     def _check_other(self, param: str, training: ExampleSet, record: FileRecord) -> None:
         other = self._examples(param, record)
@@ -152,4 +201,4 @@ class DataChecks:
             else:
                 check_sources(training, [other])
         except DataError as error:
-            self.problems.append(RequestProblem(param, error.code, str(error)))
+            self._note(param, record, error)

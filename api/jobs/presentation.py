@@ -3,61 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Literal, cast
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
+from api.jobs.failures import FAILURES, SERVICE_REMEDY
 from api.jobs.schemas import (
     ArtifactOut,
+    AttemptOut,
     CheckpointOut,
     EventOut,
     FailureOut,
+    ForecastOut,
     Hyperparameters,
     HyperparametersOut,
     JobErrorOut,
     JobOut,
+    LastCheckpointOut,
     Method,
     MethodSettings,
+    SggCheckpointOut,
     SggJobOut,
+    SpreadOut,
 )
-from sgg_core.reporting import EvaluationMetrics, StepMetrics
 from sgg_core.spec import TrainingSpec
-from sgg_store import ids
-from sgg_store.job_state import JobStatus
-from sgg_store.jobs import Jobs
-from sgg_store.metrics import AnyMetrics, Metrics
-from sgg_store.records import AttemptRecord, CheckpointRecord, EventRecord, FileRecord, JobRecord
+from sgg_store.job_state import AttemptState, JobStatus
+from sgg_store.job_views import AttemptView, JobView
+from sgg_store.outlook import NOTHING, Outlook, Spread
+from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord
 from sgg_store.retries import Cause
 
-SERVICE_REMEDY = "Tell the administrator the job's id; when the cause is removed, submit the job again."
-FILE_REMEDY = "Correct the file as the message says, upload it, and submit the job with the new id."
-REMEDIES = {
-    "file_not_found": "Upload the file again and submit the job with the new id.",
-    "invalid_training_file": FILE_REMEDY,
-    "invalid_validation_file": FILE_REMEDY,
-    "invalid_source_file": FILE_REMEDY,
-    "invalid_hyperparameters": "Change the hyperparameters that the message names, and submit the job again.",
-    "model_not_found": "Choose a base model that /v1/models lists, and submit the job again.",
-    "training_diverged": "Lower the learning rate or set clip_norm, and submit the job again.",
-    "out_of_memory": "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
-    "poison_job": "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
-    "preempted_too_often": "Lower checkpoint.every_steps, and submit the job again.",
-    "worker_lost": SERVICE_REMEDY,
-    "database_unavailable": SERVICE_REMEDY,
-    "storage_unavailable": "Ask the administrator to free space or restore the storage, and submit the job again.",
-    "base_model_unavailable": "Ask the administrator to install the base model's files, and submit the job again.",
-    "invalid_catalogue": "Ask the administrator to repair base-models.json, and submit the job again.",
-    "invalid_checkpoint": SERVICE_REMEDY,
-    "internal_error": SERVICE_REMEDY,
-}
 
-
-def job_out(session: Session, job: JobRecord) -> JobOut:
-    """Describe a job as it is now."""
+def job_out(view: JobView, outlook: Outlook, *, alone: bool = False) -> JobOut:
+    """Describe a job as it is now. What is told of a job that is read alone is left out of lists."""
+    job = view.job
     spec = TrainingSpec.model_validate(job.spec)
-    settings = MethodSettings(hyperparameters=Hyperparameters.of(spec), sources=tuple(job.source_file_ids))
-    metrics = Metrics(session).newest(job.id)
+    settings = MethodSettings(
+        hyperparameters=Hyperparameters.of(spec),
+        sources=tuple(job.source_file_ids),
+        retention_file=job.retention_file_id,
+        start_from=job.start_name,
+        priority=job.priority,
+    )
     failed = job.status is JobStatus.FAILED
     return JobOut(
         id=job.id,
@@ -80,10 +66,10 @@ def job_out(session: Session, job: JobRecord) -> JobOut:
         if failed
         else None,
         seed=job.seed,
-        estimated_finish=_estimated_finish(job, metrics),
+        estimated_finish=_estimated_finish(view),
         method=Method.model_validate({"type": spec.method, spec.method: settings}),
-        metadata=dict(job.user_metadata),
-        sgg=_sgg_out(session, job, metrics),
+        metadata=view.user_metadata,
+        sgg=_sgg_out(view, outlook, alone),
     )
 
 
@@ -99,66 +85,106 @@ def event_out(event: EventRecord) -> EventOut:
     )
 
 
-def checkpoint_out(job: JobRecord, checkpoint: CheckpointRecord) -> CheckpointOut:
+def render_event(event: EventRecord) -> str:
+    """Describe an event as JSON on one line."""
+    return event_out(event).model_dump_json()
+
+
+def checkpoint_out(job: JobRecord, checkpoint: CheckpointRecord, files: Iterable[FileRecord]) -> CheckpointOut:
     """Describe a checkpoint."""
-    model = ids.fine_tuned_model_name(job.base_model, job.project_id, job.suffix, job.id)
     return CheckpointOut(
         id=checkpoint.id,
         created_at=int(checkpoint.created_at),
-        fine_tuned_model_checkpoint=ids.checkpoint_model_name(model, checkpoint.step),
+        fine_tuned_model_checkpoint=job.checkpoint_name(checkpoint.step),
         fine_tuning_job_id=job.id,
         step_number=checkpoint.step,
         metrics=checkpoint.metrics,
+        sgg=SggCheckpointOut(
+            files=[
+                ArtifactOut(file_id=file.id, filename=file.filename, bytes=file.bytes, sha256=file.sha256)
+                for file in files
+            ]
+        ),
     )
 
 
-def _sgg_out(session: Session, job: JobRecord, metrics: dict[str, AnyMetrics]) -> SggJobOut:
-    training_file = session.get(FileRecord, job.training_file_id)
+def _sgg_out(view: JobView, outlook: Outlook, alone: bool) -> SggJobOut:
+    job = view.job
+    position = None if view.place is None else outlook.position(job.project_id, job.priority, view.place)
     done = job.step / job.total_steps if job.total_steps else 0.0
     return SggJobOut(
-        kind=(training_file.facts or {}).get("kind") if training_file else None,
-        queue_position=Jobs(session).queue_position(job),
+        kind=cast(Literal["classification", "completion", "chat"] | None, view.kind),
+        queue_position=position,
         step=job.step,
         total_steps=job.total_steps,
         progress=1.0 if job.status is JobStatus.SUCCEEDED else min(1.0, done),
-        metrics=_figures(metrics),
+        metrics=_figures(view),
         attempts=job.current_attempt,
+        attempt_history=[_attempt(each, view.now) for each in view.attempts] if alone else None,
+        forecast=_forecast(view, outlook, position) if alone else None,
         cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
+        last_checkpoint=_last_checkpoint(view),
         sources=job.source_file_ids,
-        failure=_failure(session, job) if job.status is JobStatus.FAILED else None,
-        artifacts=_artifacts(session, job),
+        failure=_failure(view) if job.status is JobStatus.FAILED else None,
+        artifacts=[
+            ArtifactOut(file_id=file.id, filename=file.filename, bytes=file.bytes, sha256=file.sha256)
+            for file in view.results
+        ],
     )
 
 
-def _figures(metrics: dict[str, AnyMetrics]) -> dict[str, float | int | bool | None]:
+def _attempt(attempt: AttemptView, now: float) -> AttemptOut:
+    return AttemptOut(
+        number=attempt.number,
+        state=AttemptState(attempt.state).value,
+        cause=attempt.cause,
+        started_at=int(attempt.started_at),
+        seconds=round((now if attempt.ended_at is None else attempt.ended_at) - attempt.started_at, 3),
+        first_step=attempt.start_step,
+        last_step=attempt.last_step,
+    )
+
+
+def _forecast(view: JobView, outlook: Outlook, position: int | None) -> ForecastOut | None:
+    forecast = NOTHING
+    if position is not None:
+        forecast = outlook.of_queued(view.job.base_model, position, view.now)
+    elif view.job.status is JobStatus.RUNNING:
+        forecast = outlook.of_running(view.job.id, view.now)
+    return None if forecast == NOTHING else ForecastOut(start=_spread(forecast.start), end=_spread(forecast.end))
+
+
+def _spread(spread: Spread | None) -> SpreadOut | None:
+    if spread is None:
+        return None
+    return SpreadOut(early=int(spread.early), likely=int(spread.likely), late=int(spread.late))
+
+
+def _last_checkpoint(view: JobView) -> LastCheckpointOut | None:
+    if view.checkpoint is None:
+        return None
+    checkpoint_id, step = view.checkpoint
+    return LastCheckpointOut(id=checkpoint_id, name=view.job.checkpoint_name(step), step=step)
+
+
+def _figures(view: JobView) -> dict[str, float | int | bool | None]:
     figures: dict[str, float | int | bool | None] = {}
-    evaluation, step = metrics.get("evaluation"), metrics.get("step")
-    if isinstance(evaluation, EvaluationMetrics):
-        figures |= evaluation.model_dump(exclude={"type", "step", "examples"})
-    if isinstance(step, StepMetrics):
-        figures |= step.model_dump(exclude={"type", "total_steps"})
+    if view.evaluation is not None:
+        figures |= view.evaluation.model_dump(exclude={"type", "step", "examples"})
+    if view.step is not None:
+        figures |= view.step.model_dump(exclude={"type", "total_steps"})
     return figures
 
 
-def _estimated_finish(job: JobRecord, metrics: dict[str, AnyMetrics]) -> int | None:
-    step = metrics.get("step")
-    if job.status is not JobStatus.RUNNING or not isinstance(step, StepMetrics):
+def _estimated_finish(view: JobView) -> int | None:
+    if view.job.status is not JobStatus.RUNNING or view.step is None:
         return None
-    return int(time.time() + (step.total_steps - step.step) * step.seconds)
+    return int(time.time() + (view.step.total_steps - view.step.step) * view.step.seconds)
 
 
-def _failure(session: Session, job: JobRecord) -> FailureOut:
-    attempt = session.get(AttemptRecord, (job.id, job.current_attempt))
-    users = attempt is not None and attempt.cause is Cause.USER
-    code = job.error_code or ""
-    remedy = REMEDIES.get(code, SERVICE_REMEDY)  # another version of the worker may know other codes
-    return FailureOut(code=code, fault="user" if users else "service", remedy=remedy)
-
-
-def _artifacts(session: Session, job: JobRecord) -> list[ArtifactOut]:
-    found = session.scalars(select(FileRecord).where(FileRecord.id.in_(job.result_file_ids)))
-    files = {file.id: file for file in found} if job.result_file_ids else {}
-    return [
-        ArtifactOut(file_id=file.id, filename=file.filename, bytes=file.bytes, sha256=file.sha256)
-        for file in (files[file_id] for file_id in job.result_file_ids if file_id in files)
-    ]
+def _failure(view: JobView) -> FailureOut:
+    code = view.job.error_code or ""
+    known = FAILURES.get(code)  # another version of the worker may know other codes
+    remedy = known.remedy if known else SERVICE_REMEDY
+    return FailureOut(code=code, fault="user" if view.cause is Cause.USER else "service", remedy=remedy)

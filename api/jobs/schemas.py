@@ -19,6 +19,15 @@ from sgg_core.spec import (
     TrainingSpec,
 )
 
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A page of events, or a stream of them.", "content": {"text/event-stream": {}}},
+    204: {"description": "The stream is at its end: the job has ended, and `Last-Event-ID` is its last event."},
+}
+
+REPORT_FORMATS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The report.", "content": {"text/markdown": {}, "text/html": {}}},
+}
+
 MethodType = Literal["supervised", "sgg"]
 FileId = Annotated[str, Field(min_length=1, max_length=100)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
@@ -66,6 +75,12 @@ class MethodSettings(BaseModel):
     hyperparameters: Hyperparameters = Field(default_factory=lambda: Hyperparameters.model_validate({}))
     sources: Annotated[tuple[FileId, ...], Field(max_length=16)] = ()
     """Files of related examples whose gradients help; for the method `sgg` only."""
+    retention_file: FileId | None = None
+    """File of examples of something else, never trained on: the report tells what is forgotten of it."""
+    start_from: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    """Weights to begin with: a fine-tuned model, a checkpoint by name or id, or the id of an uploaded adapter file."""
+    priority: Annotated[int, Field(ge=-10, le=10)] = 0
+    """Jobs of higher priority begin first. More than 0 needs a key with the scope `admin`."""
 
 
 class Method(BaseModel):
@@ -120,20 +135,11 @@ class JobDraft(BaseModel):
             return MethodSettings(hyperparameters=self.hyperparameters) if self.hyperparameters else MethodSettings()
         return (self.method.sgg if self.method.type == "sgg" else self.method.supervised) or MethodSettings()
 
-
-class JobIn(JobDraft):
-    """A request for a job."""
-
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    """Name of a base model in the catalogue."""
-    training_file: FileId
-    """Id of an uploaded file."""
-
     def training_spec(self, seed: int) -> TrainingSpec:
-        """Translate into what the trainer is told."""
+        """Translate into what the trainer is told. Needs a base model."""
         hyperparameters = self.settings.hyperparameters
         return TrainingSpec(
-            base_model=self.model,
+            base_model=self.model or "",
             method=self.method_type,
             task=hyperparameters.task,
             lora=hyperparameters.lora,
@@ -143,6 +149,15 @@ class JobIn(JobDraft):
             checkpoint=hyperparameters.checkpoint,
             seed=seed,
         )
+
+
+class JobIn(JobDraft):
+    """A request for a job."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    """Name of a base model in the catalogue; or of a fine-tuned model or checkpoint, to train that on."""
+    training_file: FileId
+    """Id of an uploaded file."""
 
 
 class JobErrorOut(Out):
@@ -179,6 +194,45 @@ class ArtifactOut(Out):
     sha256: str
 
 
+class LastCheckpointOut(Out):
+    """A checkpoint by its id and by the name of the model as it was then."""
+
+    id: str
+    name: str
+    step: int
+
+
+class AttemptOut(Out):
+    """One worker's try at the job."""
+
+    number: int
+    """Counts from 1."""
+    state: Literal["running", "succeeded", "failed", "cancelled", "lost", "preempted", "paused"]
+    cause: str | None
+    """Why it ended without a result, in one word."""
+    started_at: int
+    seconds: float
+    """How long it took, or has taken so far."""
+    first_step: int
+    last_step: int
+
+
+class SpreadOut(Out):
+    """A time in Unix seconds: in one of ten cases it is before `early`, in one of ten after `late`."""
+
+    early: int
+    likely: int
+    late: int
+
+
+class ForecastOut(Out):
+    """From measured steps, the jobs ahead, and how long such jobs took before. Null where nothing was measured yet."""
+
+    start: SpreadOut | None
+    """Null unless the job is queued."""
+    end: SpreadOut | None
+
+
 class SggJobOut(Out):
     """What this server knows of a job beyond OpenAI's fields."""
 
@@ -194,7 +248,15 @@ class SggJobOut(Out):
     """The newest figures of a step, and the newest of an evaluation."""
     attempts: int
     """How many times a worker took the job."""
+    attempt_history: list[AttemptOut] | None
+    """First to last; null in lists of jobs."""
+    forecast: ForecastOut | None
+    """Null in lists of jobs, and unless the job is queued or running."""
     cancel_requested: bool
+    pause_requested: bool
+    """The job is running and stops before its next step."""
+    last_checkpoint: LastCheckpointOut | None
+    """The newest one, which a paused job goes on from, and which a cancelled job leaves."""
     sources: list[str]
     failure: FailureOut | None
     artifacts: list[ArtifactOut]
@@ -210,7 +272,8 @@ class JobOut(Identified):
     fine_tuned_model: str | None
     organization_id: str
     result_files: list[str]
-    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    status: Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+    """`paused`, which OpenAI's schema does not list, appears after a pause alone."""
     validation_file: str | None
     training_file: str
     hyperparameters: HyperparametersOut
@@ -235,6 +298,13 @@ class EventOut(Identified):
     data: dict[str, Any]
 
 
+class SggCheckpointOut(Out):
+    """What this server knows of a checkpoint beyond OpenAI's fields."""
+
+    files: list[ArtifactOut]
+    """The weights and the configuration with which PEFT loads them."""
+
+
 class CheckpointOut(Identified):
     """One checkpoint of a job."""
 
@@ -244,3 +314,27 @@ class CheckpointOut(Identified):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float | int | None]
+    sgg: SggCheckpointOut
+
+
+class SeriesOut(Out):
+    """One figure over the steps. The lists are equally long; `low` and `high` bound what a point is the mean of."""
+
+    name: str
+    steps: list[int]
+    """The last step of each point."""
+    values: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class MetricsOut(Out):
+    """Figures of a job."""
+
+    object: Literal["fine_tuning.job.metrics"] = "fine_tuning.job.metrics"
+    job_id: str
+    from_step: int
+    to_step: int
+    steps_per_point: int
+    """1 unless there are more steps than the resolution allows."""
+    data: list[SeriesOut]

@@ -10,7 +10,7 @@ from api.schemas import Out
 class SggModelOut(Out):
     """What this server knows of a model beyond OpenAI's fields. Fields that do not apply are null."""
 
-    type: Literal["base", "fine-tuned"]
+    type: Literal["base", "fine-tuned", "checkpoint"]
     kind: Literal["causal", "encoder"] | None = None
     license: str | None = None
     description: str | None = None
@@ -20,7 +20,7 @@ class SggModelOut(Out):
     method: Literal["sgg", "supervised"] | None = None
     job: str | None = None
     result_files: tuple[str, ...] = ()
-    """Ids of the metrics and of the adapter's bundle."""
+    """Ids of the metrics and of the adapter's bundle; of a checkpoint's weights and their configuration."""
 
 
 class ModelOut(Out):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from api.auth import Caller
 from api.dependencies import Services
 from api.errors import PermissionDeniedError
 from api.models.schemas import ModelOut, SggModelOut
 from sgg_core.catalogue import BaseModelEntry
+from sgg_store.checkpoints import Checkpoints
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.jobs import Jobs
-from sgg_store.records import JobRecord
+from sgg_store.permissions import CheckpointPermissions
+from sgg_store.records import CheckpointRecord, FileRecord, JobRecord
 
 
 def list_all(services: Services, caller: Caller) -> list[ModelOut]:
@@ -20,11 +24,14 @@ def list_all(services: Services, caller: Caller) -> list[ModelOut]:
 
 
 def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
-    """Give one model. Raises RecordNotFoundError."""
+    """Give one model, also that of a checkpoint which the caller may use. Raises RecordNotFoundError."""
     entry = _entry(services, name)
     if entry is not None:
         return _base(entry)
     with services.database.read() as session:
+        if ":ckpt-step-" in name:
+            job, checkpoint = CheckpointPermissions(session).usable(caller.project_id, name)
+            return _checkpoint(job, checkpoint, Checkpoints(session).files_of([checkpoint.id])[checkpoint.id])
         return _fine_tuned(Jobs(session).get_by_fine_tuned_model(caller.project_id, name))
 
 
@@ -39,6 +46,7 @@ def delete(services: Services, caller: Caller, name: str) -> None:
         )
     with services.database.begin() as session:
         Jobs(session).delete_model(caller.project_id, name)
+        caller.trail.write(session, name)
 
 
 def _entry(services: Services, name: str) -> BaseModelEntry | None:
@@ -63,5 +71,20 @@ def _fine_tuned(job: JobRecord) -> ModelOut:
             method=job.spec["method"],
             job=job.id,
             result_files=tuple(job.result_file_ids),
+        ),
+    )
+
+
+def _checkpoint(job: JobRecord, checkpoint: CheckpointRecord, files: Sequence[FileRecord]) -> ModelOut:
+    return ModelOut(
+        id=job.checkpoint_name(checkpoint.step),
+        created=int(checkpoint.created_at),
+        owned_by=job.project_id,
+        sgg=SggModelOut(
+            type="checkpoint",
+            base_model=job.base_model,
+            method=job.spec["method"],
+            job=job.id,
+            result_files=tuple(file.id for file in files),
         ),
     )

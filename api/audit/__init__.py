@@ -1,0 +1,1 @@
+"""The audit log: what is written about every call that changes something, and reading it."""

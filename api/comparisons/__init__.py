@@ -1,0 +1,1 @@
+"""Finished or running jobs side by side."""

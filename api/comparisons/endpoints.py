@@ -1,0 +1,24 @@
+"""/v1/fine_tuning/compare: several jobs side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.comparisons import service
+from api.comparisons.schemas import ComparisonOut
+from api.dependencies import JobsReader, ServicesDep
+
+router = APIRouter(prefix="/v1/fine_tuning/compare", tags=["fine-tuning"])
+
+
+@router.get("")
+def compare_jobs(
+    services: ServicesDep,
+    caller: JobsReader,
+    jobs: Annotated[str, Query(max_length=1000, description="Ids of two to eight jobs, with commas between.")],
+    resolution: Annotated[int, Query(ge=1, le=5000, description="How many points to give at most for a curve.")] = 500,
+) -> ComparisonOut:
+    """Compare jobs: what they were told, how they went, and what they say of the same validation examples."""
+    return service.compare(services, caller, jobs, resolution)

@@ -1,0 +1,54 @@
+"""Jobs side by side, in answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from api.schemas import Identified, Out
+
+
+class ComparedJobOut(Identified):
+    """One of the jobs."""
+
+    name: str
+    """Of its model, or of the one that it would make."""
+    status: str
+    valid_accuracy: float | None
+    valid_loss: float | None
+    """Of the weights that it kept; null without a validation file, or before its end."""
+
+
+class DifferenceOut(Out):
+    """A choice that is not the same in all jobs."""
+
+    field: str
+    values: dict[str, Any]
+    """By the job's id."""
+
+
+class PairOut(Out):
+    """Two jobs on the same validation examples; the numbers are null where they cannot be paired."""
+
+    a: str
+    b: str
+    metric: Literal["accuracy"] = "accuracy"
+    difference: float | None = None
+    """That of `a` less that of `b`, -1 to 1."""
+    low: float | None = None
+    high: float | None = None
+    """The 95 % interval."""
+    items: int = 0
+    verdict: str
+    """In words; also why there is no difference to tell."""
+
+
+class ComparisonOut(Out):
+    """Choices, curves and answers of several jobs."""
+
+    object: Literal["fine_tuning.comparison"] = "fine_tuning.comparison"
+    jobs: list[ComparedJobOut]
+    spec_differences: list[DifferenceOut]
+    curves: dict[str, dict[str, list[tuple[int, float]]]]
+    """Figure, then job, then its points: step and value."""
+    paired: list[PairOut]
+    """Every two of the jobs."""

@@ -1,0 +1,78 @@
+// The frame: who is signed in, where one is, and the page that belongs there.
+import { html, render, useEffect, useState } from "./core.js";
+import { get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
+import { Bones, Icon } from "./parts.js";
+import { SignIn } from "./pages/sign_in.js";
+import { Jobs } from "./pages/jobs.js";
+import { Job } from "./pages/job.js";
+import { New } from "./pages/new.js";
+import { Try } from "./pages/try.js";
+import { Compare } from "./pages/compare.js";
+import { Files } from "./pages/files.js";
+import { Keys } from "./pages/keys.js";
+import { System } from "./pages/system.js";
+
+const places = [
+  ["jobs", "Jobs", Jobs],
+  ["new", "New job", New],
+  ["try", "Try it", Try],
+  ["compare", "Compare", Compare],
+  ["files", "Files", Files],
+  ["keys", "Keys", Keys],
+  ["system", "System", System],
+];
+const route = () => {
+  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = (path || "jobs").split("/");
+  return { name, id: decodeURIComponent(rest.join("/")), search: Object.fromEntries(new URLSearchParams(search)) };
+};
+
+function Frame() {
+  const [at, setAt] = useState(route);
+  useEffect(() => {
+    const move = () => setAt(route());
+    addEventListener("hashchange", move);
+    return () => removeEventListener("hashchange", move);
+  }, []);
+  useEffect(() => document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [at.name]);
+  const place = places.find(([name]) => name === at.name);
+  const View = at.name === "jobs" && at.id ? Job : place?.[2] || Jobs;
+  return html`<div class="shell">
+    <button class="skip" onClick=${() => document.querySelector("main").focus()}>Skip to the content</button>
+    <div class="side">
+      <a class="brand" href="#/jobs" aria-label="SGG, to the jobs"><img src=${new URL("./icon.svg", import.meta.url).href} alt="" /><b>SGG</b></a>
+      <nav aria-label="Pages">${places.map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${label}</a>`)}</nav>
+      <div class="foot"><span class="cut" title=${getSession().project_id}>${getSession().key_name || getSession().key_id}</span>
+        <button class="small" onClick=${signOut}>Sign out</button></div>
+    </div>
+    <main tabindex="-1"><${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} /></main>
+  </div>`;
+}
+
+/** Says when the server is away, and when it is back. */
+function Lost() {
+  const [away, setAway] = useState(false);
+  useEffect(() => watch((news) => "reachable" in news && setAway(!news.reachable)), []);
+  useEffect(() => {
+    if (!away) return undefined;
+    const timer = setInterval(() => get("/health/live").catch(() => {}), 1000);
+    return () => clearInterval(timer);
+  }, [away]);
+  return html`<div role="status">${away && html`<div class="lost">The server does not answer. This page goes on by itself when it is back.</div>`}</div>`;
+}
+
+function App() {
+  const [session, setSession] = useState(undefined);
+  const [problem, setProblem] = useState();
+  useEffect(() => watch((news) => "session" in news && setSession(news.session)), []);
+  useEffect(() => {
+    const link = location.hash.match(/^#sign-in=(.+)$/)?.[1];
+    if (link) history.replaceState(null, "", location.pathname);
+    const begin = link ? signIn({ link }).catch((error) => { setProblem(error); return resumeSession(); }) : resumeSession();
+    begin.catch(() => setTimeout(() => location.reload(), 2000));
+  }, []);
+  return html`<${Lost} />
+    ${session === undefined ? html`<main><${Bones} heights=${[40, 120, 120]} /></main>` : session ? html`<${Frame} key=${session.key_id} />` : html`<${SignIn} problem=${problem} />`}`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

@@ -1,0 +1,94 @@
+// Curves. uPlot draws them; colours are those of the page.
+import { html, useEffect, useRef } from "./core.js";
+import uPlot from "./vendor/uplot.js";
+import { figure } from "./format.js";
+
+const COLOURS = ["--accent", "--second", "--third", "--fourth"];
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const HEIGHT = 200;
+const around = (plot, low, high) => (low === null ? [0.1, 1] : [low / 1.25, high * 1.25]);
+
+/** Aligns series [{steps, values}] of different steps: [steps, values, values, ...], null where there is none. */
+export function align(series) {
+  const steps = [...new Set(series.flatMap((each) => each.steps))].sort((a, b) => a - b);
+  const place = new Map(steps.map((step, index) => [step, index]));
+  const columns = series.map((each) => {
+    const column = new Array(steps.length).fill(null);
+    each.steps.forEach((step, index) => { column[place.get(step)] = each.values[index]; });
+    return column;
+  });
+  return [steps, ...columns];
+}
+
+function axes(log) {
+  const shared = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  const readable = (plot, splits) => splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(4)))));
+  return [{ ...shared, grid: { show: false }, size: 30 }, { ...shared, size: 52, values: readable, ...(log && { space: 26, filter: (plot, splits) => splits.map((value) => (Number.isInteger(Math.log10(value)) || /^[25]/.test(value.toExponential(0)) ? value : null)), grid: { show: false } }) }];
+}
+
+function make(place, series, data, { log, band, range, sync }) {
+  const lines = series.map((each, index) => ({
+    label: each.label,
+    stroke: each.hidden ? "transparent" : colour(COLOURS[(each.colour ?? index) % COLOURS.length]),
+    width: each.hidden ? 0 : 1.8,
+    spanGaps: true,
+    points: { show: each.points ? undefined : false, size: 5 },
+    ...(each.dashed && { dash: [5, 4], width: 1.2 }),
+  }));
+  return new uPlot({
+    width: Math.max(200, place.clientWidth),
+    height: HEIGHT,
+    legend: { show: false },
+    cursor: { y: false, points: { size: 6 }, sync: sync ? { key: sync } : undefined, drag: { x: true, y: false } },
+    scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: range || (log ? around : undefined) } },
+    axes: axes(log),
+    series: [{}, ...lines],
+    bands: band ? [{ series: band, fill: colour("--band") }] : undefined,
+  }, data, place);
+}
+
+/**
+ * One chart. `series`: [{label, steps, values, points?, dashed?, hidden?, colour?}]; `band`: indices (from 1) of two
+ * series with a band between; `log`, `range` for the values; `title` and `text` say what it shows.
+ */
+export function Chart({ title, text, series, log, band, range, sync }) {
+  const place = useRef(), plot = useRef(), shape = useRef("");
+  const shown = series.filter((each) => each.steps.length);
+  const data = align(shown);
+  useEffect(() => {
+    if (!shown.length) return;
+    const wanted = JSON.stringify([shown.map((each) => [each.label, each.hidden]), dark.matches, log, band]);
+    if (wanted !== shape.current) {
+      plot.current?.destroy();
+      plot.current = make(place.current, shown, data, { log, band: band && shown.length > 2 ? band : undefined, range, sync });
+      shape.current = wanted;
+    } else plot.current.setData(data);
+  });
+  useEffect(() => {
+    const fit = new ResizeObserver(() => requestAnimationFrame(() => plot.current?.setSize({ width: Math.max(200, place.current.clientWidth), height: HEIGHT })));
+    fit.observe(place.current);
+    const recolour = () => { shape.current = ""; plot.current?.destroy(); plot.current = undefined; };
+    const onChange = () => { recolour(); if (shown.length) { plot.current = make(place.current, shown, data, { log, band, range, sync }); } };
+    dark.addEventListener("change", onChange);
+    return () => { fit.disconnect(); dark.removeEventListener("change", onChange); recolour(); };
+  }, []);
+  const named = shown.filter((each) => !each.hidden);
+  const last = (each) => each.values[each.values.length - 1];
+  const said = named.map((each) => `${each.label} ${figure(last(each))}`).join(", ");
+  return html`<figure class="card chart">
+    <header class="stack tight"><div class="row between"><h3>${title}</h3>
+      <div class="legend">${named.map((each, index) => html`<span class=${`c${(each.colour ?? index) % 4}`}><i></i><span class="soft">${each.label}</span> <b>${figure(last(each))}</b></span>`)}</div></div></header>
+    <div class="plot" ref=${place} data-points=${data[0].length} role="img" aria-label=${`${title}. ${said || "No figures yet."}`}></div>
+    ${!shown.length && html`<p class="soft small">No figures yet.</p>`}
+    <figcaption class="soft small">${text}</figcaption>
+  </figure>`;
+}
+
+/** A curve of a few points, without axes. */
+export function Spark({ values, label }) {
+  if (!values || values.length < 2) return html`<span class="spark"></span>`;
+  const low = Math.min(...values), span = Math.max(...values) - low || 1;
+  const path = values.map((value, index) => `${index ? "L" : "M"}${((index / (values.length - 1)) * 130 + 1).toFixed(1)},${(33 - ((value - low) / span) * 30).toFixed(1)}`).join("");
+  return html`<svg class="spark" viewBox="0 0 132 36" preserveAspectRatio="none" role="img" aria-label=${label}><path d=${path} /></svg>`;
+}

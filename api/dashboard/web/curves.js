@@ -1,0 +1,54 @@
+// A job's figures: read once, then only what is new.
+import { useEffect, useRef, useState } from "./core.js";
+import { get } from "./api.js";
+import { useEvery } from "./live.js";
+
+export const NAMES = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "gradient_norm", "reference_cosine", "source_cosine", "source_weight", "learning_rate"];
+const RESOLUTION = 5000;
+const POLL = 250;
+
+/** Puts what came from `from` on in the place of what was known of these steps. */
+export function merge(known, came, from) {
+  const merged = { ...known };
+  for (const { name, steps, values } of came) {
+    const old = known[name] || { steps: [], values: [] };
+    let kept = old.steps.length;
+    while (kept && old.steps[kept - 1] >= from) kept -= 1;
+    merged[name] = { steps: [...old.steps.slice(0, kept), ...steps], values: [...old.values.slice(0, kept), ...values] };
+  }
+  return merged;
+}
+
+/** {curves, exact, again}: figures by name, and whether every step has its own point. */
+export function useCurves(id, running, attempts) {
+  const [state, setState] = useState({ curves: {}, exact: true });
+  const last = useRef(0);
+  const read = async (from) => {
+    const found = await get(`/v1/fine_tuning/jobs/${id}/metrics?names=${NAMES.join(",")}&from_step=${from}&resolution=${RESOLUTION}`);
+    if (!found.data.some((series) => series.steps.length)) return;
+    last.current = Math.max(found.to_step, 0);
+    setState((old) => ({ curves: merge(from ? old.curves : {}, found.data, from), exact: (from ? old.exact : true) && found.steps_per_point === 1 }));
+  };
+  // An evaluation may come after its step's own figures, so the newest step is always asked for again.
+  useEvery(running ? POLL : 0, () => read(last.current), [id, attempts]);
+  // Another attempt goes on from a checkpoint, and does the steps since then anew.
+  useEffect(() => {
+    last.current = 0;
+    read(0).catch(() => {});
+  }, [id, running, attempts]);
+  return state;
+}
+
+/** The norm above which a gradient is clipped, step by step, by the rule of sgg_core/guidance/magnitude.py. */
+export function clippingLimits(norms, z, beta = 0.9, warmUp = 6, leastDeviation = 0.1) {
+  let count = 0, mean = 0, variance = 0;
+  return norms.map((norm) => {
+    const limit = count < warmUp ? null : Math.exp(mean + z * Math.max(leastDeviation, Math.sqrt(variance)));
+    const kept = Math.log(Math.max(limit === null ? norm : Math.min(norm, limit), 1e-30));
+    count += 1;
+    const weight = Math.max(1 - beta, 1 / count), change = kept - mean;
+    mean += weight * change;
+    variance = (1 - weight) * (variance + weight * change * change);
+    return limit;
+  });
+}

@@ -1,0 +1,27 @@
+import { html } from "../core.js";
+import { get } from "../api.js";
+import { useRead } from "../live.js";
+import { figure, percent } from "../format.js";
+import { Bones, Card, Empty, Page, Problem } from "../parts.js";
+import { Chart } from "../charts.js";
+
+const charts = [["train_loss", "Training loss"], ["valid_loss", "Validation loss"], ["valid_accuracy", "Validation accuracy"], ["gradient_norm", "Length of the gradient, |g|"], ["reference_cosine", "Cosine to the reference"], ["source_cosine", "Alignment with the sources"]];
+const shown = (value) => (value === null || value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));
+const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(share * 100).toFixed(1)}`;
+
+export function Compare({ search }) {
+  const jobs = search.jobs || "";
+  const { value, error, again } = useRead(() => (jobs ? get(`/v1/fine_tuning/compare?jobs=${encodeURIComponent(jobs)}`) : null), [jobs]);
+  if (!jobs) return html`<${Page} title="Compare"><${Empty} icon="compare" title="Choose jobs to compare" actions=${html`<a class="button primary" href="#/jobs">To the jobs</a>`}>Tick two or more of them in the list. You see their curves in one picture, what they were told differently, and whether one is better than the other.<//><//>`;
+  if (!value) return html`<${Page} title="Compare"><${Problem} error=${error} again=${again} />${!error && html`<${Bones} heights=${[120, 220]} />`}<//>`;
+  const short = new Map(value.jobs.map((job, index) => [job.id, `${"ABCDEFGH"[index] || index + 1}`]));
+  const drawn = charts.filter(([name]) => Object.values(value.curves[name] || {}).some((curve) => curve.length));
+  return html`<${Page} title="Compare" lead=${`${value.jobs.length} jobs side by side`}>
+    <${Card} title="The jobs"><div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th></th><th>Model</th><th>State</th><th class="num">Validation accuracy</th><th class="num">Validation loss</th></tr></thead>
+      <tbody>${value.jobs.map((job, index) => html`<tr><td><b class=${`c${index % 4}`}>${short.get(job.id)}</b></td><td><a href=${`#/jobs/${job.id}`}>${job.name}</a></td><td>${job.status}</td><td class="num">${job.valid_accuracy == null ? "–" : percent(job.valid_accuracy, 1)}</td><td class="num">${figure(job.valid_loss)}</td></tr>`)}</tbody></table></div><//>
+    ${value.paired.length > 0 && html`<${Card} title="Is one better?" lead="On the same validation examples, answer by answer."><ul class="stack">${value.paired.map((pair) => html`<li class="stack tight"><div><b>${short.get(pair.a)}</b> less <b>${short.get(pair.b)}</b>${pair.difference == null ? "" : html`: <b class="num">${points(pair.difference)} points</b> <span class="soft num">(95 % interval ${points(pair.low)} to ${points(pair.high)}, ${pair.items} examples)</span>`}</div><span class="soft">${pair.verdict}</span></li>`)}</ul><//>`}
+    <${Card} title="What they were told differently">${value.spec_differences.length ? html`<div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Setting</th>${value.jobs.map((job) => html`<th>${short.get(job.id)}</th>`)}</tr></thead>
+      <tbody>${value.spec_differences.map((each) => html`<tr><td class="mono">${each.field}</td>${value.jobs.map((job) => html`<td>${shown(each.values[job.id])}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="soft">Nothing: their settings are the same.</p>`}<//>
+    <div class="grid2">${drawn.map(([name, title]) => html`<${Chart} key=${name} title=${title} sync="compare" log=${name === "gradient_norm"} text="" series=${value.jobs.map((job, index) => ({ label: short.get(job.id), colour: index % 4, points: name.startsWith("valid"), steps: (value.curves[name][job.id] || []).map(([step]) => step), values: (value.curves[name][job.id] || []).map(([, number]) => number) }))} />`)}</div>
+  <//>`;
+}

@@ -1,0 +1,108 @@
+import { html, useEffect, useRef, useState } from "../core.js";
+import { can, get, post } from "../api.js";
+import { useAction, useEvery, useRead } from "../live.js";
+import { bytes, clock, count, date, duration, figure, percent, plural } from "../format.js";
+import { Bar, Bones, Card, Confirm, Page, Problem, Status } from "../parts.js";
+import { useCurves } from "../curves.js";
+import { useEvents } from "../events.js";
+import { JobCurves } from "./job_curves.js";
+import { jobTitle } from "./jobs.js";
+import { Report, Suspicious } from "./report.js";
+
+const over = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
+const until = (spread) => (spread ? `${duration(spread.early - Date.now() / 1000)} to ${duration(spread.late - Date.now() / 1000)}` : null);
+
+function Facts({ job }) {
+  const { sgg } = job, { metrics, forecast } = sgg;
+  const facts = [];
+  if (job.status === "queued") {
+    facts.push(["In the queue", sgg.queue_position === 1 ? "next" : `number ${sgg.queue_position}`, forecast?.start ? `begins in ${until(forecast.start)}` : "start not known yet"]);
+  }
+  if (sgg.total_steps) facts.push(["Step", `${count(sgg.step)} of ${count(sgg.total_steps)}`, metrics.seconds ? `${figure(metrics.seconds)} s a step` : null]);
+  if (job.status === "running" && forecast?.end) facts.push(["Time left", duration(forecast.end.likely - Date.now() / 1000), `likely ${until(forecast.end)}`]);
+  if (metrics.train_loss != null) facts.push(["Training loss", figure(metrics.train_loss)]);
+  if (metrics.valid_accuracy != null) facts.push(["Validation accuracy", percent(metrics.valid_accuracy, 1), metrics.valid_loss != null ? `loss ${figure(metrics.valid_loss)}` : null]);
+  if (job.finished_at) facts.push(["Took", duration(job.finished_at - job.created_at), date(job.finished_at)]);
+  if (sgg.attempts > 1) facts.push(["Attempts", count(sgg.attempts), "a worker took it up again"]);
+  return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
+}
+
+/** Reads out what changes, at tenths of the way, so that nobody is flooded. */
+function Announcer({ job }) {
+  const tenth = Math.floor(job.sgg.progress * 10) * 10;
+  return html`<p class="sr" aria-live="polite">The job is ${job.status}${job.status === "running" ? `, ${tenth} percent done` : ""}.</p>`;
+}
+
+function Actions({ job, changed }) {
+  const act = useAction(async (verb) => { await post(`/v1/fine_tuning/jobs/${job.id}/${verb}`); await changed(); });
+  if (!can("jobs:write")) return null;
+  const stopping = job.sgg.cancel_requested || job.sgg.pause_requested;
+  return html`<div class="stack tight"><div class="row">
+    ${["queued", "running"].includes(job.status) && html`<button disabled=${act.busy || stopping} onClick=${() => act.run("pause")}>Pause</button>`}
+    ${(job.status === "paused" || (job.status === "running" && job.sgg.pause_requested)) && html`<button class="primary" disabled=${act.busy} onClick=${() => act.run("resume")}>Resume</button>`}
+    ${!over(job) && html`<${Confirm} label="Cancel" disabled=${act.busy || job.sgg.cancel_requested} title="Cancel this job?" text="It stops before its next step and keeps its newest checkpoint. It cannot be taken up again; pause it if you want that." yes="Yes, cancel it" onYes=${() => act.run("cancel")} />`}
+    ${job.fine_tuned_model && can("models:try") && html`<a class="button primary" href=${`#/try?model=${encodeURIComponent(job.fine_tuned_model)}`}>Try it</a>`}
+    <a class="button" href=${`#/new?from=${job.id}`}>Run again with changes</a>
+  </div><${Problem} error=${act.error} /></div>`;
+}
+
+function Events({ events }) {
+  const [figures, setFigures] = useState(false);
+  const shown = events.filter((event) => figures || event.type === "message").reverse();
+  return html`<${Card} title="Events" extra=${html`<label class="check small"><input type="checkbox" checked=${figures} onChange=${(event) => setFigures(event.target.checked)} />with figures</label>`}>
+    ${shown.length ? html`<ol class="events scroll" tabindex="0" aria-label="Events, newest first">${shown.map((event) => html`<li key=${event.id}><time class="soft num" datetime=${new Date(event.created_at * 1000).toISOString()}>${clock(event.created_at)}</time><span class=${event.level}>${event.message}</span></li>`)}</ol>` : html`<p class="soft">Nothing has happened yet.</p>`}
+  <//>`;
+}
+
+const Download = ({ file, children }) => html`<a href=${`/v1/files/${file.file_id}/content`} download=${file.filename}>${children || file.filename}</a>`;
+
+function Checkpoints({ job }) {
+  const newest = job.sgg.last_checkpoint?.id;
+  const { value: page } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/checkpoints?limit=50`), [job.id, newest]);
+  return html`<${Card} title="Checkpoints" lead="The adapter as it was at that step. Each can be tried, downloaded, and started from.">
+    ${page?.data.length ? html`<div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Step</th><th class="num">Training loss</th><th class="num">Validation</th><th>Files</th></tr></thead>
+      <tbody>${page.data.map((each) => html`<tr key=${each.id}><td class="num">${each.step_number}</td><td class="num">${figure(each.metrics.train_loss)}</td>
+        <td class="num">${each.metrics.full_valid_mean_token_accuracy != null ? percent(each.metrics.full_valid_mean_token_accuracy, 1) : figure(each.metrics.full_valid_loss)}</td>
+        <td>${each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`)}</td></tr>`)}</tbody></table></div>`
+      : html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes with the first look at the validation set, or after 50 steps."}</p>`}
+  <//>`;
+}
+
+function Results({ job }) {
+  if (!job.sgg.artifacts.length) return null;
+  const words = { "metrics.csv": "Figures of every step", "adapter.tar.gz": "The adapter, as PEFT loads it" };
+  return html`<${Card} title="Downloads"><ul class="stack tight">${job.sgg.artifacts.map((file) => html`<li class="row between"><span><${Download} file=${file} /> <span class="soft small">${words[file.filename]}</span></span><span class="soft small num" title=${`sha256 ${file.sha256}`}>${bytes(file.bytes)}</span></li>`)}</ul>
+    <p class="soft small">The name of the model, for clients of the API: <code>${job.fine_tuned_model}</code></p><//>`;
+}
+
+function flat(values, path = "") {
+  return Object.entries(values).flatMap(([key, value]) => (value && typeof value === "object" && !Array.isArray(value) ? flat(value, `${path}${key}.`) : [[path + key, value]]));
+}
+
+function Settings({ job }) {
+  const settings = job.method[job.method.type];
+  const rows = flat(settings.hyperparameters).filter(([, value]) => value !== null);
+  const pairs = [["Base model", job.model], ["Method", job.method.type === "sgg" ? "structured gradient guidance" : "plain LoRA"], ["Seed", job.seed], ["Training file", html`<a href=${`#/files?file=${job.training_file}`}>${job.training_file}</a>`]];
+  if (job.validation_file) pairs.push(["Validation file", html`<a href=${`#/files?file=${job.validation_file}`}>${job.validation_file}</a>`]);
+  if (settings.start_from) pairs.push(["Starts from", settings.start_from]);
+  if (job.sgg.sources.length) pairs.push(["Sources", job.sgg.sources.join(", ")]);
+  return html`<${Card} title="Settings"><div class="stack"><dl class="pairs">${pairs.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
+    <details><summary>All ${rows.length} hyperparameters</summary><dl class="pairs mono">${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${String(value)}</dd>`)}</dl></details></div><//>`;
+}
+
+export function Job({ id }) {
+  const { value: job, error, again } = useRead(() => get(`/v1/fine_tuning/jobs/${encodeURIComponent(id)}`), [id]);
+  const running = job && !over(job) && job.status !== "paused";
+  useEvery(running ? 500 : job && !over(job) ? 3000 : 0, again, [again]);
+  const events = useEvents(id, (event) => { if (!event || event.type === "message") again(); });
+  const { curves, exact } = useCurves(id, !!running, job?.sgg.attempts || 0);
+  if (!job) return html`<${Page} title="Job"><${Problem} error=${error} again=${again} />${!error && html`<${Bones} heights=${[60, 220, 220]} label="Loading the job" />`}<//>`;
+  return html`<${Page} title=${jobTitle(job)} lead=${html`<span class="row"><${Status} job=${job} /><span class="mono small">${job.id}</span></span>`} actions=${html`<${Actions} job=${job} changed=${again} />`}>
+    <${Announcer} job=${job} />
+    ${job.error && html`<div class="notice bad" role="alert"><strong>${job.sgg.failure?.fault === "user" ? "The training could not use what it was given" : "The service failed this job"}</strong><p>${job.error.message}</p><p>${job.sgg.failure?.remedy}</p></div>`}
+    <${Card}><div class="stack">${!over(job) && html`<${Bar} share=${job.sgg.progress} label="Progress of the training" />`}<${Facts} job=${job} /></div><//>
+    ${job.status === "succeeded" && html`<${Report} job=${job} />`}
+    <${JobCurves} job=${job} curves=${curves} exact=${exact} />
+    <div class="grid2"><div class="stack"><${Results} job=${job} />${job.status === "succeeded" && html`<${Suspicious} job=${job} />`}<${Events} events=${events} /></div><div class="stack"><${Checkpoints} job=${job} /><${Settings} job=${job} /></div></div>
+  <//>`;
+}

@@ -1,0 +1,35 @@
+import { html } from "../core.js";
+import { clippingLimits } from "../curves.js";
+import { Chart } from "../charts.js";
+import { Card } from "../parts.js";
+
+const none = { steps: [], values: [] };
+const unit = () => [-1, 1];
+const share = (plot, low, high) => [0, Math.max(1, high)];
+
+/** The curves of a job, each with a sentence on what it means. */
+export function JobCurves({ job, curves, exact }) {
+  const of = (name) => curves[name] || none;
+  const guided = job.method.type === "sgg";
+  const z = guided ? job.method.sgg.hyperparameters.guidance?.clip_z : null;
+  const norm = of("gradient_norm");
+  const limits = exact && z ? clippingLimits(norm.values, z) : [];
+  const floor = limits.map((limit) => (limit === null ? null : Math.min(...norm.values.filter((value) => value > 0))));
+  const gradient = [{ label: "|g|", ...norm }];
+  if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, dashed: true }, { label: "floor", steps: norm.steps, values: floor, hidden: true });
+  if (!of("train_loss").steps.length) return html`<${Card} title="Curves"><p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p><//>`;
+  const words = job.sgg.kind === "classification" ? "examples" : "tokens";
+  const sync = job.id;
+  return html`<div class="grid2">
+    <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}
+      text="How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart." />
+    <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}
+      text=${`The share of ${words} that come out right. Single batches jump; what counts is the validation set.`} />
+    <${Chart} title="Length of the gradient, |g|" sync=${sync} log series=${gradient} band=${limits.length ? [2, 3] : undefined}
+      text=${z ? "How hard the examples pull at the weights. What leaves the band is clipped back to its edge, so that no odd batch throws the training off." : "How hard the examples pull at the weights. It falls as the model has less to learn."} />
+    ${of("reference_cosine").steps.length > 0 && html`<${Chart} title="Cosine to the reference" sync=${sync} range=${unit} series=${[{ label: "cos(g, d)", ...of("reference_cosine") }]}
+      text="Whether a step points where the steps before it pointed: 1 is the same way, 0 unrelated, below 0 back again." />`}
+    ${of("source_cosine").steps.length > 0 && html`<${Chart} title="Alignment with the sources" sync=${sync} range=${unit} series=${[{ label: "cos(g, source)", ...of("source_cosine") }, { label: "weight", ...of("source_weight") }]}
+      text="Whether the related examples pull the same way as yours. Below 0 they work against them; the weight says how much of them is added." />`}
+  </div>`;
+}

@@ -1,0 +1,74 @@
+import { html, useEffect, useState } from "../core.js";
+import { can, get, query } from "../api.js";
+import { useEvery, useRead } from "../live.js";
+import { ago, duration, figure, percent, plural } from "../format.js";
+import { Bar, Bones, Empty, Icon, Page, Problem, Status } from "../parts.js";
+import { Spark } from "../charts.js";
+
+const PAGE = 20;
+const filters = [["", "All"], ["running", "Running"], ["queued", "Queued"], ["paused", "Paused"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
+const live = (job) => ["queued", "running", "validating_files"].includes(job.status);
+
+export function jobTitle(job) {
+  return job.metadata.name || job.fine_tuned_model?.split(":")[3] || `${job.model} ${job.id.slice(-6)}`;
+}
+
+/** What one sees of a job at a glance: how far, how long, how good. */
+export function Outlook({ job }) {
+  const { sgg } = job;
+  if (job.status === "queued") return html`<span>${sgg.queue_position === 1 ? "Next in the queue" : `Number ${sgg.queue_position} in the queue`}</span>`;
+  if (job.status === "failed") return html`<span class="cut">${job.error.message}</span>`;
+  if (job.status === "running" || job.status === "paused") {
+    const left = job.estimated_finish && Math.max(0, job.estimated_finish - Date.now() / 1000);
+    return html`<div class="stack tight"><${Bar} share=${sgg.progress} label="Progress" />
+      <span class="num">${sgg.total_steps ? `Step ${sgg.step} of ${sgg.total_steps}` : "Getting ready"}${left !== null && job.status === "running" ? `, ${duration(left)} left` : ""}</span></div>`;
+  }
+  const { valid_accuracy: accuracy, train_loss: loss } = sgg.metrics;
+  return html`<span class="num">${accuracy != null ? `Validation accuracy ${percent(accuracy, 1)}` : loss != null ? `Loss ${figure(loss)}` : `${plural(sgg.step, "step")}`}</span>`;
+}
+
+function JobRow({ job, picked, pick }) {
+  const [curve, setCurve] = useState();
+  useEffect(() => {
+    if (!job.sgg.step) return;
+    get(`/v1/fine_tuning/jobs/${job.id}/metrics?names=train_loss&resolution=60`).then((found) => setCurve(found.data[0].values)).catch(() => {});
+  }, [job.id, job.sgg.step]);
+  const title = jobTitle(job);
+  return html`<li class="card job">
+    <div class="name stack tight"><div class="row"><a class="cut" href=${`#/jobs/${job.id}`}>${title}</a><${Status} job=${job} /></div>
+      <span class="soft small cut">${job.model} · ${job.method.type === "sgg" ? "guided" : "plain LoRA"} · ${ago(job.created_at)}</span>
+      ${Object.keys(job.metadata).length > 0 && html`<span class="chips">${Object.entries(job.metadata).filter(([key]) => key !== "name").map(([key, value]) => html`<span class="tag cut">${key}: ${value}</span>`)}</span>`}</div>
+    <${Spark} values=${curve} label=${`Loss of ${title}`} />
+    <div class="state small soft"><${Outlook} job=${job} /></div>
+    <input class="pick" type="checkbox" aria-label=${`Choose ${title} to compare`} checked=${picked} onChange=${() => pick(job.id)} />
+  </li>`;
+}
+
+export function Jobs({ search }) {
+  const [status, setStatus] = useState(search.status || "");
+  const [pair, setPair] = useState(search.metadata || "");
+  const [limit, setLimit] = useState(PAGE);
+  const [picked, setPicked] = useState([]);
+  const [key, value] = pair.split(/[=:]\s*/);
+  const path = `/v1/fine_tuning/jobs${query({ limit, status, ...(key && value && { [`metadata[${key.trim()}]`]: value.trim() }) })}`;
+  const { value: page, error, again } = useRead(() => get(path), [path]);
+  const jobs = page?.data || [];
+  useEvery(jobs.some(live) ? 1000 : 4000, again, [again]);
+  const pick = (id) => setPicked((now) => (now.includes(id) ? now.filter((each) => each !== id) : [...now, id]));
+  const narrowed = status || (key && value);
+  const create = can("jobs:write") && html`<a class="button primary" href="#/new"><${Icon} name="new" />New job</a>`;
+  const compare = picked.length > 1 && html`<a class="button" href=${`#/compare?jobs=${picked.join(",")}`}>Compare ${picked.length} jobs</a>`;
+  return html`<${Page} title="Jobs" actions=${html`${compare}${create}`}>
+    <div class="row between">
+      <div class="chips" role="group" aria-label="State">${filters.map(([name, label]) => html`<button class="chip" aria-pressed=${status === name} onClick=${() => { setStatus(name); setLimit(PAGE); }}>${label}</button>`)}</div>
+      <input type="search" class="narrow" placeholder="metadata, as team=support" aria-label="Filter by metadata, as in team=support" value=${pair} onInput=${(event) => setPair(event.target.value)} />
+    </div>
+    <${Problem} error=${error} again=${again} />
+    ${!page && !error && html`<${Bones} label="Loading the jobs" />`}
+    ${page && !jobs.length && (narrowed
+      ? html`<${Empty} icon="jobs" title="No job fits these filters" actions=${html`<button onClick=${() => { setStatus(""); setPair(""); }}>Show all jobs</button>`}>Choose another state, or clear the metadata.<//>`
+      : html`<${Empty} icon="jobs" title="No jobs yet" actions=${create}>Bring a file with a few labelled sentences, some tens are enough. You see what is wrong with it before anything is trained, and try the result out when it is done.<//>`)}
+    <ul class="jobs">${jobs.map((job) => html`<${JobRow} key=${job.id} job=${job} picked=${picked.includes(job.id)} pick=${pick} />`)}</ul>
+    ${page?.has_more && html`<div><button onClick=${() => setLimit(limit + PAGE)}>Show more</button></div>`}
+  <//>`;
+}

@@ -1,0 +1,67 @@
+import { html, useEffect, useRef, useState } from "../core.js";
+import { post } from "../api.js";
+import { useAction } from "../live.js";
+import { bytes, count, duration, percent } from "../format.js";
+import { Bones, Card, Problem } from "../parts.js";
+
+const PAUSE = 400; // after the last change of a setting
+
+/** The server's opinion of the request: {value, error}. A server without dry runs has none, which is no error. */
+function useDryRun(request) {
+  const [state, setState] = useState({});
+  useEffect(() => {
+    const stop = new AbortController();
+    const timer = setTimeout(async () => {
+      try {
+        setState({ value: await post("/v1/fine_tuning/jobs?dry_run=true", request, { signal: stop.signal }) });
+      } catch (error) {
+        if (error.name !== "AbortError") setState({ error });
+      }
+    }, PAUSE);
+    return () => { stop.abort(); clearTimeout(timer); };
+  }, [JSON.stringify(request)]);
+  return state;
+}
+
+function Estimate({ told }) {
+  const { estimate, queue, data } = told;
+  const facts = [["Steps", count(estimate.steps), `${estimate.epochs} passes`]];
+  if (estimate.seconds) facts.push(["Takes about", duration(estimate.seconds.expected), `${duration(estimate.seconds.low)} to ${duration(estimate.seconds.high)}`]);
+  if (estimate.peak_memory_bytes) facts.push(["Memory at its peak", bytes(estimate.peak_memory_bytes)]);
+  if (queue) facts.push(["Begins", queue.position > 1 ? `as number ${queue.position}` : "at once", queue.starts_in_seconds?.expected > 5 ? `in about ${duration(queue.starts_in_seconds.expected)}` : null]);
+  if (data?.tokens != null) facts.push(["Tokens", count(data.tokens), data.truncated ? `${data.truncated} examples are cut` : null]);
+  return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
+}
+
+function Preview({ request }) {
+  const show = useAction(() => post("/v1/fine_tuning/preview", { model: request.model, training_file: request.training_file, method: request.method, limit: 3 }));
+  const [shown, setShown] = useState();
+  const newest = useRef(0);
+  const read = async () => {
+    const turn = ++newest.current;
+    const found = await show.run();
+    if (found && turn === newest.current) setShown(found);
+  };
+  return html`<div class="stack tight"><div class="row"><button disabled=${show.busy} onClick=${read}>${show.busy ? "Asking the worker…" : "Show what the model will see"}</button>
+    <span class="soft small">${shown?.trained || "The first examples as prompts; what is marked is learned, the rest is given."}</span></div>
+    <${Problem} error=${show.error} />
+    ${shown && shown.data.map((example) => html`<figure class="prompt"><figcaption class="soft small">Line ${example.line}: ${example.tokens} tokens, ${example.trained_tokens} of them learned${example.truncated ? "; it is cut" : ""}${example.label ? `; its label is ${example.label}` : ""}</figcaption>
+      <pre>${example.segments.map((segment) => (segment.trained ? html`<mark>${segment.text}</mark>` : segment.text))}</pre>${example.problem && html`<p class="small bad">${example.problem.reason} ${example.problem.remedy}</p>`}</figure>`)}</div>`;
+}
+
+export function NewCheck({ request, submit }) {
+  const { value: told, error } = useDryRun(request);
+  const severe = told?.findings.filter((finding) => finding.severity === "error") || [];
+  const mild = told?.findings.filter((finding) => finding.severity === "warning") || [];
+  return html`<${Card} title="Start" lead="What will happen, before it does.">
+    <div class="stack">
+      ${!told && !error && html`<${Bones} heights=${[50]} label="Estimating" />`}
+      ${told?.estimate && html`<${Estimate} told=${told} />`}
+      ${told?.smallest_difference && html`<p class="soft small">With the examples set aside, differences in accuracy from about ${percent(told.smallest_difference)} on can be shown.</p>`}
+      ${severe.length > 0 && html`<div class="notice bad" role="alert"><strong>This has to be changed first</strong><ul>${severe.map((finding) => html`<li>${finding.line ? `Line ${finding.line}: ` : finding.param ? `${finding.param}: ` : ""}${finding.reason} ${finding.remedy}</li>`)}</ul></div>`}
+      ${mild.length > 0 && html`<details class="notice warn"><summary>${mild.length === 1 ? "One thing" : `${mild.length} things`} to know</summary><ul>${mild.slice(0, 50).map((finding) => html`<li>${finding.line ? `Line ${finding.line}: ` : ""}${finding.reason} ${finding.remedy}</li>`)}</ul></details>`}
+      <${Problem} error=${submit.error || error} title="The job cannot start like this" />
+      <${Preview} request=${request} key=${`${request.model}${request.training_file}`} />
+      <div><button class="primary" disabled=${submit.busy || severe.length > 0} onClick=${() => submit.run()}>Start the training</button></div>
+    </div><//>`;
+}

@@ -1,0 +1,99 @@
+import { html, useState } from "../core.js";
+import { count, plural } from "../format.js";
+import { duplicates, fresh, labelOf, labels as labelsOf, textOf } from "../examples.js";
+import { Bones, Card, Icon, Problem } from "../parts.js";
+
+const SHOWN = 25;
+
+function Drop({ open, small }) {
+  const [over, setOver] = useState(false);
+  const take = (files) => files[0] && open(files[0]);
+  return html`<label class=${`drop ${over ? "over" : ""} ${small ? "small" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}>
+    <${Icon} name="upload" /><span><strong>${small ? "Take another file" : "Drop a file here, or choose one"}</strong>
+      ${!small && html`<span class="hint">JSONL or CSV with the columns <code>text</code> and <code>label</code>; or prompts with completions, or chats.</span>`}</span>
+    <input class="sr" type="file" accept=".jsonl,.csv,.json,.txt" onChange=${(event) => { take(event.target.files); event.target.value = ""; }} />
+  </label>`;
+}
+
+/** One example that can be corrected where it stands. */
+function Row({ row, place, names, change, drop, children }) {
+  const label = labelOf(row);
+  return html`<li class="example">
+    <span class="soft num small">${place + 1}</span>
+    <div class="grow stack tight"><span class="words">${textOf(row).slice(0, 400)}</span>${children}</div>
+    ${label !== null && html`<select aria-label=${`Label of example ${place + 1}`} value=${label} onChange=${(event) => change(place, event.target.value)}>${names.map((name) => html`<option value=${name} selected=${name === label}>${name}</option>`)}</select>`}
+    <button class="small danger" aria-label=${`Remove example ${place + 1}`} onClick=${() => drop([place])}>Remove</button>
+  </li>`;
+}
+
+/** What the server found, at the rows that it speaks of. */
+function findingsOf(data, stored, error) {
+  const rows = new Map(data.rows.map((row, index) => [row, index]));
+  const here = (part, line) => rows.get(part?.[line - 1]);
+  const told = (part, text) => text.replace(/\bline (\d+)/g, (said, line) => (here(part, line) === undefined ? said : `line ${here(part, line) + 1}`));
+  const at = (part, problem) => ({ ...problem, reason: told(part, problem.reason), place: problem.line ? here(part, problem.line) : undefined });
+  if (error?.problems?.length) {
+    return error.problems.map((problem) => ({ ...at(error.rows, problem), severity: "error" }));
+  }
+  const warnings = (file, part) => (file?.sgg.warnings || []).map((problem) => ({ ...at(part, problem), severity: "warning" }));
+  return stored ? [...warnings(stored.training, stored.train), ...warnings(stored.validation, stored.valid)] : [];
+}
+
+/** One row for each example, however much is found in it. */
+function gathered(findings) {
+  const found = new Map();
+  findings.forEach((finding, index) => {
+    const key = finding.place ?? `x${index}`, said = `${finding.reason} ${finding.remedy}`;
+    const earlier = found.get(key);
+    if (earlier) earlier.said.push(said);
+    else found.set(key, { ...finding, said: [said] });
+  });
+  return [...found.values()];
+}
+
+function Findings({ findings, data, edits }) {
+  const [all, setAll] = useState(false);
+  if (!findings.length) return null;
+  findings = gathered(findings);
+  const errors = findings.filter((finding) => finding.severity === "error").length;
+  return html`<div class="stack tight"><h3>${errors ? `${plural(errors, "line")} cannot be used as ${errors === 1 ? "it is" : "they are"}` : `${plural(findings.length, "thing")} to look at`}</h3>
+    <ul class="examples">${findings.slice(0, all ? 200 : 8).map((finding) => {
+      const row = data.rows[finding.place];
+      const words = finding.said.map((said) => html`<span class=${`small ${finding.severity === "error" ? "bad" : "warned"}`}>${said}</span>`);
+      return row ? html`<${Row} row=${row} place=${finding.place} ...${edits}>${words}<//>` : html`<li class="example">${words}</li>`;
+    })}</ul>
+    ${findings.length > 8 && !all && html`<div><button class="small" onClick=${() => setAll(true)}>Show all ${findings.length}</button></div>`}</div>`;
+}
+
+function All({ data, edits }) {
+  const [from, setFrom] = useState(0);
+  return html`<details><summary>All ${plural(data.rows.length, "example")}</summary>
+    <ul class="examples">${data.rows.slice(from, from + SHOWN).map((row, index) => html`<${Row} row=${row} place=${from + index} ...${edits} />`)}</ul>
+    <div class="row"><button class="small" disabled=${!from} onClick=${() => setFrom(from - SHOWN)}>Back</button><button class="small" disabled=${from + SHOWN >= data.rows.length} onClick=${() => setFrom(from + SHOWN)}>Next</button></div></details>`;
+}
+
+export function NewData({ data, stored, dirty, busy, error, open, edit, save }) {
+  if (!data) {
+    if (!stored) return html`<${Card} title="Your examples"><${Drop} open=${open} /><//>`;
+    return html`<${Card} title="Your examples" lead=${`${stored.training.filename}, ${plural(stored.training.sgg.examples || 0, "example")}${stored.validation ? `; ${stored.validation.filename} for validation` : ""}. They are those of the earlier job.`}><${Drop} small open=${open} /><//>`;
+  }
+  const counts = labelsOf(data.rows), names = [...counts.keys()].sort();
+  const again = duplicates(data.rows);
+  const drop = (places) => edit({ rows: data.rows.filter((row, index) => !places.includes(index)) });
+  const change = (place, label) => edit({ rows: data.rows.map((row, index) => (index === place ? fresh({ ...row.value, label }) : row)) });
+  const edits = { names, change, drop };
+  const findings = dirty ? [] : findingsOf({ ...data, error }, stored, error);
+  const untold = error && !findings.length;
+  return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}`}>
+    <div class="stack">
+      ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}
+      ${busy && html`<${Bones} heights=${[30]} label="Checking the file" />`}
+      ${untold && html`<${Problem} error=${error} title="The file cannot be used as it is" />`}
+      <${Findings} findings=${findings} data=${data} edits=${edits} />
+      ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "says" : "say"} what an earlier one says, word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
+      ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">Nothing to complain about.</p>`}
+      ${counts.size > 1 && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside to measure with<span class="hint">They are not trained on, so that the accuracy tells how the model does with sentences it has not seen.</span></span></label>`}
+      <${All} data=${data} edits=${edits} />
+      <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small open=${open} /></div>
+    </div><//>`;
+}

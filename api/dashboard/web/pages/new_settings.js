@@ -1,0 +1,76 @@
+import { html } from "../core.js";
+import { count } from "../format.js";
+import { Card, Field } from "../parts.js";
+
+const numbers = [
+  ["n_epochs", "Passes over the examples", "auto: small files get enough steps to learn from"],
+  ["batch_size", "Examples a step", "auto: 8"],
+  ["learning_rate", "Learning rate", "auto: depends on the base model"],
+  ["max_steps", "At most so many steps", "empty: as many as the passes make"],
+];
+
+export const defaults = (models) => ({ model: models[0]?.id || "", method: "sgg", suffix: "", sources: [], alignment: "0.5", rank: "", seed: "", keep: "last", hyperparameters: {}, carried: null });
+
+/** The settings of an earlier job, as this form holds them; what it has no field for is carried along. */
+export function settingsOf(job) {
+  const { hyperparameters, sources, start_from: startFrom } = job.method[job.method.type];
+  const { lora, guidance, evaluation } = hyperparameters;
+  const typed = Object.fromEntries(numbers.map(([name]) => [name, hyperparameters[name]]).filter(([, value]) => value !== null && value !== "auto"));
+  return {
+    model: job.model, method: job.method.type, suffix: job.fine_tuned_model?.split(":")[3] || "", sources, alignment: String(guidance?.alignment || 0.5),
+    rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: typed, startFrom, carried: hyperparameters,
+  };
+}
+
+/** The request for a job. */
+export function requestOf(settings, stored) {
+  const hyperparameters = { ...settings.carried };
+  for (const [name] of numbers) {
+    delete hyperparameters[name];
+    const value = settings.hyperparameters[name];
+    if (value !== undefined && value !== "") hyperparameters[name] = Number(value);
+  }
+  if (settings.rank) hyperparameters.lora = { ...hyperparameters.lora, rank: Number(settings.rank), ...(settings.carried ? {} : { alpha: 2 * Number(settings.rank) }) };
+  hyperparameters.evaluation = { ...hyperparameters.evaluation, keep: stored.validation ? settings.keep : "last", ...(!stored.validation && { patience: null }) };
+  const sources = settings.method === "sgg" ? settings.sources : [];
+  if (settings.method !== "sgg") delete hyperparameters.guidance;
+  else if (sources.length) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: Number(settings.alignment) };
+  else if (hyperparameters.guidance) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: 0 };
+  return {
+    model: settings.model,
+    training_file: stored.training.id,
+    ...(stored.validation && { validation_file: stored.validation.id }),
+    ...(settings.suffix && { suffix: settings.suffix }),
+    ...(settings.seed !== "" && { seed: Number(settings.seed) }),
+    method: { type: settings.method, [settings.method]: { hyperparameters, ...(sources.length && { sources }), ...(settings.startFrom && { start_from: settings.startFrom }) } },
+  };
+}
+
+const Choice = ({ name, value, chosen, choose, title, children }) => html`<label class="choice"><input type="radio" name=${name} value=${value} checked=${chosen === value} onChange=${() => choose(value)} /><span><strong>${title}</strong><span class="hint">${children}</span></span></label>`;
+
+export function NewSettings({ models, files, stored, settings, change }) {
+  const set = (name, value) => change({ hyperparameters: { ...settings.hyperparameters, [name]: value } });
+  const others = files.filter((file) => file.sgg.kind === stored.training.sgg.kind && ![stored.training.id, stored.validation?.id].includes(file.id));
+  return html`<${Card} title="Training" lead="The defaults suit most files; change what you know better.">
+    <div class="stack"><fieldset><legend class="label">Base model</legend><div class="choices">
+      ${models.map((model) => html`<${Choice} name="model" value=${model.id} chosen=${settings.model} choose=${(value) => change({ model: value })} title=${model.id}>${model.sgg.description || (model.sgg.kind === "encoder" ? "An encoder: quick, for labels only." : "A language model.")}${model.sgg.parameters > 0 && ` ${count(Math.round(model.sgg.parameters / 1e6))} million weights.`}<//>`)}
+      ${settings.model.startsWith("ft:") && html`<${Choice} name="model" value=${settings.model} chosen=${settings.model} choose=${() => {}} title=${settings.model}>A model of yours, trained further.<//>`}
+    </div></fieldset>
+    <fieldset><legend class="label">Method</legend><div class="choices">
+      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Each step looks ahead and keeps its gradient steady in length and direction. Two passes a step, so it takes about twice as long.<//>
+      <${Choice} name="method" value="supervised" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Plain LoRA">Ordinary training of the adapter. Quicker, and what to compare with.<//>
+    </div></fieldset>
+    <div class="fields"><${Field} label="Name" hint="A part of the model's name.">${(ids) => html`<input ...${ids} maxlength="64" value=${settings.suffix} onInput=${(event) => change({ suffix: event.target.value })} />`}<//></div>
+    <details><summary>More settings</summary><div class="stack">
+      <div class="fields">
+        ${numbers.map(([name, label, hint]) => html`<${Field} label=${label} hint=${hint}>${(ids) => html`<input ...${ids} inputmode="decimal" placeholder=${name === "max_steps" ? "" : "auto"} value=${settings.hyperparameters[name] ?? ""} onInput=${(event) => set(name, event.target.value.trim())} />`}<//>`)}
+        <${Field} label="Rank of the adapter" hint="8: more rank can hold more, and forgets its manners sooner">${(ids) => html`<input ...${ids} inputmode="numeric" placeholder="8" value=${settings.rank} onInput=${(event) => change({ rank: event.target.value.trim() })} />`}<//>
+        <${Field} label="Seed" hint="empty: drawn by the server; the same seed gives the same run">${(ids) => html`<input ...${ids} inputmode="numeric" value=${settings.seed} onInput=${(event) => change({ seed: event.target.value.trim() })} />`}<//>
+      </div>
+      ${stored.validation && html`<label class="check"><input type="checkbox" checked=${settings.keep === "best"} onChange=${(event) => change({ keep: event.target.checked ? "best" : "last" })} /><span>Keep the weights that did best on the examples set aside<span class="hint">Otherwise those of the last step.</span></span></label>`}
+      ${settings.method === "sgg" && others.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: related examples whose gradients may help</legend>
+        ${others.slice(0, 12).map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${file.sgg.examples} examples</span></span></label>`)}
+        ${settings.sources.length > 0 && html`<div class="fields"><${Field} label="Strength of the alignment" hint="0 to 1">${(ids) => html`<input ...${ids} inputmode="decimal" value=${settings.alignment} onInput=${(event) => change({ alignment: event.target.value.trim() })} />`}<//></div>`}
+      </fieldset>`}
+    </div></details></div><//>`;
+}

@@ -1,0 +1,64 @@
+import { html } from "../core.js";
+import { get, getText } from "../api.js";
+import { read, textOf } from "../examples.js";
+import { useRead } from "../live.js";
+import { percent } from "../format.js";
+import { Card } from "../parts.js";
+
+const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "the same training without guidance" };
+const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(share * 100).toFixed(1)}`;
+
+function Baselines({ report }) {
+  if (!report.baselines?.length) return null;
+  return html`<div class="stack"><div class="table inset" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Measured against</th><th class="num">Its accuracy</th><th class="num">Difference, points</th></tr></thead>
+    <tbody>${report.baselines.map(({ name, accuracy, comparison }) => html`<tr><td>${names[name] || name}</td><td class="num">${percent(accuracy, 1)}</td>
+      <td class="num nowrap">${points(comparison.difference)}<div class="soft small">${points(comparison.low)} to ${points(comparison.high)}</div></td></tr>
+      <tr class="verdict"><td colspan="3" class="soft small">${comparison.verdict}</td></tr>`)}</tbody></table></div></div>`;
+}
+
+/** Which label was said for which; the darker, the more. */
+function Confusion({ confusion }) {
+  if (!confusion) return null;
+  const most = Math.max(...confusion.counts.flat(), 1);
+  return html`<div class="stack tight"><h3>Which label was given for which</h3><div class="table inset" tabindex="0" role="group" aria-label="Table"><table class="matrix"><caption class="sr">Rows are the true labels, columns the given ones</caption>
+    <thead><tr><th>true label</th>${confusion.labels.map((label) => html`<th scope="col" class="num">${label}</th>`)}</tr></thead>
+    <tbody>${confusion.counts.map((row, truth) => html`<tr><th scope="row">${confusion.labels[truth]}</th>${row.map((count, guess) => html`<td class="num" data-depth=${Math.ceil((count / most) * 4)} data-right=${truth === guess}>${count}</td>`)}</tr>`)}</tbody></table></div></div>`;
+}
+
+function Hardest({ report, texts }) {
+  if (!report.hardest?.length) return null;
+  return html`<details><summary>The hardest examples</summary><ul class="examples">${report.hardest.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
+    <div class="grow stack tight"><span class="words">${texts?.[each.line - 1] ?? `Line ${each.line} of the validation file`}</span>
+    <span class="small soft">is <b>${each.label}</b>, ${each.predicted === each.label ? "and was found, but with doubts" : html`was taken for <b>${each.predicted}</b>`}; the right label got ${percent(each.probability, 0)}</span></div></li>`)}</ul></details>`;
+}
+
+async function textsOf(job, report) {
+  if (!job.validation_file || !report.hardest?.length) return null;
+  return read("x.jsonl", await getText(`/v1/files/${job.validation_file}/content`)).map(textOf);
+}
+
+export function Report({ job }) {
+  const { value } = useRead(async () => {
+    const report = await get(`/v1/fine_tuning/jobs/${job.id}/report?format=json`);
+    return { report, texts: await textsOf(job, report).catch(() => null) };
+  }, [job.id, job.status]);
+  if (!value) return null;
+  const { report, texts } = value, { evaluation } = report;
+  const page = (format) => `/v1/fine_tuning/jobs/${job.id}/report?format=${format}`;
+  return html`<${Card} title="What it is worth" extra=${html`<span class="small"><a href=${page("html")} target="_blank" rel="noopener">whole report</a> · <a href=${page("markdown")} download="README.md">model card</a></span>`}>
+    <div class="stack">
+      ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${evaluation.examples} examples that it was not trained on.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
+      <${Baselines} report=${report} />
+      <${Confusion} confusion=${evaluation?.confusion} />
+      <${Hardest} report=${report} texts=${texts} />
+      ${report.explanations?.length > 0 && html`<ul class="stack tight small">${report.explanations.map((sentence) => html`<li>${sentence}</li>`)}</ul>`}
+    </div><//>`;
+}
+
+/** Examples whose label may be wrong, as the training saw it. */
+export function Suspicious({ job }) {
+  const { value } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/examples?limit=10`), [job.id, job.status]);
+  if (!value?.data?.length) return null;
+  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say. Correct those that are wrong, and run again."><ul class="examples">${value.data.slice(0, 10).map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
+    <div class="grow stack tight"><span class="words">${each.text}</span><span class="small soft">labelled <b>${each.label}</b>${each.predicted_label && each.predicted_label !== each.label ? html`, the others suggest <b>${each.predicted_label}</b>` : ""}. ${each.reason}</span></div><span class="badge warn num">${percent(each.suspicion)}</span></li>`)}</ul><//>`;
+}

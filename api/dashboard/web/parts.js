@@ -1,0 +1,94 @@
+// What pages are made of.
+import { html, useEffect, useRef, useState } from "./core.js";
+import { can } from "./api.js";
+
+const drawings = {
+  jobs: "M4 6h16M4 12h16M4 18h10", new: "M12 5v14M5 12h14", compare: "M5 19V9m5 10V5m5 14v-7m5 7V8",
+  try: "M5 6h14v10H10l-4 3v-3H5z", files: "M6 3h8l4 4v14H6zM14 3v4h4", keys: "M14 10a4 4 0 1 1-1.2 2.8L5 20.5V17h3v-3h2.5",
+  system: "M4 5h16v6H4zM4 13h16v6H4zM8 8h.01M8 16h.01", upload: "M12 16V5m-5 5 5-5 5 5M5 19h14", out: "M14 4h5v16h-5M4 12h10m-4-4 4 4-4 4",
+};
+export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${drawings[name]} /></svg>`;
+
+const states = { queued: "Queued", running: "Running", paused: "Paused", succeeded: "Succeeded", failed: "Failed", cancelled: "Cancelled", validating_files: "Checking" };
+export function Status({ job }) {
+  const wish = job.sgg.cancel_requested ? "Cancelling" : job.sgg.pause_requested ? "Pausing" : null;
+  return html`<span class=${`badge ${job.status}`}>${(job.status === "running" && wish) || states[job.status]}</span>`;
+}
+
+let arrived = false; // the first page leaves the focus where a reader begins
+
+export function Page({ title, lead, actions, children, name }) {
+  const heading = useRef();
+  useEffect(() => {
+    document.title = `${name || title} · SGG`;
+  }, [name || title]);
+  useEffect(() => {
+    if (arrived) heading.current.focus({ preventScroll: true });
+    arrived = true;
+    window.scrollTo(0, 0);
+  }, []);
+  return html`<div class="page">
+    <div class="head">
+      <div class="grow"><h1 tabindex="-1" ref=${heading}>${title}</h1>${lead && html`<p class="soft">${lead}</p>`}</div>
+      ${actions && html`<div class="actions">${actions}</div>`}
+    </div>
+    ${children}
+  </div>`;
+}
+
+export const Card = ({ title, lead, extra, children, className = "", ...rest }) => html`
+  <section class=${`card ${className}`} ...${rest}>
+    ${title && html`<header><h2>${title}</h2>${extra}${lead && html`<p class="soft small">${lead}</p>`}</header>`}
+    ${children}
+  </section>`;
+
+/** An error with what to do; the problems of a file or request one by one. */
+export function Problem({ error, again, title }) {
+  if (!error) return null;
+  const listed = error.problems?.filter((problem) => problem.message || problem.reason) || [];
+  return html`<div class="notice bad" role="alert">
+    <strong>${title || (error.status === 403 ? "Your key may not do this" : "That did not work")}</strong>
+    ${listed.length > 1
+      ? html`<ul>${listed.slice(0, 30).map((problem) => html`<li>${problemText(problem)}</li>`)}</ul>`
+      : html`<p>${listed.length ? problemText(listed[0]) : error.message}</p>`}
+    ${again && html`<div><button class="small" onClick=${again}>Try again</button></div>`}
+  </div>`;
+}
+
+export function problemText(problem) {
+  if (problem.message) return problem.param ? `${problem.param}: ${problem.message}` : problem.message;
+  return `${problem.line ? `Line ${problem.line}: ` : ""}${problem.reason} ${problem.remedy || ""}`;
+}
+
+export const Empty = ({ icon, title, children, actions }) => html`<div class="card empty">
+  <${Icon} name=${icon} /><h2>${title}</h2><p>${children}</p>${actions && html`<div class="actions">${actions}</div>`}
+</div>`;
+
+export const Bones = ({ heights = [72, 72, 72], label = "Loading" }) => html`
+  <div class="stack" role="status"><span class="sr">${label}</span>
+    ${heights.map((height) => html`<div class="bone" style=${`height:${height}px`}></div>`)}
+  </div>`;
+
+export const Bar = ({ share, label }) => html`<div class="bar" role="progressbar" aria-label=${label} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.round(share * 100)}>
+  <i style=${`width:${Math.min(100, share * 100)}%`}></i></div>`;
+
+let serial = 0;
+export function Field({ label, hint, children }) {
+  const [id] = useState(() => `f${++serial}`);
+  return html`<div class="field"><label for=${id}>${label}</label>${children({ id, "aria-describedby": hint ? `${id}h` : undefined })}
+    ${hint && html`<span class="hint" id=${`${id}h`}>${hint}</span>`}</div>`;
+}
+
+/** A button that asks before it acts. */
+export function Confirm({ label, title, text, yes, onYes, className = "danger", disabled }) {
+  const dialog = useRef();
+  return html`<button class=${className} disabled=${disabled} onClick=${() => dialog.current.showModal()}>${label}</button>
+    <dialog ref=${dialog} aria-label=${title}><div class="stack">
+      <h2>${title}</h2><p>${text}</p>
+      <div class="row"><button class="primary" onClick=${() => { dialog.current.close(); onYes(); }}>${yes}</button>
+      <button onClick=${() => dialog.current.close()}>No, go back</button></div></div>
+    </dialog>`;
+}
+
+/** Shows its children to those whose key may do it. */
+export const May = ({ scope, children }) => (can(scope) ? children : null);

@@ -1,0 +1,37 @@
+"""The HTTP server: uvicorn, which does not wait for streams and trials when it is told to stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.dependencies import Services
+
+
+class Server(uvicorn.Server):
+    """Ends the streams first: a job may run for hours, and who follows it comes again.
+
+    `on_started` is called when requests are answered.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] | None = None) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        if self._on_started is not None:
+            self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop gracefully."""
+        app = self.config.app
+        assert isinstance(app, FastAPI)
+        services: Services = app.state.services
+        services.feed.close()
+        services.trials.close()
+        await super().shutdown(sockets)

@@ -1,0 +1,1 @@
+"""Trying models out: chat, completion and classification, answered by the workers. No place to serve from."""

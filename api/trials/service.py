@@ -1,0 +1,169 @@
+"""What happens to a trial: find the model, ask the workers, wait for the answer, or pass it on as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, format_sse_event
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from api.auth import Caller
+from api.dependencies import Services
+from api.errors import ApiError, InvalidRequestError
+from api.trials import presentation
+from api.trials.reading import tokens_to_write
+from api.trials.schemas import ChatIn, ChatOut, ClassificationIn, ClassificationOut, CompletionIn, CompletionOut
+from api.validation import RequestProblem
+from sgg_core.catalogue import BaseModelEntry
+from sgg_core.spec import TrainingSpec
+from sgg_core.trials import GivenLabels, Trial, TrialAnswer, WrittenText
+from sgg_store.checkpoints import ADAPTER_FILES
+from sgg_store.errors import RecordNotFoundError
+from sgg_store.files import Files
+from sgg_store.jobs import Jobs
+from sgg_store.permissions import CheckpointPermissions
+from sgg_store.trials import NewTrial, StoredAdapter, StoredFile
+
+CALLER_GONE = 499  # nobody reads it but our own log
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model's name stands for: a base model, and an adapter unless it is bare."""
+
+    entry: BaseModelEntry
+    adapter: StoredAdapter | None
+
+
+async def classify(
+    services: Services, caller: Caller, request: Request, body: ClassificationIn
+) -> ClassificationOut | Response:
+    """Give labels. Raises RecordNotFoundError for the model, InvalidRequestError, and what TrialDesk.answers raises."""
+    target = await run_in_threadpool(find_model, services, caller, body.model)
+    problem = _labels_problem(target, body)
+    if problem is not None:
+        raise InvalidRequestError([problem])
+    answer = await _whole(_ask(services, caller, request, target, body.trial(), streamed=False))
+    if answer is None:
+        return Response(status_code=CALLER_GONE)
+    assert isinstance(answer, GivenLabels)
+    return presentation.labels(body.model, answer)
+
+
+async def write(
+    services: Services, caller: Caller, request: Request, body: ChatIn | CompletionIn
+) -> ChatOut | CompletionOut | Response:
+    """Give a text, or a stream of its pieces. Raises as `classify` does; what goes wrong later ends the stream."""
+    target = await run_in_threadpool(find_model, services, caller, body.model)
+    if target.entry.kind == "encoder":
+        message = f"{body.model!r} is an encoder, which only classifies. Ask it through /v1/classifications."
+        raise InvalidRequestError([RequestProblem("model", "wrong_endpoint", message)])
+    trial = body.trial(tokens_to_write(body, services.settings.max_trial_tokens))
+    answers = _ask(services, caller, request, target, trial, streamed=bool(body.stream))
+    if not body.stream:
+        answer = await _whole(answers)
+        if answer is None:
+            return Response(status_code=CALLER_GONE)
+        assert isinstance(answer, WrittenText)
+        return (
+            presentation.chat(body.model, answer)
+            if isinstance(body, ChatIn)
+            else presentation.completion(body.model, answer)
+        )
+    first = await anext(answers, None)
+    if first is None:
+        return Response(status_code=CALLER_GONE)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return EventSourceResponse(_events(presentation.Chunks(body), first, answers), headers=headers)
+
+
+def find_model(services: Services, caller: Caller, name: str) -> Target:
+    """Look a model's name up. Raises RecordNotFoundError, also if the adapter's file is deleted."""
+    catalogue = {entry.name: entry for entry in services.catalogue().entries()}
+    if name in catalogue:
+        return Target(catalogue[name], None)
+    with services.database.read() as session:
+        find = _of_checkpoint if ":ckpt-step-" in name else _of_job
+        base_model, adapter = find(session, caller.project_id, name)
+    if base_model not in catalogue:
+        raise RecordNotFoundError("base model", base_model)
+    return Target(catalogue[base_model], adapter)
+
+
+def _of_job(session: Session, project_id: str, name: str) -> tuple[str, StoredAdapter]:
+    job = Jobs(session).get_by_fine_tuned_model(project_id, name)
+    if not job.result_file_ids:
+        raise RecordNotFoundError("adapter of the model", name)
+    bundle = Files(session).get(project_id, job.result_file_ids[-1])
+    stored = StoredFile(key=bundle.object_key, sha256=bundle.sha256)
+    return job.base_model, StoredAdapter(files={bundle.filename: stored})
+
+
+def _of_checkpoint(session: Session, project_id: str, name: str) -> tuple[str, StoredAdapter]:
+    job, checkpoint = CheckpointPermissions(session).usable(project_id, name)
+    if not set(ADAPTER_FILES) <= set(checkpoint.manifest):  # it was saved before checkpoints were models
+        raise RecordNotFoundError("adapter of the model", name)
+    files = {
+        file: StoredFile(key=f"{checkpoint.object_prefix}/{file}", sha256=checkpoint.manifest[file]["sha256"])
+        for file in ADAPTER_FILES
+    }
+    task = TrainingSpec.model_validate(job.spec).task
+    return job.base_model, StoredAdapter(files=files, description=task.description, max_tokens=task.max_tokens)
+
+
+def _ask(
+    services: Services, caller: Caller, request: Request, target: Target, trial: Trial, *, streamed: bool
+) -> AsyncIterator[TrialAnswer]:
+    new = NewTrial(
+        project_id=caller.project_id,
+        base_model=target.entry.name,
+        adapter=target.adapter,
+        request=trial.model_dump(mode="json"),
+        streamed=streamed,
+    )
+    return services.trials.answers(new, request.is_disconnected)
+
+
+async def _whole(answers: AsyncIterator[TrialAnswer]) -> TrialAnswer | None:
+    """Give the complete answer; None if the caller has gone."""
+    last = None
+    async for answer in answers:
+        last = answer
+    return last
+
+
+async def _events(
+    chunks: presentation.Chunks, first: TrialAnswer, rest: AsyncIterator[TrialAnswer]
+) -> AsyncIterator[bytes]:
+    """Yield OpenAI's server-sent events: pieces of the text, perhaps the usage, and the mark of the end."""
+    answer: TrialAnswer | None = first
+    try:
+        while answer is not None:
+            assert isinstance(answer, WrittenText)
+            for chunk in chunks.of(answer):
+                yield format_sse_event(data_str=chunk)
+            answer = await anext(rest, None)
+        yield format_sse_event(data_str="[DONE]")
+    except ApiError as error:  # the answer's status is sent already
+        yield format_sse_event(data_str=presentation.broken_off(error))
+
+
+def _labels_problem(target: Target, body: ClassificationIn) -> RequestProblem | None:
+    if target.adapter is not None:
+        for name in ("labels", "description"):
+            if getattr(body, name) is not None:
+                message = f"The fine-tuned model has its own {name}. Leave it out."
+                return RequestProblem(name, "conflicting_parameters", message)
+        return None
+    if target.entry.kind == "encoder":
+        message = f"{body.model!r} knows no labels before it is fine-tuned. Name a fine-tuned model."
+        return RequestProblem("model", "wrong_endpoint", message)
+    if body.labels is None:
+        return RequestProblem("labels", "invalid_value", "A base model has no labels of its own. Name two or more.")
+    if len(set(body.labels)) < len(body.labels):
+        return RequestProblem("labels", "invalid_value", "A label is there twice. Name each once.")
+    return None

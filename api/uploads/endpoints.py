@@ -1,0 +1,44 @@
+"""/v1/uploads: a file in parts."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from api.dependencies import FilesWriter, ServicesDep
+from api.errors import InvalidRequestError
+from api.uploads import service
+from api.uploads.schemas import PART_BODY, CompletionIn, PartOut, UploadIn, UploadOut
+from api.validation import RequestProblem
+
+router = APIRouter(prefix="/v1/uploads", tags=["files"])
+
+
+@router.post("")
+def create_upload(body: UploadIn, services: ServicesDep, caller: FilesWriter) -> UploadOut:
+    """Begin an upload. It is there for an hour."""
+    return service.create(services, caller, body)
+
+
+@router.post("/{upload_id}/parts", openapi_extra=PART_BODY)
+async def add_part(upload_id: str, request: Request, services: ServicesDep, caller: FilesWriter) -> PartOut:
+    """Add a part. Parts may come at once, and in any order."""
+    async with request.form(max_files=1, max_fields=1) as form:
+        data = form.get("data")
+        if not isinstance(data, UploadFile) or not data.size:
+            message = "Send the part's bytes as a part named 'data', with a filename, in a multipart/form-data body."
+            raise InvalidRequestError([RequestProblem("data", "missing_file", message)])
+        return await run_in_threadpool(service.add_part, services, caller, upload_id, data.size, data.file)
+
+
+@router.post("/{upload_id}/complete")
+def complete_upload(upload_id: str, body: CompletionIn, services: ServicesDep, caller: FilesWriter) -> UploadOut:
+    """Make a file of the parts. It is checked as any upload is; a bad one is refused with all its problems."""
+    return service.complete(services, caller, upload_id, body)
+
+
+@router.post("/{upload_id}/cancel")
+def cancel_upload(upload_id: str, services: ServicesDep, caller: FilesWriter) -> UploadOut:
+    """Give an upload up."""
+    return service.cancel(services, caller, upload_id)

@@ -1,0 +1,109 @@
+"""Sends what webhooks are to be told, in threads beside the requests. Any number of processes may do so at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from api.settings import ApiSettings
+from api.webhooks.guard import ERRORS, AddressRule, ForbiddenAddressError, post
+from api.webhooks.signing import Signer
+from sgg_store.database import Database
+from sgg_store.errors import StoreError
+from sgg_store.logs import get_logger
+from sgg_store.records import WebhookDeliveryRecord
+from sgg_store.webhooks import Due, Outcome, Webhooks
+
+_log = get_logger(__name__)
+
+SLOTS = 8
+
+
+class WebhookSender:
+    """Looks for due deliveries, and sends up to SLOTS at once, one at a time to each endpoint."""
+
+    def __init__(self, settings: ApiSettings, database: Database, signer: Signer) -> None:
+        self._settings = settings
+        self._database = database
+        self._signer = signer
+        self._rule = AddressRule(settings.webhook_private_addresses)
+        self._over = threading.Event()
+        self._look = threading.Event()
+        self._pool = ThreadPoolExecutor(SLOTS, "webhook")
+        self._busy: set[str] = set()
+        self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End once the requests that are under way have ended; what is not sent yet is sent after the next start."""
+        self._over.set()
+        self._look.set()
+        self._thread.join()
+        self._pool.shutdown()
+
+    def _loop(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._send_due()
+            except StoreError as error:
+                _log.warning("webhooks wait", error=str(error))
+            self._look.wait(self._settings.webhook_poll_seconds)
+            self._look.clear()
+
+    def _send_due(self) -> None:
+        """Hand due deliveries to the pool."""
+        busy = set(self._busy)
+        if len(busy) >= SLOTS:
+            return
+        with self._database.read() as session:
+            if not Webhooks(session).any_due():
+                return
+        with self._database.begin() as session:
+            taken = Webhooks(session).claim_due(SLOTS - len(busy), busy, 6 * self._settings.webhook_timeout_seconds)
+        for due in taken:
+            self._busy.add(due.endpoint.id)
+            self._pool.submit(self._deliver, due)
+
+    def _deliver(self, due: Due) -> None:
+        try:
+            outcome = self._attempt(due)
+            with self._database.begin() as session:
+                Webhooks(session).record(due, outcome)
+        except StoreError as error:  # the delivery is tried again when its hold is over
+            _log.warning("the outcome of a delivery is not recorded", delivery=due.delivery.id, error=str(error))
+        except Exception:
+            _log.exception("a delivery met a defect", delivery=due.delivery.id)
+        finally:
+            self._busy.discard(due.endpoint.id)
+            self._look.set()
+
+    def _attempt(self, due: Due) -> Outcome:
+        body = payload(due.delivery)
+        headers = self._signer.headers(due.endpoint, due.delivery.event_id, body, time.time())
+        headers |= {"content-type": "application/json", "user-agent": "sgg-webhooks"}
+        began = time.monotonic()
+        status, error = None, None
+        try:
+            status = post(due.endpoint.url, body, headers, self._rule, self._settings.webhook_timeout_seconds)
+        except ForbiddenAddressError as refusal:
+            error = str(refusal)
+        except ERRORS as failure:
+            error = f"no answer ({type(failure).__name__})"  # its text would tell what lies behind a name
+        return Outcome(status, error, time.monotonic() - began)
+
+
+def payload(delivery: WebhookDeliveryRecord) -> bytes:
+    """The body of a delivery: the same bytes in every attempt."""
+    event = {
+        "id": delivery.event_id,
+        "object": "event",
+        "created_at": int(delivery.created_at),
+        "type": delivery.type,
+        "data": delivery.data,
+    }
+    return json.dumps(event).encode()
