@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,21 @@ KEY_REMEDY = "Set SGG_API_KEY, or point SGG_DATA_DIR at the server's data direct
 class Client:
     """Talks to one server with one API key. Use it as a context manager. `transport` replaces the network."""
 
-    def __init__(self, base_url: str, api_key: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, transport: httpx.BaseTransport | None = None, *, timeout: float = 60.0
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._http = httpx.Client(
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "sgg-cli"},
-            timeout=httpx.Timeout(60.0, connect=5.0),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             follow_redirects=True,
             transport=transport,
             trust_env=not _is_loopback(self.base_url),  # a company proxy cannot reach this machine's loopback
         )
 
     @classmethod
-    def from_environment(cls) -> Client:
+    def from_environment(cls, *, timeout: float = 60.0) -> Client:
         """Use SGG_BASE_URL and SGG_API_KEY, or the admin key of the data directory. Raises CliError without a key."""
         base_url = os.environ.get("SGG_BASE_URL") or DEFAULT_BASE_URL
         if not base_url.startswith(("http://", "https://")):
@@ -46,7 +48,7 @@ class Client:
         api_key = os.environ.get("SGG_API_KEY") or _read_admin_key()
         if not KEY_CHARACTERS.fullmatch(api_key):
             raise CliError("The API key holds characters that no key has.", KEY_REMEDY)
-        return cls(base_url, api_key)
+        return cls(base_url, api_key, timeout=timeout)
 
     def __enter__(self) -> Client:
         return self
@@ -54,9 +56,13 @@ class Client:
     def __exit__(self, *exc_info: object) -> None:
         self._http.close()
 
-    def get(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+    def get(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """GET a JSON object."""
         return self._json("GET", path, params=params)
+
+    def text(self, path: str, params: Mapping[str, Any] | None = None) -> str:
+        """GET a text."""
+        return self._answer("GET", path, params=params).text
 
     def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
@@ -86,12 +92,19 @@ class Client:
         except OSError as error:
             raise CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.") from error
 
-    def items(self, path: str, *, limit: int | None = None, page_size: int = 100) -> Iterator[dict[str, Any]]:
-        """Yield the items of a list, page after page, newest first, at most `limit`."""
+    def items(
+        self,
+        path: str,
+        *,
+        limit: int | None = None,
+        page_size: int = 100,
+        filters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list that pass the filters, page after page in the list's order, at most `limit`."""
         left, after = limit, None
         while left is None or left > 0:
             wanted = page_size if left is None else min(page_size, left)
-            params: dict[str, str | int] = {"limit": wanted}
+            params: dict[str, Any] = {**(filters or {}), "limit": wanted}
             if after is not None:
                 params["after"] = after
             page = self.get(path, params)
@@ -118,12 +131,7 @@ class Client:
         return digest.hexdigest()
 
     def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            response = self._http.request(method, path, **arguments)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        if response.is_error:
-            raise _refusal(response)
+        response = self._answer(method, path, **arguments)
         try:
             answer = response.json()
         except ValueError as error:
@@ -131,6 +139,15 @@ class Client:
                 f"{self.base_url} did not answer with JSON.", "Check that SGG_BASE_URL ends in /v1 of an SGG server."
             ) from error
         return dict(answer)
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _refusal(response)
+        return response
 
     def _unreachable(self, error: httpx.TransportError) -> ServerUnreachableError:
         return ServerUnreachableError(
@@ -151,7 +168,10 @@ def _refusal(response: httpx.Response) -> CliError:
     if response.status_code >= 502:
         return ServerUnreachableError(message, "The server is starting or overloaded; try again in a moment.")
     remedy = KEY_REMEDY if response.status_code == 401 else ""
-    return ApiError(response.status_code, error.get("code"), message, remedy)
+    problems = (error.get("sgg") or {}).get("problems") or []
+    if not problems and error.get("param"):
+        problems = [{"param": error["param"], "message": message}]
+    return ApiError(response.status_code, error.get("code"), message, remedy, problems)
 
 
 def _is_loopback(base_url: str) -> bool:

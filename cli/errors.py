@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class CliError(Exception):
     """An expected failure: what happened, what to do about it, and the exit code of the process."""
@@ -21,9 +24,12 @@ class ServerUnreachableError(CliError):
 
 
 class ApiError(CliError):
-    """The server understood the request and refused it."""
+    """The server understood the request and refused it. `problems` are told one by one, most with their `param`."""
 
-    def __init__(self, status: int, code: str | None, message: str, remedy: str = "") -> None:
+    def __init__(
+        self, status: int, code: str | None, message: str, remedy: str = "", problems: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         super().__init__(message, remedy)
         self.status = status
         self.code = code
+        self.problems = problems

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.client import Client
+from cli.completion import complete_files
 from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say, size
+
+if TYPE_CHECKING:
+    from sgg_core.errors import Problem
+    from sgg_core.examples import ExampleSet
 
 app = typer.Typer(help="Data files: check, upload, list, delete.", no_args_is_help=True)
 
@@ -21,24 +27,19 @@ def check(
 ) -> None:
     """Check a training file without a server; every problem is listed with its line."""
     from sgg_core.examples import check_training, check_validation, read_examples
+    from sgg_core.significance import smallest_difference
+    from sgg_core.suspicions import leaks, probably_cut
 
     training = read_examples(path)
     check_training(training)
-    sets = [training]
+    facts = [_facts(training, [*training.warnings, *probably_cut(training.examples, training.lines)])]
     if validation is not None:
-        sets.append(read_examples(validation))
-        check_validation(training, sets[1])
-    facts = [
-        {
-            "filename": examples.filename,
-            "kind": examples.kind,
-            "examples": len(examples.examples),
-            "labels": list(examples.labels),
-            "sha256": examples.sha256,
-            "warnings": [str(warning) for warning in examples.warnings],
-        }
-        for examples in sets
-    ]
+        held_out = read_examples(validation)
+        check_validation(training, held_out)
+        leaked = leaks(training.examples, training.lines, held_out.examples, held_out.lines)
+        shows = smallest_difference(len(held_out)) if held_out.kind == "classification" else None
+        cut = probably_cut(held_out.examples, held_out.lines)
+        facts.append(_facts(held_out, [*held_out.warnings, *leaked, *cut]) | {"smallest_difference": shows})
     if as_json:
         print_json(facts)
         return
@@ -87,7 +88,9 @@ def list_files(
 
 @app.command()
 def delete(
-    file_ids: Annotated[list[str], typer.Argument(metavar="FILE_ID...", help="Ids such as file-....")],
+    file_ids: Annotated[
+        list[str], typer.Argument(metavar="FILE_ID...", help="Ids such as file-....", autocompletion=complete_files)
+    ],
     as_json: JsonFlag = False,
 ) -> None:
     """Delete files; one that a queued or running job needs is kept, and the job is named."""
@@ -100,6 +103,17 @@ def delete(
         say(f"Deleted {one['id']}.")
 
 
+def _facts(examples: ExampleSet, warnings: Iterable[Problem]) -> dict[str, Any]:
+    return {
+        "filename": examples.filename,
+        "kind": examples.kind,
+        "examples": len(examples),
+        "labels": list(examples.labels),
+        "sha256": examples.sha256,
+        "warnings": [str(warning) for warning in warnings],
+    }
+
+
 def _row(file: dict[str, Any]) -> tuple[str, str, str]:
     return file["id"], file["filename"], size(file["bytes"])
 
@@ -110,13 +124,14 @@ def _contents(file: dict[str, Any]) -> tuple[object, object, object]:
 
 
 def _print_check(facts: dict[str, Any]) -> None:
-    labels = facts["labels"]
+    labels, shown = facts["labels"], facts.get("smallest_difference")
     print_facts(
         (
             ("file", f"{facts['filename']} is good"),
             ("kind", facts["kind"]),
             ("examples", facts["examples"]),
             ("labels", f"{len(labels)}: {', '.join(labels)}" if labels else None),
+            ("can show", f"differences in accuracy of {shown:.1%} and more" if shown else None),
             ("sha256", facts["sha256"]),
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -23,6 +24,10 @@ SetOption = Annotated[
 ]
 MethodOption = Annotated[
     Literal["sgg", "supervised"], typer.Option(help="`sgg` is guided; `supervised` is plain LoRA.")
+]
+SpecOption = Annotated[
+    Path | None,
+    typer.Option("--spec", help="The whole job as YAML or JSON, with the fields of the HTTP API; files by path or id."),
 ]
 USAGE = 2
 
@@ -55,6 +60,18 @@ def parse_settings(assignments: Iterable[str]) -> Settings:
             raise CliError(f"--set {name} is given twice.", "Keep one of them.", exit_code=USAGE)
         settings[group][field] = _value(text.strip())
     return settings
+
+
+def settings_from(settings: Settings, start: Path | None) -> Settings:
+    """Fill the adapter's settings in from the one to start from, where they were not chosen.
+
+    Raises StartingPointError if it cannot be read.
+    """
+    if start is None:
+        return settings
+    from sgg_core.adapter_file import facts_of
+
+    return settings | {"lora": facts_of(start).lora() | settings.get("lora", {})}
 
 
 def build_spec(base_model: str, method: str, seed: int, settings: Settings) -> Any:

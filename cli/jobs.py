@@ -1,10 +1,8 @@
-"""`sgg jobs`: submit, list, show, watch, cancel, and download what a job made."""
+"""`sgg jobs`: submit, list, show, watch, cancel, pause, resume, delete, download what a job made, and judge it."""
 
 from __future__ import annotations
 
-import re
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,57 +10,25 @@ import typer
 
 from cli.bundle import refuse_existing, unpack
 from cli.client import Client
+from cli.completion import complete_jobs
 from cli.errors import CliError
-from cli.hyperparameters import MethodOption, SetOption, build_spec, parse_settings, to_request
+from cli.evidence import compare, examples, report
 from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say
+from cli.submit import submit
 from cli.watch import watch_job
 
-app = typer.Typer(help="Fine-tuning jobs: submit, list, show, watch, cancel, download.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fine-tuning jobs: submit, list, show, watch, cancel, pause, resume, download, report, compare, delete.",
+    no_args_is_help=True,
+)
+app.command()(report)
+app.command()(examples)
+app.command()(compare)
 
-JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="An id such as ftjob-....")]
-FILE_ID = re.compile(r"file-[0-9a-f]{24}")
+JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="An id such as ftjob-....", autocompletion=complete_jobs)]
 
 
-@app.command()
-def submit(
-    model: Annotated[str, typer.Option("--model", "-m", help="Name of a base model (`sgg models list`).")],
-    training: Annotated[str, typer.Option("--train", help="Training file: id of an uploaded file, or path.")],
-    validation: Annotated[str | None, typer.Option(help="Validation file: id or path.")] = None,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Source file for gradient alignment: id or path. Repeatable.")
-    ] = None,
-    method: MethodOption = "sgg",
-    suffix: Annotated[str | None, typer.Option(help="A word in the fine-tuned model's name.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and order.  [default: the server's]")] = None,
-    settings: SetOption = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Watch the job right away.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Submit a job; files given as paths are uploaded first."""
-    chosen = parse_settings(settings or ())
-    build_spec(model, method, seed or 0, chosen)
-    _check_sources(method, source)
-    with Client.from_environment() as client:
-        choice: dict[str, Any] = {"hyperparameters": to_request(chosen)}
-        if source:
-            choice["sources"] = [_file_id(client, one) for one in source]
-        request = {
-            "model": model,
-            "training_file": _file_id(client, training),
-            "validation_file": _file_id(client, validation) if validation else None,
-            "suffix": suffix,
-            "seed": seed,
-            "method": {"type": method, method: choice},
-        }
-        job = _create(client, request)
-        if not as_json:
-            say(f"Submitted {job['id']}.")
-        if watch:
-            raise typer.Exit(watch_job(client, job["id"], as_json=as_json))
-    if as_json:
-        print_json(job)
-    else:
-        say(f"Watch it with: sgg jobs watch {job['id']}")
+app.command("submit")(submit)
 
 
 @app.command("list")
@@ -96,14 +62,14 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def watch(job_id: JobId, as_json: JsonFlag = False) -> None:
-    """Watch a job until it ends, through server restarts; exit code 0 succeeded, 1 failed, 3 cancelled."""
+    """Watch a job until it ends, through server restarts; exit code 0 succeeded, 1 failed, 3 cancelled, 4 paused."""
     with Client.from_environment() as client:
         raise typer.Exit(watch_job(client, job_id, as_json=as_json))
 
 
 @app.command()
 def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
-    """Cancel a queued or running job."""
+    """Cancel a queued, running or paused job; its checkpoints stay."""
     with Client.from_environment() as client:
         job = client.post(f"/fine_tuning/jobs/{job_id}/cancel")
     if as_json:
@@ -112,6 +78,55 @@ def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
         say(f"{job_id} is cancelled.")
     else:
         say(f"{job_id} will stop before its next step. See it end with: sgg jobs watch {job_id}")
+
+
+@app.command()
+def pause(job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Pause a queued or running job. It keeps its exact state, and another job can have its place meanwhile."""
+    with Client.from_environment() as client:
+        job = client.post(f"/fine_tuning/jobs/{job_id}/pause")
+    if as_json:
+        print_json(job)
+    elif job["status"] == "paused":
+        say(f"{job_id} is paused. Let it go on with: sgg jobs resume {job_id}")
+    else:
+        say(f"{job_id} will pause before its next step. See it stop with: sgg jobs watch {job_id}")
+
+
+@app.command()
+def resume(
+    job_id: JobId,
+    watch: Annotated[bool, typer.Option("--watch", help="Watch the job right away.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let a paused job go on where it stopped, as if it had never been paused."""
+    with Client.from_environment() as client:
+        job = client.post(f"/fine_tuning/jobs/{job_id}/resume")
+        if not as_json:
+            say(f"{job_id} is {job['status']} again.")
+        if watch:
+            raise typer.Exit(watch_job(client, job_id, as_json=as_json))
+    if as_json:
+        print_json(job)
+    else:
+        say(f"Watch it with: sgg jobs watch {job_id}")
+
+
+@app.command()
+def delete(
+    job_ids: Annotated[
+        list[str], typer.Argument(metavar="JOB_ID...", help="Ids such as ftjob-....", autocompletion=complete_jobs)
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete finished jobs with their checkpoints, result files and models; the data files stay."""
+    with Client.from_environment() as client:
+        deleted = [client.delete(f"/fine_tuning/jobs/{job_id}") for job_id in job_ids]
+    if as_json:
+        print_json(deleted)
+        return
+    for one in deleted:
+        say(f"Deleted {one['id']}.")
 
 
 @app.command()
@@ -147,8 +162,10 @@ def _facts(job: dict[str, Any]) -> tuple[tuple[str, object], ...]:
         ("training file", job["training_file"]),
         ("validation file", job["validation_file"]),
         ("source files", ", ".join(ours["sources"]) or None),
+        ("started from", job["method"][job["method"]["type"]]["start_from"]),
         ("seed", job["seed"]),
         ("attempts", ours["attempts"] or None),
+        ("last checkpoint", (ours["last_checkpoint"] or {}).get("name")),
         ("trained tokens", job["trained_tokens"]),
         ("fine-tuned model", job["fine_tuned_model"]),
         ("result files", ", ".join(job["result_files"]) or None),
@@ -162,6 +179,7 @@ def _fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, 
         remedy = {
             "failed": "Read why with `sgg jobs show`, and submit a new job.",
             "cancelled": "Submit a new job to train again.",
+            "paused": f"Let it go on with: sgg jobs resume {job['id']}",
         }.get(job["status"], f"Wait for its end with: sgg jobs watch {job['id']}")
         raise CliError(f"{job['id']} is {job['status']} and has no adapter to download.", remedy)
     bundle_id = job["result_files"][1]
@@ -181,23 +199,3 @@ def _fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, 
         "bundle_sha256": digest,
         "files": count,
     }
-
-
-def _create(client: Client, request: dict[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in request.items() if value is not None}
-    return client.post("/fine_tuning/jobs", given, idempotency_key=str(uuid.uuid4()))
-
-
-def _file_id(client: Client, reference: str) -> str:
-    """Return the id of a file that is named by id or by path; a path is uploaded."""
-    if FILE_ID.fullmatch(reference):
-        return reference
-    path = Path(reference)
-    if not path.is_file():
-        raise CliError(f"{reference} is neither a file here nor an id of an uploaded file.", "Check the path.")
-    return str(client.upload(path)["id"])
-
-
-def _check_sources(method: str, source: list[str] | None) -> None:
-    if source and method != "sgg":
-        raise CliError("--source needs --method sgg.", "Plain LoRA does not look at source files.", exit_code=2)

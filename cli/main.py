@@ -10,7 +10,25 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from cli import files, jobs, models, predict, serve, train, worker
+from cli import (
+    audit,
+    bench,
+    clean,
+    db,
+    doctor,
+    files,
+    init,
+    jobs,
+    keys,
+    models,
+    predict,
+    preview,
+    projects,
+    serve,
+    train,
+    webhooks,
+    worker,
+)
 from cli.errors import CliError
 from cli.output import print_error
 
@@ -45,13 +63,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("init")(init.init)
 app.command("serve")(serve.serve)
 app.command("worker")(worker.worker)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("clean")(clean.clean)
+app.command("doctor")(doctor.doctor)
+files.app.command("preview")(preview.preview)
 app.add_typer(files.app, name="files")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(db.app, name="db")
+app.add_typer(projects.app, name="projects")
+app.add_typer(keys.app, name="keys")
+app.command("audit")(audit.audit)
 
 
 def _print_version(wanted: bool) -> None:

@@ -85,7 +85,7 @@ def _catalogue() -> Catalogue:
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings
 
-    return Catalogue.load(StoreSettings().data_dir)
+    return Catalogue.load(StoreSettings().catalogue_dir)
 
 
 def _source(directory: Path | None, hub: str | None, revision: str | None) -> dict[str, Any]:

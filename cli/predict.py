@@ -1,15 +1,17 @@
-"""`sgg predict`: what a trained adapter says about new texts."""
+"""`sgg predict`: what a trained adapter says about new texts, here or on a server."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.errors import CliError
-from cli.output import JsonFlag, print_json_line, print_table
+from cli.output import JsonFlag, complain, print_json_line, print_table
+from cli.remote_predict import RemotePredictor, row_of
 
 if TYPE_CHECKING:
     from sgg_core.parsing import Row
@@ -18,7 +20,13 @@ USAGE = 2
 
 
 def predict(
-    directory: Annotated[Path, typer.Argument(help="Directory of a trained adapter.")],
+    directory: Annotated[
+        Path | None, typer.Argument(help="Directory of a trained adapter, which answers here.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of a model (ft:...) that the server at SGG_BASE_URL has; answers there."),
+    ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to classify, or a prompt. Repeatable.")] = None,
     file: Annotated[
         Path | None,
@@ -27,7 +35,13 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Predict with a trained adapter: a table for --text; for --file one JSON object a line, in its order."""
-    if not directory.is_dir():
+    if (directory is None) == (model is None):
+        raise CliError(
+            "No adapter is named." if model is None else "Both a directory and --model are given.",
+            "Give the directory of a trained adapter, or --model with the name of a model on the server.",
+            exit_code=USAGE,
+        )
+    if directory is not None and not directory.is_dir():
         raise CliError(f"There is no directory {directory}.", "Give the directory of a trained adapter.")
     if (text is None) == (file is None):
         raise CliError(
@@ -35,29 +49,42 @@ def predict(
             "Give --text '...' (repeatable) or --file ROWS.",
             exit_code=USAGE,
         )
-
-    from sgg_core.adapter import load_predictor
-    from sgg_core.catalogue import Catalogue
-    from sgg_store.settings import StoreSettings
-
     read = [] if file is None else _rows(file)
-    predictor = load_predictor(directory, catalogue=Catalogue.load(StoreSettings().data_dir))
-    rows = [row.fields for row in read] if text is None else _texts(text, predictor.manifest.kind)
-    lines = [row.line for row in read] if text is None else None
-    predictions = predictor.predict(rows, "the texts" if file is None else file.name, lines)
+    answered = _there(model, text, read) if directory is None else _here(directory, text, read, file)
     if as_json or file is not None:
-        for row, prediction in zip(rows, predictions, strict=True):
+        for row, prediction in answered:
             print_json_line(row | prediction)
     else:
-        _print(rows, list(predictions))
+        _print(list(answered))
 
 
-def _texts(texts: list[str], kind: str) -> list[dict[str, Any]]:
-    """Return the texts as rows of the adapter's kind."""
-    if kind == "chat":
-        return [{"messages": [{"role": "user", "content": text}]} for text in texts]
-    field = "text" if kind == "classification" else "prompt"
-    return [{field: text} for text in texts]
+Answered = Iterator[tuple[dict[str, Any], dict[str, Any]]]
+
+
+def _there(model: str | None, text: list[str] | None, read: list[Row]) -> Answered:
+    from cli.client import Client
+
+    assert model is not None
+    with Client.from_environment() as client:
+        predictor = RemotePredictor(client, model)
+        yield from (
+            predictor.predict_rows([row.fields for row in read]) if text is None else predictor.predict_texts(text)
+        )
+
+
+def _here(directory: Path, text: list[str] | None, read: list[Row], file: Path | None) -> Answered:
+    from sgg_core.catalogue import Catalogue
+    from sgg_core.predictor import load_predictor
+    from sgg_store.settings import StoreSettings
+
+    predictor = load_predictor(directory, catalogue=Catalogue.load(StoreSettings().catalogue_dir))
+    if (warning := predictor.warning()) is not None:
+        complain(f"warning: {warning}")
+    kind = predictor.manifest.kind
+    rows = [row.fields for row in read] if text is None else [row_of(each, kind) for each in text]
+    lines = [row.line for row in read] if text is None else None
+    predictions = predictor.predict(rows, "the texts" if file is None else file.name, lines)
+    yield from zip(rows, predictions, strict=True)
 
 
 def _rows(path: Path) -> list[Row]:
@@ -75,15 +102,12 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _print(rows: list[dict[str, Any]], predictions: list[dict[str, Any]]) -> None:
-    if predictions and "label" in predictions[0]:
+def _print(answered: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    if answered and "label" in answered[0][1]:
         print_table(
             ("LABEL", "PROBABILITY", "TEXT"),
-            [
-                (found["label"], f"{found['probabilities'][found['label']]:.3f}", row["text"])
-                for row, found in zip(rows, predictions, strict=True)
-            ],
+            [(found["label"], f"{found['probabilities'][found['label']]:.3f}", row["text"]) for row, found in answered],
             empty="There are no rows.",
         )
         return
-    print_table(("COMPLETION",), [(found["completion"],) for found in predictions], empty="There are no rows.")
+    print_table(("COMPLETION",), [(found["completion"],) for _, found in answered], empty="There are no rows.")

@@ -123,9 +123,10 @@ class LineView:
         sys.stdout.flush()
 
     def show(self, state: str, figures: Figures) -> None:
-        """Print a line if anything has changed."""
-        if (state, figures) != self._last:
-            self._last = state, figures
+        """Print a line if anything but the time left has changed."""
+        news = state, dataclasses.replace(figures, seconds_left=None)
+        if news != self._last:
+            self._last = news
             self.note(f"{state}: {figures.line()}" if figures.total_steps else state)
 
     def note(self, text: str) -> None:

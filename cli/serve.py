@@ -15,7 +15,9 @@ import typer
 from cli.data_dir_lock import locked
 from cli.errors import CliError
 from cli.late_worker import LateWorker
+from cli.metrics_server import metrics_served, share_metrics
 from cli.output import JsonFlag, print_json_line, say
+from cli.server_processes import ServerProcesses
 
 if TYPE_CHECKING:
     from api.settings import ApiSettings
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from worker.embedded import EmbeddedWorker
 
 USAGE = 2
+LINK_SECONDS = 600.0
 
 
 def serve(
@@ -34,68 +37,124 @@ def serve(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Listen on an address that other machines can reach.")
     ] = False,
+    with_worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Train here, or leave it to `sgg worker` elsewhere.")
+    ] = True,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that answer requests; more than one needs --no-worker.")
+    ] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Start the whole service in this terminal; stop it with Ctrl-C. Jobs that are running resume at the next start."""
     _check_bind(host, allow_remote)
     if data_dir is not None:
         os.environ["SGG_DATA_DIR"] = str(data_dir.expanduser().absolute())
+    if processes > 1:
+        share_metrics()
 
+    from sgg_store import logs, tracing
     from sgg_store.settings import StoreSettings
 
+    logs.configure("server")
+    tracing.configure("server")
     directory = StoreSettings().data_dir
     with locked(directory), _listen(host, port) as listener:
         url = f"http://{_for_url(host)}:{listener.getsockname()[1]}"
         facts = {"url": f"{url}/v1", "pid": os.getpid(), "data_dir": str(directory)}
         facts["admin_key_file"] = str(directory / "admin-key")
-        _run(listener, on_started=lambda: print_json_line(facts) if as_json else _greet(facts))
+
+        def announce(database: Database, admin_key: str) -> None:
+            fragment = _sign_in(database, admin_key) if _is_loopback(host) else ""  # a log may be read by others
+            shown = {**facts, "dashboard": f"{url}/{fragment}"}
+            print_json_line(shown) if as_json else _greet(shown)
+
+        _run(listener, with_worker, processes, announce)
 
 
-def _run(listener: socket.socket, on_started: Callable[[], None]) -> None:
+def _run(listener: socket.socket, with_worker: bool, processes: int, announce: Callable[[Database, str], None]) -> None:
     from api.settings import ApiSettings
     from sgg_store.database import Database
     from sgg_store.keys import ensure_admin_key
+    from sgg_store.object_probe import open_probed_object_store
+    from sgg_store.queue_metrics import QueueCollector
 
     stop = _StopSignals()
     settings = ApiSettings()
+    if not with_worker and settings.broker_is_embedded:
+        raise CliError(
+            "Without a worker inside, jobs reach workers through a broker only, and SGG_BROKER_URL is not set.",
+            "Set it to the address of a Redis server, or leave --no-worker out.",
+            exit_code=USAGE,
+        )
+    if with_worker and processes > 1:
+        raise CliError(
+            "The worker inside belongs to one process, and several are to answer.",
+            "Add --no-worker and start `sgg worker` beside it, or leave --processes out.",
+            exit_code=USAGE,
+        )
     database = Database(settings.database_url)
-    database.upgrade_schema()
-    ensure_admin_key(database, settings.data_dir)
     try:
-        _serve_http(settings, database, listener, stop, on_started)
+        _ready_tables(settings, database)
+        open_probed_object_store(settings.object_store_url)
+        admin_key = ensure_admin_key(database, settings.data_dir)
+
+        def on_started() -> None:
+            announce(database, admin_key)
+
+        with metrics_served(settings, QueueCollector(database, settings.lease_seconds)):
+            if processes > 1:
+                ServerProcesses(listener, processes).run(on_started, lambda: stop.received)
+            else:
+                _serve_http(settings, database, listener, with_worker, stop, on_started)
     finally:
         database.dispose()
+
+
+def _ready_tables(settings: ApiSettings, database: Database) -> None:
+    """Make the tables of a data directory that has none yet. All other changes are for `sgg db upgrade`."""
+    status = database.schema_status()
+    if status.state == "empty" and settings.database_is_embedded:
+        database.upgrade_schema()
+    else:
+        status.require_current()
 
 
 def _serve_http(
     settings: ApiSettings,
     database: Database,
     listener: socket.socket,
+    with_worker: bool,
     stop: _StopSignals,
     on_started: Callable[[], None],
 ) -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.server import Server
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
+    def announce() -> None:
+        if worker is not None:
             worker.start()
-            on_started()
+        on_started()
 
     def give_up() -> None:
         server.should_exit = True
 
-    worker = LateWorker(lambda: _start_worker(settings, database), on_failure=give_up)
-    app = create_app(settings, ring=worker.ring, worker_problem=worker.problem)
-    configuration = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-    server = Server(configuration)
+    worker = LateWorker(lambda: _start_worker(settings, database), on_failure=give_up) if with_worker else None
+    if worker is not None:
+        app = create_app(settings, ring=worker.ring, worker_problem=worker.problem)
+    else:
+        from sgg_store.queue import doorbell  # loads Celery, which an embedded worker does while requests come
+
+        app = create_app(settings, ring=doorbell(settings))
+    configuration = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    server = Server(configuration, announce)
     try:
         if not stop.received:
             server.run(sockets=[listener])
     finally:
-        worker.stop()
+        if worker is not None:
+            worker.stop()
 
 
 def _start_worker(settings: ApiSettings, database: Database) -> EmbeddedWorker:
@@ -121,12 +180,24 @@ class _StopSignals:
         self.received = True
 
 
-def _check_bind(host: str, allow_remote: bool) -> None:
+def _sign_in(database: Database, admin_key: str) -> str:
+    """Make a link that signs the administrator in once; gives its fragment, which browsers send to nobody."""
+    from sgg_store.browser_sessions import BrowserSessions
+
+    with database.begin() as session:
+        token = BrowserSessions(session).make_link(admin_key.split("_")[1], LINK_SECONDS)
+    return f"#sign-in={token}"
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = host == "localhost"
-    if not loopback and not allow_remote:
+        return host == "localhost"
+
+
+def _check_bind(host: str, allow_remote: bool) -> None:
+    if not _is_loopback(host) and not allow_remote:
         raise CliError(
             f"{host} can be reached by other machines, and API keys would cross the network unencrypted.",
             "Keep 127.0.0.1 and put a reverse proxy with TLS in front, or add --allow-remote on a trusted network.",
@@ -137,7 +208,10 @@ def _check_bind(host: str, allow_remote: bool) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
+        # asyncio does this only for sockets that name their protocol: else each answer waits 40 ms for a delayed ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise CliError(
             f"Cannot listen on {host} port {port}: {error.strerror or error}.",
@@ -151,5 +225,6 @@ def _for_url(host: str) -> str:
 
 def _greet(facts: dict[str, Any]) -> None:
     say(f"SGG answers at {facts['url']}  (Ctrl-C stops it; running jobs resume at the next start)", style="bold")
+    say(f"  dashboard  {facts['dashboard']}  (this link signs in once, within ten minutes)")
     say(f"  data       {facts['data_dir']}")
     say(f"  admin key  {facts['admin_key_file']}  (clients: SGG_API_KEY, or the same SGG_DATA_DIR)")

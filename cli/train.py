@@ -11,7 +11,8 @@ import typer
 
 from cli.bundle import refuse_existing
 from cli.errors import CliError
-from cli.hyperparameters import MethodOption, SetOption, build_spec, parse_settings
+from cli.hyperparameters import USAGE, MethodOption, SetOption, SpecOption, build_spec, parse_settings, settings_from
+from cli.job_file import FILE_ID, JobFile, read_job_file, refuse_beside_spec, spec_of
 from cli.output import JsonFlag, print_json_line, say
 from cli.progress import Figures, Pace, ProgressView, absorb, open_view
 
@@ -30,33 +31,63 @@ class Inputs:
     training: ExampleSet
     validation: ExampleSet | None
     sources: tuple[ExampleSet, ...]
+    retention: ExampleSet | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What is to be trained, from options or from a file."""
+
+    spec: TrainingSpec
+    training: Path
+    validation: Path | None
+    sources: tuple[Path, ...]
+    start: Path | None
+    retention: Path | None
 
 
 def train(
-    model: Annotated[str, typer.Option("--model", "-m", help="Name of a base model (`sgg models list`).")],
-    training: Annotated[Path, typer.Option("--train", help="Training file, .jsonl or .csv.")],
     out: Annotated[Path, typer.Option(help="New directory for the adapter.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name of a base model (`sgg models list`).")
+    ] = None,
+    training: Annotated[Path | None, typer.Option("--train", help="Training file, .jsonl or .csv.")] = None,
     validation: Annotated[Path | None, typer.Option(help="Validation file.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="Source file for gradient alignment. Repeatable.")] = None,
+    retention: Annotated[
+        Path | None, typer.Option(help="Examples of something else: what is forgotten of it is measured.")
+    ] = None,
     method: MethodOption = "sgg",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
     settings: SetOption = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from this adapter: a directory of ours or PEFT's, a checkpoint, a file."),
+    ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="Keep checkpoints here, and go on from the newest one found.")
     ] = None,
+    job: SpecOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train an adapter here and now; Ctrl-C stops before the next step."""
     refuse_existing(out)
-    spec = build_spec(model, method, seed, parse_settings(settings or ()))
-    inputs = _read(training, validation, source or [])
+    if job is not None:
+        refuse_beside_spec(model, training, validation, source, retention, seed, settings, start)
+        order = _order_from_file(read_job_file(job))
+    elif model is None or training is None:
+        raise CliError("A training needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
+    else:
+        spec = build_spec(model, method, seed, settings_from(parse_settings(settings or ()), start))
+        order = Order(spec, training, validation, tuple(source or ()), start, retention)
+    inputs = _read(order)
     if as_json:
         reporter = JsonReporter()
-        outcome = _run(spec, inputs, reporter, out, checkpoints)
+        outcome = _run(order.spec, inputs, reporter, out, checkpoints, order.start)
         reporter.report(outcome)
     else:
         with open_view() as view:
-            outcome = _run(spec, inputs, ViewReporter(view), out, checkpoints)
+            outcome = _run(order.spec, inputs, ViewReporter(view), out, checkpoints, order.start)
     if outcome.type == "stopped":
         kept = f"The same command goes on from {outcome.directory}." if outcome.directory else "No checkpoint was kept."
         raise CliError(f"Stopped after step {outcome.step}.", kept, exit_code=INTERRUPTED)
@@ -106,31 +137,52 @@ class ViewReporter(InterruptibleReporter):
             self._view.show("training", self._figures)
 
 
-def _read(training: Path, validation: Path | None, sources: list[Path]) -> Inputs:
+def _order_from_file(file: JobFile) -> Order:
+    """Take from a job's file what a training needs; what only a service knows, such as a suffix, is left aside."""
+    from sgg_core.adapter_file import facts_of
+
+    names = {name: file.request.get(name) for name in ("training_file", "validation_file")}
+    sources, start = file.settings.get("sources") or (), file.settings.get("start_from")
+    kept = file.settings.get("retention_file")
+    ids = [name for name in (*names.values(), *sources, kept) if name and FILE_ID.fullmatch(name)]
+    if ids:
+        raise CliError(f"{file.path} names {ids[0]}, which only a server has.", "Name files by their paths.")
+    spec = spec_of(file)
+    begin = file.path_of(start) if start else None
+    if begin is not None:
+        spec = spec_of(file, facts_of(begin).lora())
+    validation = file.path_of(names["validation_file"]) if names["validation_file"] else None
+    training = file.path_of(str(names["training_file"]))
+    retention = file.path_of(kept) if kept else None
+    return Order(spec, training, validation, tuple(file.path_of(one) for one in sources), begin, retention)
+
+
+def _read(order: Order) -> Inputs:
     """Parse and check all files before the base model is loaded."""
     from sgg_core.examples import check_sources, check_training, check_validation, read_examples
 
-    train_set = read_examples(training)
+    train_set = read_examples(order.training)
     check_training(train_set)
     valid_set = None
-    if validation is not None:
-        valid_set = read_examples(validation)
+    if order.validation is not None:
+        valid_set = read_examples(order.validation)
         check_validation(train_set, valid_set)
-    source_sets = tuple(read_examples(source) for source in sources)
+    source_sets = tuple(read_examples(source) for source in order.sources)
     if source_sets:
         check_sources(train_set, source_sets)
-    return Inputs(train_set, valid_set, source_sets)
+    retention = None if order.retention is None else read_examples(order.retention)
+    return Inputs(train_set, valid_set, source_sets, retention)
 
 
 def _run(
-    spec: TrainingSpec, inputs: Inputs, reporter: Reporter, out: Path, checkpoints: Path | None
+    spec: TrainingSpec, inputs: Inputs, reporter: Reporter, out: Path, checkpoints: Path | None, start: Path | None
 ) -> Finished | Stopped:
     from sgg_core.backbone import load_base
     from sgg_core.catalogue import Catalogue, check_task
     from sgg_core.trainer import train as train_adapter
     from sgg_store.settings import StoreSettings
 
-    entry = Catalogue.load(StoreSettings().data_dir).get(spec.base_model)
+    entry = Catalogue.load(StoreSettings().catalogue_dir).get(spec.base_model)
     check_task(entry, inputs.training.kind)
     return train_adapter(
         spec,
@@ -139,8 +191,10 @@ def _run(
         output=out,
         validation=inputs.validation,
         sources=inputs.sources,
+        retention=inputs.retention,
         checkpoints=checkpoints,
         resume_from=_newest_checkpoint(checkpoints),
+        start_from=start,
         reporter=reporter,
     )
 

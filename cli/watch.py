@@ -12,7 +12,7 @@ from cli.errors import ServerUnreachableError
 from cli.output import complain, print_json_line
 from cli.progress import Figures, Pace, absorb, open_view
 
-EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
+EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3, "paused": 4}
 INTERRUPTED = 130
 POLL_SECONDS = 0.5
 LONGEST_BACK_OFF = 8.0
@@ -46,7 +46,7 @@ class Watcher:
 
 
 def watch_job(client: Client, job_id: str, *, as_json: bool) -> int:
-    """Follow a job until it ends and return the exit code of its outcome. Ctrl-C only ends the watching."""
+    """Follow a job until it ends or is paused, and return the exit code of that. Ctrl-C only ends the watching."""
     watcher = Watcher(client, job_id)
     try:
         job = _follow_json(watcher) if as_json else _follow(watcher)
@@ -54,6 +54,8 @@ def watch_job(client: Client, job_id: str, *, as_json: bool) -> int:
         complain(f"\nNo longer watching; {job_id} goes on at the server.")
         complain(f"  watch again: sgg jobs watch {job_id}\n  end the job: sgg jobs cancel {job_id}")
         return INTERRUPTED
+    if job["status"] == "paused":
+        complain(f"{job_id} is paused, and nothing happens until somebody lets it go on: sgg jobs resume {job_id}")
     return EXIT_CODES[job["status"]]
 
 
@@ -80,7 +82,7 @@ def _follow_json(watcher: Watcher) -> dict[str, Any]:
 
 
 def _polls(watcher: Watcher, tell: Callable[[str], None]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Yield what each poll brings until the job has ended; a server that is away is tried again with back-off."""
+    """Yield what each poll brings until the job rests; a server that is away is tried again with back-off."""
     back_off, away_since = POLL_SECONDS, None
     while True:
         try:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 
 from cli.errors import CliError
+from cli.metrics_server import metrics_served
 from cli.output import JsonFlag, print_json_line, say
 
 
 def worker(as_json: JsonFlag = False) -> None:
     """Run a worker against SGG_DATABASE_URL, SGG_BROKER_URL and SGG_OBJECT_STORE_URL; stop it with Ctrl-C."""
+    from sgg_store import logs, tracing
     from sgg_store.settings import StoreSettings
     from worker.app import create_worker
     from worker.errors import TrainerNotInstalledError
 
+    logs.configure("worker")
+    tracing.configure("worker")
     settings = StoreSettings()
-    if settings.broker_url.startswith("memory:"):
+    if settings.broker_is_embedded:
         raise CliError(
             "SGG_BROKER_URL is not set, and without a broker no other process can reach this worker.",
             "Set it to the address of a Redis server; on one machine use `sgg serve`, which has a worker inside.",
@@ -24,7 +28,8 @@ def worker(as_json: JsonFlag = False) -> None:
         ready = create_worker(settings)
     except TrainerNotInstalledError as error:
         raise CliError(str(error)) from error
-    ready.run(on_started=lambda: _announce(ready.settings.worker_name, as_json))
+    with metrics_served(settings):
+        ready.run(on_started=lambda: _announce(ready.settings.worker_name, as_json))
 
 
 def _announce(name: str, as_json: bool) -> None:

@@ -1,0 +1,108 @@
+"""This machine: Python and packages, disk, memory, GPU. Loads no torch: what needs it runs in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from cli.checkup.finding import Finding
+
+GIB = 2**30
+TRAINING = ("torch", "transformers", "peft", "safetensors", "gguf", "matplotlib")
+ASK_TORCH = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def check_python() -> Iterator[Finding]:
+    """Python's version, the packages that the service needs, and those that training needs."""
+    yield Finding("python", "ok", f"Python {platform.python_version()} at {sys.executable}.")
+    needed = [_NAME.match(line) for line in requires("sgg") or [] if "extra ==" not in line]
+    missing = [name[0] for name in needed if name is not None and _version(name[0]) is None]
+    if missing:
+        yield Finding("packages", "problem", f"Missing: {', '.join(missing)}.", "Run `pip install sgg` again.")
+    else:
+        yield Finding("packages", "ok", f"sgg {version('sgg')} with all packages that the service needs.")
+    absent = [name for name in TRAINING if importlib.util.find_spec(name) is None]
+    if absent:
+        message = f"This environment serves but cannot train: {', '.join(absent)} missing."
+        yield Finding("training", "note", message, "To train here, run `pip install 'sgg[train]'`.")
+    else:
+        yield Finding("training", "ok", f"torch {_version('torch')}, transformers {_version('transformers')}.")
+
+
+def check_disk(data_dir: Path) -> Iterator[Finding]:
+    """Free space where the service keeps and caches things."""
+    free = shutil.disk_usage(_existing(data_dir)).free
+    message = f"{free / GIB:.1f} GiB are free for {data_dir}."
+    if free < GIB:
+        yield Finding("disk", "problem", message, "Free space, or move the data directory: jobs will fail soon.")
+    else:
+        yield Finding("disk", "ok" if free > 5 * GIB else "note", message)
+
+
+def check_memory() -> Iterator[Finding]:
+    """Memory that a trainer could take, within the limit of the container if there is one."""
+    available = _available_memory()
+    if available is None:
+        yield Finding("memory", "note", "This system does not tell how much memory is available.")
+    elif available < GIB:
+        remedy = "Stop other programs or raise the container's limit: the smallest base model needs about 1 GiB."
+        yield Finding("memory", "problem", f"{available / GIB:.1f} GiB of memory are available.", remedy)
+    else:
+        yield Finding("memory", "ok", f"{available / GIB:.1f} GiB of memory are available.")
+
+
+def check_gpu() -> Iterator[Finding]:
+    """Whether there is a GPU, and whether torch can use it."""
+    driver = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    if not driver:
+        yield Finding("gpu", "note", "There is no NVIDIA GPU; training runs on the CPU.")
+        return
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("gpu", "note", f"{driver.splitlines()[0]} is here, and nothing that trains.")
+        return
+    used = _output([sys.executable, "-c", ASK_TORCH])
+    if used:
+        yield Finding("gpu", "ok", f"torch trains on {used.splitlines()[-1]}.")
+    else:
+        remedy = "Install a torch with CUDA (`pip install torch` without an index for CPUs), or update the driver."
+        yield Finding("gpu", "problem", f"{driver.splitlines()[0]} is here, but torch cannot use it.", remedy)
+
+
+def _version(name: str) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return None
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _available_memory() -> int | None:
+    """Bytes, the lesser of what the system has and what the container may still take."""
+    bounds = []
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        bounds.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError):
+        cgroup = Path("/sys/fs/cgroup")
+        limit = int((cgroup / "memory.max").read_text())
+        bounds.append(limit - int((cgroup / "memory.current").read_text()))
+    return min(bounds, default=None)
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,41 @@
+"""`sgg clean`: remove what has outlived its time, and objects that nothing needs, without waiting for a worker to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from cli.db import DataDirOption, store_settings
+from cli.output import JsonFlag, print_facts, print_json, say, size
+
+
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove checkpoints and files whose time is over, and objects of dead attempts that no row names."""
+    from sgg_store.cleaning import Cleaner
+    from sgg_store.database import Database
+    from sgg_store.objects import open_object_store
+
+    settings = store_settings(data_dir)
+    database = Database(settings.database_url)
+    try:
+        database.require_current_schema()
+        cleaned = Cleaner(database, open_object_store(settings.object_store_url), settings).run(dry_run=dry_run)
+    finally:
+        database.dispose()
+    if as_json:
+        print_json({"dry_run": dry_run, **dataclasses.asdict(cleaned)})
+        return
+    print_facts(
+        (
+            ("checkpoints", cleaned.checkpoints),
+            ("files", cleaned.files),
+            ("garbage", f"{cleaned.garbage_objects} objects, {size(cleaned.garbage_bytes)}"),
+        )
+    )
+    say("This would be removed; nothing was." if dry_run else "This was removed.")

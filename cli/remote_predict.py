@@ -1,0 +1,88 @@
+"""`sgg predict --model`: the same questions, answered by a server's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cli.client import Client
+from cli.errors import ApiError, CliError
+
+BATCH = 16  # rows of one request, of the 32 that it may have
+MOST_TOKENS = 256
+WRONG_ENDPOINT = "wrong_endpoint"
+FIELDS = {"classification": "text", "chat": "messages", "completion": "prompt"}
+NOTHING_FITS = "Give rows with the fields that the model was trained on."
+
+
+class RemotePredictor:
+    """Asks one model of a server. What kind of questions it answers is known after the first answer."""
+
+    def __init__(self, client: Client, model: str) -> None:
+        self._client = client
+        self._model = model
+        # A base model has no labels of its own.
+        self._kinds: Sequence[str] = tuple(FIELDS) if model.startswith("ft:") else ("chat",)
+
+    def predict_texts(self, texts: Sequence[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Give each text as a row of the model's kind, and the answer to it. Raises CliError."""
+        for start in range(0, len(texts), BATCH):
+            yield from self._first_that_fits(
+                {kind: [row_of(text, kind) for text in texts[start : start + BATCH]] for kind in FIELDS}
+            )
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Give each row, and the answer to it. Raises CliError."""
+        for start in range(0, len(rows), BATCH):
+            some = [dict(row) for row in rows[start : start + BATCH]]
+            yield from self._first_that_fits(
+                {kind: some for kind, field in FIELDS.items() if all(row.get(field) for row in some)}
+            )
+
+    def _first_that_fits(
+        self, rows_of: Mapping[str, list[dict[str, Any]]]
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        refusal: CliError = CliError("The rows hold nothing that can be asked.", NOTHING_FITS)
+        for kind in self._kinds:
+            if kind not in rows_of:
+                continue
+            try:
+                answers = self._labels(rows_of[kind]) if kind == "classification" else self._texts(rows_of[kind], kind)
+            except ApiError as error:
+                if error.code != WRONG_ENDPOINT:
+                    raise
+                refusal = error
+                continue
+            self._kinds = (kind,)
+            yield from zip(rows_of[kind], answers, strict=True)
+            return
+        raise refusal
+
+    def _labels(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        asked = [{name: row[name] for name in ("text", "text_pair") if row.get(name)} for row in rows]
+        answer = self._client.post("/classifications", {"model": self._model, "input": asked})
+        return [{"label": each["label"], "probabilities": each["probabilities"]} for each in answer["results"]]
+
+    def _texts(self, rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+        common = {"model": self._model, "temperature": 0, "max_tokens": MOST_TOKENS}
+        if kind == "completion":
+            answers = [self._client.post("/completions", common | {"prompt": row["prompt"]}) for row in rows]
+            return [{"completion": answer["choices"][0]["text"]} for answer in answers]
+        chats = [common | {"messages": _question(row["messages"])} for row in rows]
+        answers = [self._client.post("/chat/completions", chat) for chat in chats]
+        return [{"completion": answer["choices"][0]["message"]["content"]} for answer in answers]
+
+
+def row_of(text: str, kind: str) -> dict[str, Any]:
+    """Give a text as a row of a kind of examples."""
+    if kind == "chat":
+        return {"messages": [{"role": "user", "content": text}]}
+    return {FIELDS[kind]: text}
+
+
+def _question(messages: Any) -> list[dict[str, Any]]:
+    """Leave out what only training uses: a last answer, and the turns' weights."""
+    if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
+        raise CliError("A row's messages are no list of turns.", NOTHING_FITS)
+    asked = messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
+    return [{name: value for name, value in turn.items() if name != "weight"} for turn in asked]
