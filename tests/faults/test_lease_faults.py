@@ -49,7 +49,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(make_bench: MakeBench)
             session.execute(update(AttemptRecord).values(lease_expires_at=0.0))
             assert Leases(session).expire_overdue() == [job_id]
         steps, events = bench.steps(job_id), bench.events(job_id)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert not psutil.pid_exists(trainer)
         assert bench.steps(job_id) == steps
@@ -64,7 +64,7 @@ def test_two_workers_at_one_doorbell_make_one_attempt(make_bench: MakeBench) -> 
         job_id = bench.submit_steps(20, 10)
         threads = [in_thread(runner, job_id) for runner in (first, second)]
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert bench.job(job_id).status is JobStatus.SUCCEEDED
         assert len(bench.attempts(job_id)) == 1
 
@@ -82,7 +82,7 @@ def test_a_worker_without_its_database_stops_its_trainer_before_the_lease_ends(m
             expiry = bench.attempts(job_id)[0].lease_expires_at
             eventually(lambda: not psutil.pid_exists(trainer), 10)
             assert bench.database.now() < expiry
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         [attempt] = bench.attempts(job_id)
         assert (attempt.state, attempt.cause) == (AttemptState.FAILED, Cause.DATABASE)

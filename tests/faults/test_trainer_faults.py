@@ -1,7 +1,7 @@
 """The trainer dies, hangs, or cannot write: its job goes on from the last checkpoint, or says why it does not."""
 
+import json
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +13,7 @@ from sgg_store.errors import StorageFullError
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.objects import Source
-from sgg_store.records import CheckpointRecord
 from sgg_store.retries import Cause
-from worker.child import TRAINER_COMMAND
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.supervisor import Supervisor
 from worker.testing import Workbench, eventually
@@ -55,21 +53,6 @@ def assert_whole(bench: Workbench, job_id: str) -> None:
     assert len({attempt.token for attempt in attempts}) == len(attempts)
 
 
-def test_a_killed_trainer_is_replaced_and_the_job_goes_on_from_its_checkpoint(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    with embedded(bench) as worker:
-        job_id = begin(bench, worker, 25)
-        victim = worker.trainer_pid
-        assert victim is not None
-        os.kill(victim, signal.SIGKILL)
-        assert_whole(bench, job_id)
-        assert worker.trainer_pid != victim
-        first, second = bench.attempts(job_id)
-        assert (first.state, first.cause) == (AttemptState.FAILED, Cause.CRASHED)
-        assert "signal 9" in str(first.detail)
-        assert second.start_step >= 20 and second.start_step % 10 == 0
-
-
 def test_a_stopped_trainer_is_noticed_killed_and_replaced(make_bench: MakeBench) -> None:
     bench = make_bench(stall_seconds=8)
     with embedded(bench) as worker:
@@ -95,50 +78,29 @@ def test_a_trainer_that_always_dies_at_the_same_step_fails_its_job_with_advice(m
         assert any("the device caught fire" in event.message for event in bench.events(job_id))
 
 
-def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(make_bench: MakeBench) -> None:
+SCARCE_MEMORY = """
+import resource
+from pathlib import Path
+from worker import trainer_process
+trainer_process.import_training()
+limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 400 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+trainer_process.main()
+"""
+
+
+def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_runs(make_bench: MakeBench) -> None:
     bench = make_bench()
-    with embedded(bench) as worker:
-        job_id = begin(bench, worker, 35)
-        assert worker.trainer_pid is not None
-        os.kill(worker.trainer_pid, signal.SIGSTOP)
-        with bench.database.read() as session:
-            query = session.query(CheckpointRecord).where(CheckpointRecord.job_id == job_id)
-            newest, before = query.order_by(CheckpointRecord.step.desc()).limit(2).all()
-        key = f"{newest.object_prefix}/state.safetensors"
-        content = bytearray(b"".join(bench.objects.open(key)))
-        content[len(content) // 2] ^= 1
-        bench.objects.put(key, bytes(content), create_only=False)
-        os.kill(worker.trainer_pid, signal.SIGKILL)
-        assert_whole(bench, job_id)
-        assert bench.attempts(job_id)[1].start_step == before.step
-
-
-def trainer_with_file_limit(size: int) -> list[str]:
-    """The trainer's command under a limit on file sizes: writes beyond it fail as they do on a full disk."""
-    script = (
-        "import os, resource, sys;"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY));"
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    return [sys.executable, "-c", script, *TRAINER_COMMAND]
-
-
-def test_a_full_disk_during_a_checkpoint_is_told_and_loses_nothing(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    supervisor = Supervisor(trainer_with_file_limit(50_000))
-    with embedded(bench, supervisor) as worker:
-        job_id = bench.submit_steps(STEPS, 10)
-        worker.ring(job_id)
-        eventually(lambda: bench.attempts(job_id) and bench.attempts(job_id)[0].state is not AttemptState.RUNNING)
-        assert bench.job(job_id).status is JobStatus.QUEUED
-        assert bench.attempts(job_id)[0].cause is Cause.STORAGE
-        told = bench.events(job_id)[-1]
-        assert told.level == "warn" and "space" in told.message.lower() and "free" in told.message.lower()
-        assert bench.steps(job_id) == list(range(1, 11))
-        assert worker.trainer_pid is not None
-        resource.prlimit(worker.trainer_pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        worker.ring(job_id)  # sooner than the dispatcher would
-        assert_whole(bench, job_id)
+    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(256)]
+    too_much = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    with embedded(bench, Supervisor([sys.executable, "-c", SCARCE_MEMORY])) as worker:
+        large = bench.submit(too_much, optimization={"max_steps": 2, "batch_size": 256}, task={"max_tokens": 1024})
+        small = bench.submit_steps(STEPS, 10)
+        worker.ring(large)
+        job = bench.wait_for_end(large)
+        assert (job.status, job.error_code, job.current_attempt) == (JobStatus.FAILED, "out_of_memory", 1)
+        assert "batch_size" in str(job.error_message)
+        assert_whole(bench, small)
 
 
 class FillingObjectStore(LocalObjectStore):

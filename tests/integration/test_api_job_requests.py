@@ -196,6 +196,14 @@ def test_the_task_must_be_the_files(api_server: ApiServer) -> None:
     assert "classification" in found["method.sgg.hyperparameters.task.type"]
 
 
+def test_the_objective_must_suit_the_base_model(api_server: ApiServer) -> None:
+    method = sgg(task={"objective": "contrast"})
+    found = problems(api_server, model=MODEL, training_file=api_server.file_id(), method=method)
+    assert "encoder" in found["method.sgg.hyperparameters.task.objective"]
+    encoder = api_server.create_job(model="all-minilm-l6-v2", training_file=api_server.file_id(), method=method)
+    assert encoder.status_code == 200, encoder.text
+
+
 def test_what_belongs_to_sgg_is_refused_elsewhere(api_server: ApiServer) -> None:
     settings = {"hyperparameters": {"guidance": {}}, "sources": [api_server.file_id()]}
     method = {"type": "supervised", "supervised": settings, "sgg": {}}

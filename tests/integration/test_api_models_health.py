@@ -65,7 +65,7 @@ def test_health_needs_no_key(api_server: ApiServer) -> None:
         assert http.get("/health/live").json() == {"status": "ok"}
         ready = http.get("/health/ready")
     assert ready.status_code == 200
-    assert ready.json() == {"status": "ok", "checks": {"database": "ok", "object_store": "ok"}}
+    assert ready.json() == {"status": "ok", "checks": {"database": "ok", "object_store": "ok", "reaper": "ok"}}
 
 
 def test_a_missing_part_makes_the_server_unready_but_alive(api_settings: ApiSettings) -> None:

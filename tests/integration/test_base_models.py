@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core.adapter import load_predictor
 from sgg_core.backbone import load_base, weights_directory
 from sgg_core.catalogue import BaseModelEntry, Catalogue, DirectorySource
 from sgg_core.errors import BaseModelUnavailableError
 from sgg_core.examples import parse_examples
+from sgg_core.predictor import load_predictor
 from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train

@@ -43,7 +43,9 @@ def test_a_worker_is_ready_once_it_is_up_and_as_long_as_its_parts_live(bench: Wo
     late._worker._worker._dispatcher.stop()  # type: ignore[union-attr]
     assert late.problem() == "Its dispatcher stopped; restart the server."
     late.stop()
-    assert late.problem() == "Its consumer and dispatcher and reaper stopped; restart the server."
+    assert (
+        late.problem() == "Its consumer and dispatcher and reaper and cleaner and trials stopped; restart the server."
+    )
 
 
 def test_a_worker_that_cannot_start_ends_the_server_with_its_error() -> None:

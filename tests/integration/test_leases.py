@@ -72,6 +72,7 @@ WRITES: dict[str, Callable[[Leases, Lease], object]] = {
     "succeed": lambda leases, lease: leases.succeed(lease, RESULT),
     "fail": lambda leases, lease: leases.fail(lease, "code", "message"),
     "cancelled": lambda leases, lease: leases.cancelled(lease),
+    "paused": lambda leases, lease: leases.paused(lease),
     "give_back": lambda leases, lease: leases.give_back(lease, Cause.PREEMPTED),
     "event": lambda leases, lease: Events(leases.session).append(lease, [NewEvent("hello")]),
     "no event": lambda leases, lease: Events(leases.session).append(lease, []),
@@ -93,7 +94,8 @@ def test_a_claim_brings_all_that_a_worker_needs(database: Database) -> None:
         )
     claimed = claim(database, job.id)
     assert (claimed.lease.job_id, claimed.lease.attempt, claimed.lease.owner) == (job.id, 1, "worker-1")
-    assert (claimed.spec, claimed.base_model, claimed.suffix) == ({"base_model": "tiny"}, "tiny", "s")
+    assert (claimed.spec, claimed.base_model) == ({"base_model": "tiny"}, "tiny")
+    assert claimed.model_name == f"ft:tiny:default:s:{job.id[-8:]}"
     assert claimed.training_file.object_key == files[0].object_key
     assert claimed.validation_file is not None
     assert claimed.validation_file.id == files[1].id
@@ -236,7 +238,9 @@ def test_an_obeyed_cancellation_says_which_checkpoint_stays(database: Database, 
         Leases(session).cancelled(lease)
     with database.read() as session:
         last = Events(session).list_page(DEFAULT_PROJECT_ID, job_id, limit=1).items[0]
-    assert last.message == "The job was cancelled. Its last checkpoint is step 40."
+    name = f"ft:tiny:default::{job_id[-8:]}:ckpt-step-40"
+    assert last.message == f"The job was cancelled. Its last checkpoint is {name}."
+    assert last.data == {"last_checkpoint_step": 40, "last_checkpoint": name}
     assert job_of(database, job_id).status is JobStatus.CANCELLED
 
 

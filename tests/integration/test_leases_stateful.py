@@ -26,7 +26,7 @@ from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, TransitionError
 from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import TERMINAL, AttemptState, JobStatus
-from sgg_store.jobs import Jobs
+from sgg_store.jobs import Jobs, Start
 from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord
@@ -42,9 +42,11 @@ class Expected:
 
     status: JobStatus = JobStatus.QUEUED
     cancel_requested: bool = False
+    pause_requested: bool = False
     live: Lease | None = None
     start_step: int = 0
     newest_step: int = 0
+    starts_from: str | None = None
     ended: dict[tuple[Cause, int], int] = field(default_factory=dict)
 
 
@@ -66,6 +68,24 @@ class LeaseMachine(RuleBasedStateMachine):
         self.expected[job_id] = Expected()
         return job_id
 
+    @rule(target=jobs, source=jobs)
+    def submit_from_a_checkpoint(self, source: str) -> object:
+        with self.database.begin() as session:
+            checkpoint = Checkpoints(session).newest(source)
+            if checkpoint is None:
+                return multiple()
+            job_id = add_job(session, start=Start("a checkpoint", checkpoint_id=checkpoint.id)).id
+        self.expected[job_id] = Expected(starts_from=checkpoint.id)
+        return job_id
+
+    @rule()
+    def drop_all_outdated_checkpoints(self) -> None:
+        """As retention does, as if every job had ended long ago."""
+        with self.database.begin() as session:
+            dropped = {checkpoint.id for checkpoint in Checkpoints(session).drop_outdated(-60.0, 1000)}
+        waiting = [job for job in self.expected.values() if job.status not in TERMINAL]
+        assert not dropped & {job.starts_from for job in waiting}
+
     @rule(target=leases, job_id=jobs)
     def claim(self, job_id: str) -> object:
         job = self.expected[job_id]
@@ -75,6 +95,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if claimed is None:
             return multiple()
         assert (claimed.checkpoint.step if claimed.checkpoint else 0) == job.newest_step
+        assert (claimed.start.id if claimed.start else None) == job.starts_from
         job.status, job.live, job.start_step = JobStatus.RUNNING, claimed.lease, job.newest_step
         return claimed.lease
 
@@ -82,7 +103,11 @@ class LeaseMachine(RuleBasedStateMachine):
     def heartbeat(self, lease: Lease) -> None:
         def beat(session: Session) -> None:
             signals = Leases(session).heartbeat(lease, 1)
-            assert signals.cancel_requested == self.expected[lease.job_id].cancel_requested
+            expected = self.expected[lease.job_id]
+            assert (signals.cancel_requested, signals.pause_requested) == (
+                expected.cancel_requested,
+                expected.pause_requested,
+            )
 
         self._write(lease, beat)
 
@@ -115,6 +140,14 @@ class LeaseMachine(RuleBasedStateMachine):
         ):
             self._ended(lease, JobStatus.CANCELLED)
 
+    @rule(lease=leases)
+    def stop_for_a_pause(self, lease: Lease) -> None:
+        """Also when it was withdrawn meanwhile, or a cancellation came."""
+        if self._write(lease, lambda session: Leases(session).paused(lease)):
+            job = self.expected[lease.job_id]
+            rests = JobStatus.PAUSED if job.pause_requested else JobStatus.QUEUED
+            self._ended(lease, JobStatus.CANCELLED if job.cancel_requested else rests)
+
     @rule(lease=leases, cause=st.sampled_from(retried_causes()))
     def give_back(self, lease: Lease, cause: Cause) -> None:
         if self._write(lease, lambda session: Leases(session).give_back(lease, cause, "told to")):
@@ -145,13 +178,40 @@ class LeaseMachine(RuleBasedStateMachine):
             return
         with self.database.begin() as session:
             Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
-        if job.status is JobStatus.QUEUED:
+        if job.status is not JobStatus.RUNNING:
             job.status = JobStatus.CANCELLED
         job.cancel_requested = job.status is JobStatus.RUNNING
+
+    @rule(job_id=jobs)
+    def request_pause(self, job_id: str) -> None:
+        job = self.expected[job_id]
+        if self._steer(Jobs.request_pause, job_id, job.status not in TERMINAL and not job.cancel_requested):
+            if job.status is not JobStatus.RUNNING:
+                job.status = JobStatus.PAUSED
+            job.pause_requested = job.status is JobStatus.RUNNING
+
+    @rule(job_id=jobs)
+    def resume(self, job_id: str) -> None:
+        job = self.expected[job_id]
+        withdrawn = job.pause_requested and not job.cancel_requested
+        if self._steer(Jobs.resume, job_id, job.status is JobStatus.PAUSED or withdrawn):
+            job.pause_requested = False
+            if job.status is JobStatus.PAUSED:
+                job.status = JobStatus.QUEUED
 
     @rule(job_id=consumes(jobs))
     def look_away(self, job_id: str) -> None:
         """Concentrates the rules on fewer jobs; the invariants go on watching this one."""
+
+    def _steer(self, wish: Callable[[Jobs, str, str], object], job_id: str, allowed: bool) -> bool:
+        """Tell a wish; it must be taken exactly if the model says so, and otherwise change nothing."""
+        if allowed:
+            with self.database.begin() as session:
+                wish(Jobs(session), DEFAULT_PROJECT_ID, job_id)
+        else:
+            with pytest.raises(TransitionError), self.database.begin() as session:
+                wish(Jobs(session), DEFAULT_PROJECT_ID, job_id)
+        return allowed
 
     def _write(self, lease: Lease, write: Callable[[Session], object]) -> bool:
         """Do a write; it must work exactly if the model says that the lease lives."""
@@ -168,21 +228,27 @@ class LeaseMachine(RuleBasedStateMachine):
         count = job.ended[cause, job.start_step] = job.ended.get((cause, job.start_step), 0) + 1
         if job.cancel_requested:
             return JobStatus.CANCELLED
-        return JobStatus.FAILED if count >= BUDGETS[cause].attempts else JobStatus.QUEUED
+        if count >= BUDGETS[cause].attempts:
+            return JobStatus.FAILED
+        return JobStatus.PAUSED if job.pause_requested else JobStatus.QUEUED
 
     def _ended(self, lease: Lease, status: JobStatus) -> None:
-        self.expected[lease.job_id].live = None
-        self.expected[lease.job_id].status = status
+        job = self.expected[lease.job_id]
+        job.live, job.status, job.pause_requested = None, status, False
 
     @invariant()
     def the_tables_say_what_the_model_says(self) -> None:
         tokens: list[str] = []
+        now = self.database.now()
         with self.database.read() as session:
             for job_id, expected in self.expected.items():
                 job = session.get_one(JobRecord, job_id)
                 assert job.status is expected.status
+                assert job.pause_requested == expected.pause_requested
                 attempts = session.scalars(select(AttemptRecord).where(AttemptRecord.job_id == job_id)).all()
                 check_attempts(job, list(attempts))
+                running = [attempt for attempt in attempts if attempt.state is AttemptState.RUNNING]
+                assert all(attempt.lease_expires_at > now for attempt in running)
                 tokens += [attempt.token for attempt in attempts]
                 events = session.scalars(
                     select(EventRecord).where(EventRecord.job_id == job_id).order_by(EventRecord.seq)

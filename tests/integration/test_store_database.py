@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import exc, func, select, text
 
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError, InvalidTextError, StorageFullError
@@ -31,11 +32,26 @@ def test_begin_commits_at_its_exit_and_rolls_back_on_an_exception(database: Data
     assert count(database) == 1
 
 
-def test_what_a_reading_session_changes_is_forgotten(database: Database) -> None:
-    with database.read() as session:
+def test_a_reading_session_changes_nothing(database: Database) -> None:
+    with suppress(exc.InternalError), database.read() as session:  # Postgres refuses, SQLite rolls back
         ensure_project(session, "proj-1")
         session.flush()
     assert count(database) == 0
+
+
+@pytest.mark.postgres
+def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(postgres_url: str) -> None:
+    database = Database(postgres_url, pool_size=1)
+    for use in (database.read, database.begin):
+        with use() as session:
+            own = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        other = Database(postgres_url)
+        with other.begin() as session:
+            assert session.execute(text("SELECT pg_terminate_backend(:own, 10000)"), {"own": own}).scalar_one()
+        other.dispose()
+        with use() as session:
+            assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != own
+    database.dispose()
 
 
 def test_records_can_be_read_after_their_session_ended(database: Database) -> None:

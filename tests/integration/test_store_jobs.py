@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
+from sqlalchemy import text
 
 from sgg_store.database import Database
 from sgg_store.errors import (
     CursorNotFoundError,
+    DatabaseUnavailableError,
     IdempotencyMismatchError,
     InvalidTextError,
     RecordNotFoundError,
@@ -177,18 +179,6 @@ def test_a_running_job_is_asked_to_stop_once(database: Database) -> None:
     assert messages(database, job_id)[2:] == ["Cancellation was requested."]
 
 
-def test_queue_positions_follow_priority_then_age(database: Database) -> None:
-    with database.begin() as session:
-        jobs = Jobs(session)
-        low = [add_job(session) for _ in range(2)]
-        high = add_job(session, priority=5)
-        order = sorted(low, key=lambda job: (job.created_at, job.id))
-        assert [jobs.queue_position(job) for job in (high, *order)] == [1, 2, 3]
-        assert Leases(session).claim(high.id, "w")
-        assert jobs.queue_position(order[0]) == 1
-        assert jobs.queue_position(jobs.get(DEFAULT_PROJECT_ID, high.id)) is None
-
-
 def test_models_are_listed_until_they_are_deleted(database: Database) -> None:
     with database.begin() as session:
         job = add_job(session)
@@ -219,4 +209,20 @@ def test_text_that_a_database_cannot_hold_is_named_and_changes_nothing(postgres_
         add_job(session, suffix=suffix)
     with database.read() as session:
         assert Files(session).list_page(DEFAULT_PROJECT_ID).items == []
+    database.dispose()
+
+
+@pytest.mark.postgres
+def test_requests_that_differ_do_not_wait_for_each_other(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.begin() as session:
+        file_id = add_file(session).id
+    with database.begin() as first:
+        Jobs(first).create(new_job(first, training_file_id=file_id, request_hash="a"))
+        with database.begin() as second:
+            second.execute(text("SET LOCAL lock_timeout = '2s'"))
+            Jobs(second).create(new_job(second, training_file_id=file_id, request_hash="b"))
+        with pytest.raises(DatabaseUnavailableError), database.begin() as third:
+            third.execute(text("SET LOCAL lock_timeout = '200ms'"))
+            Jobs(third).create(new_job(third, training_file_id=file_id, request_hash="a"))
     database.dispose()

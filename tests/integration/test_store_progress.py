@@ -9,6 +9,7 @@ from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import CursorNotFoundError
 from sgg_store.events import Events, NewEvent
+from sgg_store.job_views import JobViews
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import Lease, Leases
@@ -81,7 +82,8 @@ def test_metrics_come_back_exactly_and_move_the_job_s_progress(database: Databas
         metrics = Metrics(session)
         assert metrics.since(lease.job_id) == [step(1), step(2), evaluation(2), step(3)]
         assert metrics.since(lease.job_id, 2) == [step(3)]
-        assert metrics.newest(lease.job_id) == {"step": step(3), "evaluation": evaluation(2)}
+        view = JobViews(session).get(lease.project_id, lease.job_id)
+        assert (view.step, view.evaluation) == (step(3), evaluation(2))
         job = Jobs(session).get(DEFAULT_PROJECT_ID, lease.job_id)
         assert (job.step, job.total_steps) == (3, 20)
 

@@ -16,7 +16,8 @@ from sqlalchemy import inspect
 
 from sgg_store.database import Database, upgrade_schema
 from sgg_store.errors import SchemaOutdatedError
-from sgg_store.records import Record
+from sgg_store.records import ProjectRecord, Record
+from sgg_store.schema import alembic_config
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -26,6 +27,17 @@ def own_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dat
     url = f"sqlite:///{tmp_path / 'own.sqlite3'}" if in_file else request.getfixturevalue("empty_postgres_url")
     upgrade_schema(url)
     opened = Database(url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without tables."""
+    in_file = request.param == "sqlite"
+    opened = Database(
+        f"sqlite:///{tmp_path / 'new' / 'e.sqlite3'}" if in_file else request.getfixturevalue("empty_postgres_url")
+    )
     yield opened
     opened.dispose()
 
@@ -53,17 +65,41 @@ def test_alembic_check_works_from_the_command_line_configuration(
     command.check(Config(Path(__file__).parents[2] / "alembic.ini"))
 
 
-def test_a_database_without_tables_is_told_and_upgraded(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'new' / 'sgg.sqlite3'}"
-    database = Database(url)
-    assert not database.schema_is_current()
-    with pytest.raises(SchemaOutdatedError, match="alembic upgrade head"):
-        database.require_current_schema()
-    upgrade_schema(url)
-    database.require_current_schema()
-    upgrade_schema(url)  # again: nothing to do
-    assert set(inspect(database.engine).get_table_names()) == {*Record.metadata.tables, "alembic_version"}
-    database.dispose()
+def test_a_database_without_tables_is_told_and_upgraded(empty_database: Database) -> None:
+    status = empty_database.schema_status()
+    assert (status.state, status.revision, status.pending[-1]) == ("empty", None, status.needed)
+    with pytest.raises(SchemaOutdatedError, match=r"no tables yet\. Run `sgg db upgrade`"):
+        empty_database.require_current_schema()
+    for _ in range(2):  # the second time there is nothing to do
+        empty_database.upgrade_schema()
+        status = empty_database.schema_status()
+        assert (status.state, status.revision, status.pending) == ("current", status.needed, ())
+        empty_database.require_current_schema()
+    assert set(inspect(empty_database.engine).get_table_names()) == {*Record.metadata.tables, "alembic_version"}
+
+
+def test_older_tables_are_told_and_keep_their_rows_when_upgraded(empty_database: Database) -> None:
+    with empty_database.connect_for_migration() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.exec_driver_sql("INSERT INTO projects (id, name, created_at) VALUES ('proj-1', 'old', 1.0)")
+    status = empty_database.schema_status()
+    assert (status.state, status.revision, status.pending[-1]) == ("older", "0001", status.needed)
+    with pytest.raises(SchemaOutdatedError, match="Make a backup, then run `sgg db upgrade`"):
+        empty_database.require_current_schema()
+    empty_database.upgrade_schema()
+    with empty_database.read() as session:
+        assert session.get_one(ProjectRecord, "proj-1").name == "old"
+
+
+@pytest.mark.parametrize("trouble", ["newer", "unversioned"])
+def test_tables_of_another_origin_are_refused_and_left_alone(own_database: Database, trouble: str) -> None:
+    change = "UPDATE alembic_version SET version_num = '9999'" if trouble == "newer" else "DROP TABLE alembic_version"
+    with own_database.engine.begin() as connection:
+        connection.exec_driver_sql(change)
+    for action in (own_database.require_current_schema, own_database.upgrade_schema):
+        with pytest.raises(SchemaOutdatedError, match="newest version of sgg"):
+            action()
+    assert own_database.schema_status().state == "unknown"
 
 
 @pytest.mark.postgres
@@ -72,7 +108,7 @@ def test_several_replicas_may_upgrade_at_once(empty_postgres_url: str) -> None:
     replicas = [subprocess.Popen([sys.executable, "-c", program, empty_postgres_url]) for _ in range(3)]
     assert [replica.wait(timeout=60) for replica in replicas] == [0, 0, 0]
     database = Database(empty_postgres_url)
-    assert database.schema_is_current()
+    database.require_current_schema()
     database.dispose()
 
 

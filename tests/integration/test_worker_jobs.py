@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from sgg_core.report import ANSWERS, CARD, PAGE, REPORT
 from sgg_core.tiny import save_tiny_base
+from sgg_store.checkpoints import Checkpoints
 from sgg_store.files import Files
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.objects import file_key
 from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery
 from sgg_store.records import CheckpointRecord
+from sgg_store.reports import key_of_report
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench, eventually
 
@@ -55,10 +58,39 @@ def checkpoints_of(bench: Workbench, job_id: str) -> list[CheckpointRecord]:
         return query.order_by(CheckpointRecord.step).all()
 
 
+def test_peft_loads_the_files_of_every_checkpoint(service: Service, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    from sgg_core.backbone import load_base
+
+    bench = service.bench
+    job_id = bench.submit(optimization={"max_steps": 4, "batch_size": 4}, checkpoint={"every_steps": 2})
+    service.worker.ring(job_id)
+    assert bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
+    saved = checkpoints_of(bench, job_id)
+    with bench.database.read() as session:
+        files = Checkpoints(session).files_of([checkpoint.id for checkpoint in saved])
+    seen = []
+    for checkpoint in saved:
+        directory = tmp_path / str(checkpoint.step)
+        directory.mkdir()
+        for file in files[checkpoint.id]:
+            (directory / file.filename).write_bytes(content_of(bench, file.id))
+        weights = load_file(directory / "adapter_model.safetensors")
+        loaded = PeftModel.from_pretrained(load_base(bench.base_model).model, directory).state_dict()
+        for name, weight in weights.items():
+            assert loaded[name.replace(".weight", ".default.weight")].equal(weight)
+        seen.append(weights)
+    assert [checkpoint.step for checkpoint in saved] == [2, 4]
+    assert any(not seen[0][name].equal(seen[1][name]) for name in seen[0])
+
+
 def test_a_job_ends_with_metrics_and_a_bundle_that_verifies(service: Service) -> None:
     bench = service.bench
     spec = {"optimization": {"epochs": 3, "batch_size": 4}, "checkpoint": {"every_steps": 5}}
-    job_id = bench.submit(validation=TWO_LABELS, **spec)
+    spec["evaluation"] = {"baselines": ["in_context"]}
+    job_id = bench.submit(validation=TWO_LABELS, retention=TWO_LABELS, **spec)
     service.worker.ring(job_id)
     job = bench.wait_for_end(job_id)
 
@@ -76,7 +108,13 @@ def test_a_job_ends_with_metrics_and_a_bundle_that_verifies(service: Service) ->
         files = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
     manifest = json.loads(files["sgg.json"])
     assert {name: hashlib.sha256(files[name]).hexdigest() for name in manifest["files"]} == manifest["files"]
-    assert "adapter_model.safetensors" in files and "report.json" in files
+    assert "adapter_model.safetensors" in files and json.loads(files["verification.json"])["passed"]
+    with bench.database.read() as session:
+        keys = {name: key_of_report(session, job, name) for name in (REPORT, CARD, PAGE, ANSWERS)}
+    assert all(b"".join(bench.objects.open(key)) == files[name] for name, key in keys.items() if key is not None)
+    report = json.loads(files[REPORT])
+    assert None not in keys.values() and report["retention"]["measure"] == "accuracy"
+    assert [one["name"] for one in report["baselines"]] == ["zero_shot", "in_context"]
 
     events = bench.events(job_id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -86,6 +124,17 @@ def test_a_job_ends_with_metrics_and_a_bundle_that_verifies(service: Service) ->
 
     assert [checkpoint.step for checkpoint in checkpoints_of(bench, job_id)][:2] == [5, 10]
     assert [attempt.state for attempt in bench.attempts(job_id)] == [AttemptState.SUCCEEDED]
+
+
+def test_a_job_that_keeps_its_last_checkpoints_has_no_others_and_no_objects_of_others(service: Service) -> None:
+    spec = {"optimization": {"max_steps": 12, "batch_size": 4, "epochs": 10}}
+    job_id = service.bench.submit(**spec, checkpoint={"every_steps": 2, "keep_last": 2})
+    service.worker.ring(job_id)
+    assert service.bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
+    kept = checkpoints_of(service.bench, job_id)
+    assert [checkpoint.step for checkpoint in kept] == [10, 12]
+    folders = {found.key.rpartition("/")[0] for found in service.bench.objects.list(f"jobs/{job_id}")}
+    assert {folder for folder in folders if "checkpoints" in folder} == {each.object_prefix for each in kept}
 
 
 def test_nothing_of_a_finished_job_stays_in_the_scratch_directory(service: Service) -> None:
@@ -105,7 +154,7 @@ def test_a_running_job_stops_at_the_next_step_and_names_its_last_checkpoint(serv
     last_checkpoint = checkpoints_of(service.bench, job_id)[-1].step
     assert job.status is JobStatus.CANCELLED
     assert last_checkpoint == service.bench.steps(job_id)[-1]  # saved when it stopped
-    assert f"step {last_checkpoint}" in service.bench.events(job_id)[-1].message
+    assert f"ckpt-step-{last_checkpoint}" in service.bench.events(job_id)[-1].message
     assert [attempt.state for attempt in service.bench.attempts(job_id)] == [AttemptState.CANCELLED]
     assert job.result_file_ids == []
     assert service.worker.trainer_pid == trainer  # still warm for the next job

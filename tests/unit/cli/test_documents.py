@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from api.error_codes import REFUSALS
+from api.jobs.failures import FAILURES
 from cli.hyperparameters import setting_names
+from docs.generate.__main__ import generate
+from docs.generate.commands import commands
+from docs.generate.http import schema
 from sgg_core.shapes import Limits
-from sgg_store.job_state import JobStatus, state_graph
+from sgg_store.job_state import TRANSITIONS, JobStatus, state_graph
+from sgg_store.state_drawing import drawing
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -24,6 +30,28 @@ def test_links_within_the_project_lead_somewhere(document):
     assert dead == []
 
 
+def test_every_page_is_in_the_navigation_and_every_generated_part_has_a_generator(tmp_path):
+    generate(tmp_path / "pages")
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]
+    pages = {path.relative_to(tmp_path / "pages").as_posix() for path in (tmp_path / "pages").rglob("*.md")}
+    assert {page for page in pages if page not in navigation and not page.startswith("source/")} == set()
+
+
+def test_every_code_of_an_error_has_an_address_in_the_troubleshooting_page(tmp_path):
+    generate(tmp_path / "pages")
+    text = (tmp_path / "pages" / "troubleshooting.md").read_text()
+    assert {refusal.code for refusal in REFUSALS if f"{{ #{refusal.code} }}" not in text} == set()
+    assert {code for code in FAILURES if f"{{ #failed-{code} }}" not in text} == set()
+
+
+def test_the_references_name_every_path_and_every_command(tmp_path):
+    generate(tmp_path / "pages")
+    paths = (tmp_path / "pages" / "http-reference.md").read_text()
+    assert all(f"`{verb.upper()} {path}`" in paths for path, verbs in schema()["paths"].items() for verb in verbs)
+    told = (tmp_path / "pages" / "command-reference.md").read_text()
+    assert all(f"## `{path}`" in told for path, _ in commands())
+
+
 def test_the_readme_prints_the_clients_of_the_examples():
     readme = ROOT / "README.md"
     assert (ROOT / "examples" / "openai_client.py").read_text() in blocks(readme, "python")
@@ -33,7 +61,7 @@ def test_the_readme_prints_the_clients_of_the_examples():
 def test_the_readmes_tree_names_every_package():
     readme = (ROOT / "README.md").read_text()
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert {name for name in packages if f"    {name}/ " not in readme} == set()
+    assert {name for name in packages if f"\n{name}/ " not in readme} == set()
 
 
 def test_the_state_graph_is_that_of_the_code():
@@ -41,10 +69,14 @@ def test_the_state_graph_is_that_of_the_code():
     assert [line.strip() for line in state_graph().splitlines()] == [
         line.strip() for line in text.splitlines() if " -- " in line and "-->" in line
     ]
-    drawn = (ROOT / "docs" / "states.svg").read_text()
-    for line in state_graph().splitlines():
-        assert line.partition(" -- ")[2].partition(" -->")[0] in drawn
-    assert all(f">{status.value}<" in drawn for status in JobStatus)
+
+
+def test_the_drawn_states_are_those_of_the_code():
+    assert (ROOT / "docs" / "states.svg").read_text() == drawing(), "run `make pictures`"
+    arrows = [line.strip() for line in drawing().splitlines() if "<path d=" in line and "marker" not in line]
+    assert len(set(arrows)) == len(TRANSITIONS)
+    assert all(f">{label}<" in drawing() for label in TRANSITIONS.values())
+    assert all(f">{status.value}<" in drawing() for status in JobStatus)
 
 
 def test_the_stated_limits_are_those_of_the_code():

@@ -69,3 +69,11 @@ def test_the_live_bar_shows_everything_on_two_lines_of_a_narrow_terminal(width):
 
 def test_a_run_that_ended_has_no_time_left():
     assert Figures(8, 8, 0.5, seconds_left=0.0).line() == "step 8/8  loss 0.500"
+
+
+def test_time_that_passes_between_two_steps_is_no_new_line(capsys):
+    view = LineView()
+    for seconds in (9.0, 8.0, 7.0):
+        view.show("running", Figures(step=1, total_steps=3, seconds_left=seconds))
+    view.show("running", Figures(step=2, total_steps=3, seconds_left=6.0))
+    assert capsys.readouterr().out.splitlines() == ["running: step 1/3  9s left", "running: step 2/3  6s left"]

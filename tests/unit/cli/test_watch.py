@@ -68,7 +68,7 @@ def test_each_event_is_seen_once_and_in_order():
     assert seen == [f"ftevent-{number}" for number in range(1, 7)]
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)])
+@pytest.mark.parametrize(("outcome", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3), ("paused", 4)])
 def test_the_exit_code_tells_the_outcome(outcome, code):
     with client_of(Server(("running", []), (outcome, []))) as client:
         assert watch_job(client, "ftjob-1", as_json=False) == code

@@ -118,7 +118,7 @@ def spec_for() -> Callable[..., TrainingSpec]:
             "lora": {"rank": 2},
             "optimization": {"max_steps": 6, "epochs": 10, "batch_size": 4, "learning_rate": 0.01},
             "guidance": {"direction": 0.3, "magnitude": 0.7, "ramp_fraction": 0.2},
-            "evaluation": {"every_steps": 2},
+            "evaluation": {"every_steps": 2, "baselines": []},
             "checkpoint": {"every_steps": 2},
         }
         for name, value in groups.items():

@@ -12,13 +12,15 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForFeatureExtraction, Pe
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sgg_core.adapter import Manifest, load_predictor, verify_directory
 from sgg_core.backbone import LoadedBase, load_base
 from sgg_core.catalogue import Catalogue
-from sgg_core.errors import CheckpointError, DataError, DiskFullError, UnknownBaseModelError
+from sgg_core.errors import CheckpointError, DataError, DiskFullError, UnknownBaseModelError, VerificationError
 from sgg_core.evaluation import log_probabilities
-from sgg_core.examples import parse_examples
+from sgg_core.examples import ClassificationExample, parse_examples
 from sgg_core.files import sha256_of
+from sgg_core.manifest import Manifest, verify_directory
+from sgg_core.predictor import load_predictor
+from sgg_core.proof import prove
 from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.choice import task_for
@@ -28,8 +30,14 @@ from sgg_core.trainer import train
 TEXTS = ["a fine day", "cold and rainy", "warm", "so so, but not awful"]
 EVERYWHERE = {
     "README.md",
+    "report.html",
+    "verification.json",
+    "plots/differences.png",
+    "plots/calibration.png",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "answers.jsonl",
+    "examples.jsonl",
     "metrics.jsonl",
     "plots/cosines.png",
     "plots/gradient_norm.png",
@@ -138,6 +146,21 @@ def test_the_card_and_the_pictures_can_be_read(trained):
 def test_the_report_says_that_the_adapter_was_loaded_again_and_answered_exactly(trained):
     report = json.loads((trained.directory / "report.json").read_text(encoding="utf-8"))
     assert report["verification"] == {"reloaded": True, "probes": 6, "max_difference": 0.0}
+
+
+def test_what_was_said_of_each_validation_example_agrees_with_the_report(trained, validation):
+    report = json.loads((trained.directory / "report.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (trained.directory / "answers.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["label"]) for row in rows] == [
+        (line, example.label) for line, example in zip(validation.lines, validation.examples, strict=True)
+    ]
+    right = [sum(row[name] == row["label"] for row in rows) for name in ("predicted", "predicted_before")]
+    assert right == [round(report[name]["accuracy"] * len(rows)) for name in ("evaluation", "baseline")]
+    worth = report["baselines"][0]["comparison"]
+    assert worth["wins"] - worth["losses"] == right[0] - right[1]
+    assert worth["verdict"] in (trained.directory / "README.md").read_text()
+    assert report["hardest"][0]["probability"] == min(row["probability"] for row in rows)
+    assert "answers" not in report["evaluation"] and report["explanations"]
 
 
 def test_an_intact_directory_is_verified(trained, tmp_path):
@@ -377,3 +400,33 @@ def test_an_older_output_is_replaced_as_a_whole(of_causal, training, spec_for, t
     train(spec, of_causal.base, training, output=output, reporter=SilentReporter())
     assert not (output / "head.safetensors").exists()
     verify_directory(output)
+
+
+def test_a_fresh_process_answers_the_same_through_peft_alone(trained):
+    proof = json.loads((trained.directory / "verification.json").read_text())
+    assert proof["passed"] and proof["probes"] == 4 and proof["max_abs_difference"] <= proof["tolerance"] == 1e-3
+    assert set(proof["versions"]) == {"python", "torch", "transformers", "peft", "safetensors"}
+
+
+def test_files_that_peft_reads_otherwise_are_not_delivered(trained, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(trained.directory, damaged)
+    config = json.loads((damaged / "adapter_config.json").read_text())
+    (damaged / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 50 * config["lora_alpha"]}))
+    predictor = load_predictor(trained.directory, catalogue=trained.catalogue, base=trained.base)
+    probes = predictor.task.encode([ClassificationExample("a fine day", "good")])
+    assert prove(trained.base, trained.directory, probes).passed
+    with pytest.raises(VerificationError, match="answers differently in a fresh process"):
+        prove(trained.base, damaged, probes)
+    (damaged / "adapter_model.safetensors").write_bytes(b"{}")
+    with pytest.raises(VerificationError, match="could not be loaded by peft"):
+        prove(trained.base, damaged, probes)
+    predictor.close()
+
+
+def test_another_prompt_template_is_told(trained):
+    predictor = load_predictor(trained.directory, catalogue=trained.catalogue, base=trained.base)
+    assert predictor.warning() is None
+    predictor.manifest = predictor.manifest.model_copy(update={"template_sha256": "0" * 64})
+    assert "template differs" in predictor.warning()
+    predictor.close()

@@ -7,7 +7,8 @@ import yaml
 
 from sgg_core.card import escaped, render_card, wilson_interval
 from sgg_core.catalogue import BaseModelEntry, Catalogue, DirectorySource, HubSource
-from sgg_core.figures import classification_figures
+from sgg_core.evidence import Calibration, HardExample, against
+from sgg_core.figures import Answers, Evaluation, classification_figures
 from sgg_core.report import FinalFigures, TrainingReport, Verification
 from sgg_core.spec import TrainingSpec
 from sgg_core.telemetry import Direction, SourceAlignment, Stability
@@ -52,7 +53,7 @@ def report(**changes):
         "stability": Stability(
             log_norm_change_std=0.4, abnormal_share=0.0, clipped_share=0.0625, gradient_norm_mean=1.5
         ),
-        "direction": Direction(reference_cosine_mean=0.21, path_efficiency=0.4),
+        "direction": Direction(batch_size=8, reference_cosine_mean=0.21, path_efficiency=0.4),
         "source": None,
         "verification": Verification(reloaded=True, probes=8, max_difference=0.0),
     }
@@ -146,3 +147,19 @@ def test_the_python_of_the_card_compiles():
     assert len(blocks) == 2
     for block in blocks:
         compile(block.split("```")[0], "card", "exec")
+
+
+def test_verdict_hardest_examples_and_calibration_stand_in_the_card():
+    gold, sure = [0] * 10 + [1] * 10, [0.9] * 20
+    before = Answers(gold=gold, predicted=[0] * 20, gold_probability=sure, confidence=sure)
+    after = Answers(gold=gold, predicted=gold, gold_probability=sure, confidence=sure)
+    hard = HardExample(line=17, label="billing", predicted="bug report", probability=0.012)
+    measured = Calibration(expected_error=0.123, bins=[])
+    figures = [Evaluation(loss=0.5, accuracy=0.5, examples=20, answers=answers) for answers in (before, after)]
+    worth = against("zero_shot", *figures, "the base model as it comes")
+    shown = card(baselines=[worth], calibration=measured, hardest=[hard])
+    assert "| the base model as it comes | 0.500 | +50.0 |" in shown
+    assert "**The adapter is better than the base model as it comes on 20 validation examples (+50.0 points" in shown
+    assert "| 17 | billing | bug report | 0.012 |" in shown
+    assert "off by 0.123" in shown
+    assert "was not measured" in card()

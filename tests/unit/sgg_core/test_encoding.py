@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sgg_core.encoding import (
     Encoded,
+    as_text,
     chat_segments,
     common_prefix,
     label_messages,
@@ -119,3 +120,28 @@ def test_tokens_are_those_of_the_text_alone_and_give_it_back(causal, text):
     ids = token_ids(causal.tokenizer, text)
     assert len(ids) == len(text.encode())
     assert causal.tokenizer.decode(ids) == text
+
+
+special = st.lists(st.sampled_from(["<|end|>", "<|start|>", "<|", "end|>", "<", "a", " "]), max_size=6).map("".join)
+
+
+@given(special)
+def test_the_name_of_a_special_token_in_a_users_text_is_only_letters(causal, text):
+    expected = causal.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    assert token_ids(causal.tokenizer, as_text(causal.tokenizer, text)) == expected
+
+
+@given(special)
+def test_a_chat_keeps_the_templates_own_special_tokens_and_takes_none_from_its_texts(causal, content):
+    tokenizer = causal.tokenizer
+    chat = [ChatMessage("user", content), ChatMessage("assistant", content)]
+    ids = [token for text, _ in chat_segments(tokenizer, chat) for token in token_ids(tokenizer, text)]
+    turns = "".join(f"<|start|>{message.role}\n{content}<|end|>\n" for message in chat)
+    assert tokenizer.decode(ids) == turns
+    assert [token for token in ids if token in tokenizer.all_special_ids] == 2 * tokenizer.convert_tokens_to_ids(
+        ["<|start|>", "<|end|>"]
+    )
+
+
+def test_a_text_without_names_of_special_tokens_is_left_as_it_is(causal):
+    assert as_text(causal.tokenizer, "plain <b>text</b> |end|") == "plain <b>text</b> |end|"

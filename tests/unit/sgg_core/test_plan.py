@@ -35,15 +35,16 @@ def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, **optimiz
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_depends_on_the_kind_of_base_model(kind):
     plan = plan_of(32, kind)
-    assert (plan.batch_size, plan.steps_per_epoch) == (BATCH_SIZE, 4)
+    assert (plan.batch_size, plan.steps_per_epoch) == (BATCH_SIZE[plan.objective], 32 // BATCH_SIZE[plan.objective])
     assert (plan.learning_rate, plan.clip_norm) == (LEARNING_RATE[kind], CLIP_NORM[kind])
-    assert plan.total_steps == plan.epochs * 4 == STEPS[kind]
+    assert plan.total_steps == plan.epochs * plan.steps_per_epoch
+    assert plan.total_steps * plan.batch_size == 8 * STEPS[kind]
 
 
 @given(sizes, kinds)
 def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_at_least(examples, kind):
     plan = plan_of(examples, kind)
-    wanted = STEPS[kind] * math.sqrt(examples / 32)
+    wanted = STEPS[kind] * math.sqrt(examples / 32) * 8 / BATCH_SIZE[plan.objective]
     assert plan.epochs >= 2
     assert plan.total_steps == plan.epochs * plan.steps_per_epoch
     assert abs(plan.total_steps - wanted) <= plan.steps_per_epoch / 2 or (
@@ -54,7 +55,7 @@ def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_
 @given(sizes, kinds, optimizations)
 def test_what_is_asked_for_is_done_within_its_bounds(examples, kind, asked):
     plan = plan_of(examples, kind, **asked)
-    assert plan.batch_size == min(asked.get("batch_size", BATCH_SIZE), examples)
+    assert plan.batch_size == min(asked.get("batch_size", BATCH_SIZE[plan.objective]), examples)
     assert plan.steps_per_epoch == -(-examples // plan.batch_size)
     if "epochs" in asked:
         assert plan.total_steps == min(asked["epochs"] * plan.steps_per_epoch, asked.get("max_steps", 10**9))

@@ -7,7 +7,10 @@ import sys
 import matplotlib.image
 import pytest
 
-from sgg_core.plots import cosines_figure, gradient_norm_figure, loss_figure, smoothed, write_plots
+from sgg_core.evidence import Calibration, against
+from sgg_core.figures import Answers, Evaluation
+from sgg_core.plots import cosines_figure, drawing, gradient_norm_figure, loss_figure, pictures, smoothed, write_plots
+from sgg_core.report import TrainingReport
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
 
 
@@ -30,24 +33,48 @@ STEPS = [step(n, clipped=n == 5, reference_cosine=None if n < 3 else n / 20) for
 EVALUATIONS = [EvaluationMetrics(step=n, valid_loss=0.5 + 1 / n, examples=60) for n in (4, 8, 12)]
 
 
+def evaluation(predicted):
+    answers = Answers(gold=[0] * 10, predicted=predicted, gold_probability=[0.5] * 10, confidence=[0.5] * 10)
+    return Evaluation(loss=0.5, accuracy=predicted.count(0) / 10, examples=10, answers=answers)
+
+
+BARE = TrainingReport.model_construct(baselines=[], calibration=None)
+JUDGED = TrainingReport.model_construct(
+    baselines=[against("zero_shot", evaluation([1] * 9 + [0]), evaluation([0] * 10), "the base model")],
+    calibration=Calibration.model_validate(
+        {"expected_error": 0.1, "bins": [{"confidence": 0.5, "accuracy": 1.0, "examples": 10}]}
+    ),
+)
+
+
+def written(messages, directory, report=BARE):
+    return write_plots(pictures(messages, report), directory)
+
+
 def line(figure, label):
     (found,) = [drawn for drawn in figure.axes[0].get_lines() if drawn.get_label() == label]
     return list(found.get_xdata()), list(found.get_ydata())
 
 
-def test_three_readable_pictures_are_written(tmp_path):
-    paths = write_plots([*STEPS, *EVALUATIONS], tmp_path / "plots")
-    assert [path.name for path in paths] == ["loss.png", "gradient_norm.png", "cosines.png"]
+def test_readable_pictures_are_written(tmp_path):
+    paths = written([*STEPS, *EVALUATIONS], tmp_path / "plots", JUDGED)
+    assert [path.name for path in paths] == [
+        "loss.png",
+        "gradient_norm.png",
+        "cosines.png",
+        "differences.png",
+        "calibration.png",
+    ]
     for path in paths:
         height, width, _ = matplotlib.image.imread(path).shape
-        assert width > 800 and height > 400
+        assert width > 800 and height > 200
 
 
 def test_the_bytes_depend_on_the_messages_alone(tmp_path):
-    first = write_plots([*STEPS, *EVALUATIONS], tmp_path / "a")
-    second = write_plots([*EVALUATIONS, *STEPS], tmp_path / "b")
+    first = written([*STEPS, *EVALUATIONS], tmp_path / "a")
+    second = written([*EVALUATIONS, *STEPS], tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    other = write_plots([*STEPS[:-1], *EVALUATIONS], tmp_path / "c")
+    other = written([*STEPS[:-1], *EVALUATIONS], tmp_path / "c")
     assert other[0].read_bytes() != first[0].read_bytes()
     assert all(b"Software" not in path.read_bytes() for path in first)
 
@@ -91,7 +118,20 @@ def test_a_constant_is_its_own_moving_average_and_the_past_fades():
     ],
 )
 def test_short_and_degenerate_runs_are_drawn_without_warnings(messages, tmp_path):
-    assert all(path.stat().st_size > 1_000 for path in write_plots(messages, tmp_path))
+    assert all(path.stat().st_size > 1_000 for path in written(messages, tmp_path))
+
+
+def test_a_drawing_takes_its_colours_from_the_page_and_loads_nothing():
+    for figure in pictures([*STEPS, *EVALUATIONS], JUDGED).values():
+        svg = drawing(figure)
+        assert svg == drawing(figure) and svg.startswith("<svg") and "var(--blue)" in svg
+        assert "<script" not in svg and "#1f6fb2" not in svg and "url(http" not in svg
+
+
+def test_an_interval_is_drawn_where_it_lies():
+    axes = pictures(STEPS, JUDGED)["differences"].axes[0]
+    assert axes.containers[0].lines[0].get_xdata().tolist() == [90.0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["against zero shot"]
 
 
 def test_drawing_needs_no_display_and_leaves_pyplot_alone():

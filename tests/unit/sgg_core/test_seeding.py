@@ -4,13 +4,15 @@ import hashlib
 import random
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgg_core.seeding import derived_seed, epoch_order, torch_seed
+from sgg_core.seeding import balanced_batch, derived_seed, epoch_order
+from sgg_core.torch_seeding import torch_seed
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -85,3 +87,31 @@ def test_the_generator_is_given_back_after_an_error_too():
 def test_orders_need_no_torch():
     code = "import sys, sgg_core.seeding as s; s.epoch_order(5, 0, 0); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+label_lists = st.lists(st.integers(0, 5), min_size=1, max_size=40)
+
+
+@given(label_lists, st.integers(2, 24), st.integers(1, 30), seeds)
+def test_a_balanced_batch_holds_as_many_of_each_label_and_nothing_twice(labels, size, step, seed):
+    batch = balanced_batch(labels, size, step, seed)
+    shown = Counter(labels[index] for index in batch)
+    wanted = min(len(set(labels)), max(2, size // 2))
+    each = max(2, size // wanted)
+    assert len(set(batch)) == len(batch) <= max(4, size)
+    if wanted == len(set(labels)):
+        for label, count in Counter(labels).items():
+            assert min(count, each) // 2 <= shown[label] <= min(count, each)
+    assert batch == balanced_batch(labels, size, step, seed)
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(2, 16), seeds)
+def test_balanced_batches_show_every_example_equally_often(classes, count, size, seed):
+    labels = [label for label in range(classes) for _ in range(count)]
+    wanted = min(classes, max(2, size // 2))
+    each = max(2, size // wanted)
+    steps = classes * count  # whole laps of the labels, and whole epochs of each
+    seen = Counter(index for step in range(1, steps + 1) for index in balanced_batch(labels, size, step, seed))
+    assert set(seen) == set(range(len(labels)))
+    if count % each == 0 and classes % wanted == 0:
+        assert len(set(seen.values())) == 1

@@ -17,6 +17,7 @@ GROUPS = {
     "task": {
         "type": st.sampled_from(["auto", "classification", "completion", "chat"]),
         "description": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+        "objective": st.sampled_from(["auto", "cross_entropy", "contrast"]),
         "max_tokens": st.integers(16, 8192),
     },
     "lora": {
@@ -34,11 +35,12 @@ GROUPS = {
         "weight_decay": fractions,
         "clip_norm": AUTO | st.none() | st.floats(1e-12, 1000),
         "max_steps": st.none() | st.integers(1, 100_000),
+        "seeds": st.integers(1, 10),
     },
     "guidance": {
         "variant": st.sampled_from(["finite_difference", "exact", "momentum", "off"]),
         "every": st.integers(1, 100),
-        "reference": st.sampled_from(["ema", "split"]),
+        "reference": st.sampled_from(["ema", "anchor", "split", "base_kl"]),
         "radius": st.floats(1e-12, 1),
         "magnitude": fractions,
         "magnitude_threshold": st.floats(0, 1e6),
@@ -47,15 +49,17 @@ GROUPS = {
         "ramp_fraction": fractions,
         "ema_beta": st.floats(0, 0.999),
         "clip_z": st.none() | st.floats(1e-12, 20),
-        "source_weight": st.sampled_from(["gated", "fixed"]),
+        "source_weight": st.sampled_from(["gated", "fixed", "cross_fitted", "equal"]),
+        "source_scope": st.sampled_from(["global", "layer"]),
         "source_cap": st.floats(0, 2),
     },
     "evaluation": {
         "every_steps": AUTO | st.integers(1, 100_000),
         "patience": st.none() | st.integers(1, 1000),
         "keep": st.sampled_from(["last", "best"]),
+        "baselines": AUTO | st.lists(st.sampled_from(["in_context", "plain_lora"]), max_size=2),
     },
-    "checkpoint": {"every_steps": AUTO | st.integers(1, 100_000)},
+    "checkpoint": {"every_steps": AUTO | st.integers(1, 100_000), "keep_last": st.none() | st.integers(1, 1000)},
 }
 specs = st.fixed_dictionaries(
     {"base_model": st.text("abc-", min_size=1, max_size=9)},

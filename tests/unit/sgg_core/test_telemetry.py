@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgg_core.reporting import StepMetrics
-from sgg_core.telemetry import direction, log_norm_changes, source_alignment, stability
+from sgg_core.telemetry import direction, expected_cosine, log_norm_changes, source_alignment, stability
 
 norms = st.lists(st.floats(1e-6, 1e6), min_size=4, max_size=40)
 
@@ -98,7 +98,7 @@ def test_path_efficiency_is_the_distance_over_the_length_of_the_way(moves):
     moves = np.array(moves)
     distance = float(np.linalg.norm(moves.sum(0)))
     length = float(np.linalg.norm(moves, axis=1).sum())
-    found = direction(steps_of([1.0]), distance, length).path_efficiency
+    found = direction(steps_of([1.0]), 4, distance, length).path_efficiency
     if length == 0.0:
         assert found is None
     else:
@@ -107,13 +107,13 @@ def test_path_efficiency_is_the_distance_over_the_length_of_the_way(moves):
 
 
 def test_rounding_makes_no_way_shorter_than_the_straight_one():
-    assert direction(steps_of([1.0]), 0.1 + 0.2, 0.3).path_efficiency == 1.0
+    assert direction(steps_of([1.0]), 4, 0.1 + 0.2, 0.3).path_efficiency == 1.0
 
 
 def test_the_reference_cosine_is_averaged_over_the_steps_that_had_a_reference():
     steps = steps_of([1.0] * 4, reference_cosine=[None, None, 0.5, -0.25])
-    assert direction(steps, 1.0, 2.0).reference_cosine_mean == 0.125
-    assert direction(steps[:2], 1.0, 2.0).reference_cosine_mean is None
+    assert direction(steps, 4, 1.0, 2.0).reference_cosine_mean == 0.125
+    assert direction(steps[:2], 4, 1.0, 2.0).reference_cosine_mean is None
 
 
 @given(st.lists(st.none() | st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=20))
@@ -123,7 +123,7 @@ def test_source_figures_are_over_the_steps_that_saw_a_source(seen):
         source_cosine=[None if pair is None else pair[0] for pair in seen],
         source_weight=[None if pair is None else pair[1] for pair in seen],
     )
-    found = source_alignment(steps)
+    found = source_alignment(steps, {})
     pairs = [pair for pair in seen if pair is not None]
     if not pairs:
         assert found is None
@@ -131,3 +131,19 @@ def test_source_figures_are_over_the_steps_that_saw_a_source(seen):
     assert found.cosine_mean == pytest.approx(np.mean([cosine for cosine, _ in pairs]))
     assert found.weight_mean == pytest.approx(np.mean([weight for _, weight in pairs]))
     assert found.conflict_share == pytest.approx(np.mean([cosine < 0 for cosine, _ in pairs]))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16, 64])
+def test_cosines_of_independent_batches_average_what_the_law_says(batch):
+    """Gradients of single examples: a common signal, and noise of as many dimensions as there are parameters."""
+    generator = np.random.default_rng(0)
+    dimensions, signal = 4000, np.zeros(4000)
+    signal[0] = 1.0
+    deviation = 2.0 / dimensions**0.5  # of each coordinate: the trace of the covariance is 4
+
+    def mean_gradient():
+        return signal + deviation / batch**0.5 * generator.standard_normal(dimensions)
+
+    pairs = [(mean_gradient(), mean_gradient()) for _ in range(200)]
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
+    assert np.mean(cosines) == pytest.approx(expected_cosine(1.0 / (4.0 / batch)), abs=0.01)

@@ -17,7 +17,7 @@ def test_the_docstring_shows_the_transition_table() -> None:
 
 def test_final_statuses_are_those_that_openai_calls_final() -> None:
     assert {"succeeded", "failed", "cancelled"} == TERMINAL
-    assert {"queued", "running"} == ACTIVE
+    assert {"queued", "running", "paused"} == ACTIVE
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(JobStatus, JobStatus)))

@@ -14,7 +14,14 @@ EXAMPLES = [
     errors.FileInUseError("file-1", ("ftjob-1", "ftjob-2")),
     errors.TransitionError("ftjob-1", "failed", "cancelled"),
     errors.IdempotencyMismatchError("key", "ftjob-1"),
+    errors.QuotaExceededError("stored_bytes", 100),
     errors.LeaseLostError("ftjob-1", 2),
+    errors.TooManyEndpointsError(10),
+    errors.DeliveryPendingError("whd_1"),
+    errors.TooManyUploadsError(10),
+    errors.UploadStatusError("upload_1", "completed", "cancelled"),
+    errors.UploadSizeError("upload_1", 10, 20),
+    errors.TrialQueueFullError(8, "this project"),
     *(
         kind("What happened.", "What to do.")
         for kind in errors.StoreError.__subclasses__()

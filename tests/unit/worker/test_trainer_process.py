@@ -11,7 +11,7 @@ import pytest
 from sgg_core.errors import DataError, DiskFullError, Problem
 from sgg_core.reporting import CheckpointSaved, Notice
 from worker.messages import Ready, Steer
-from worker.trainer_process import MessagePipe, PipeReporter, describe_failure
+from worker.trainer_process import MessagePipe, PipeReporter, describe_failure, gpu_memory
 
 
 class LoudPipe(MessagePipe):
@@ -107,3 +107,20 @@ def test_the_process_ends_when_its_parent_is_another_than_the_one_that_started_i
     done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, timeout=20, check=True)
     assert done.stdout == b""
     assert Ready().type == "ready"
+
+
+def test_without_torch_there_is_no_gpu_to_tell_of() -> None:
+    script = (
+        "import sys; from worker.trainer_process import gpu_memory; assert gpu_memory() is None, 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", f"{script}; assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.gpu
+def test_the_memory_of_the_gpu_is_told_once_it_is_used() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    kept = torch.ones(2**20, device="cuda")
+    memory = gpu_memory()
+    assert memory is not None and kept.numel() * 4 <= memory.allocated <= memory.reserved <= memory.used <= memory.total

@@ -73,6 +73,21 @@ def test_messages_before_the_death_arrive_before_it_is_told() -> None:
         assert death.value.last_words == "boom error"
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "bytearray(1 << 62)",
+        "import os, sys; print('terminate called after throwing an instance of \\'std::bad_alloc\\'', file=sys.stderr);"
+        "sys.stderr.flush(); os.abort()",
+    ],
+)
+def test_want_of_memory_is_known_by_the_last_words(script: str) -> None:
+    with running(script) as child:
+        with pytest.raises(TrainerDiedError) as death:
+            child.receive(5)
+        assert death.value.out_of_memory and death.value.exit_code != 0
+
+
 def test_a_signal_is_told_and_is_not_taken_for_want_of_memory() -> None:
     with running("input()") as child:
         os.kill(child.pid, signal.SIGKILL)

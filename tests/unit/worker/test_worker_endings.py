@@ -6,16 +6,38 @@ from sgg_core.errors import (
     BaseModelUnavailableError,
     DataError,
     Problem,
+    RetentionFileError,
     SourceFileError,
     UnknownBaseModelError,
     ValidationFileError,
 )
-from sgg_store.errors import LeaseLostError, ObjectNotFoundError, StorageFullError
+from sgg_store.database import Database
+from sgg_store.errors import LeaseLostError, ObjectNotFoundError, ObjectStoreUnavailableError, StorageFullError
+from sgg_store.leases import Leases
+from sgg_store.records import FileRecord
 from sgg_store.retries import Cause
-from worker.endings import Failure, Return, ending_of
+from sgg_store.testing import add_job
+from worker.endings import Failure, Return, Success, ending_of
 from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.publish import ResultFile
 
 BAD = (Problem(1, None, "Bad.", "Mend."),)
+
+
+@pytest.mark.parametrize("kept_seconds", [None, 60.0])
+def test_results_are_kept_as_long_as_they_are_to_be(sqlite_url: str, kept_seconds: float | None) -> None:
+    database = Database(sqlite_url)
+    with database.begin() as session:
+        claim = Leases(session).claim(add_job(session).id, "worker")
+        assert claim is not None
+        result = ResultFile(file_id="file-1", filename="a", bytes=1, sha256="0" * 64, object_key="jobs/1/a")
+        Success("ft:x", 1, (result,), kept_seconds).write(session, claim.lease)
+        expires_at = session.get_one(FileRecord, "file-1").expires_at
+    if kept_seconds is None:
+        assert expires_at is None
+    else:
+        assert expires_at is not None and abs(expires_at - database.now() - kept_seconds) < 30
+    database.dispose()
 
 
 def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
@@ -30,6 +52,7 @@ def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
         (StalledError("the trainer made no progress"), Cause.CRASHED),
         (FencedError("the database did not answer"), Cause.DATABASE),
         (StorageFullError("No space left.", "Free some."), Cause.STORAGE),
+        (ObjectStoreUnavailableError("It does not answer.", "Start it."), Cause.STORAGE),
         (OSError(errno.ENOSPC, "No space left on device"), Cause.STORAGE),
         (ConnectionResetError("the object store hung up"), Cause.STORAGE),
         (TrainingFailedError("disk_full", "No space left while writing. Free disk space.", False), Cause.STORAGE),
@@ -53,6 +76,7 @@ def test_what_is_not_the_jobs_fault_is_tried_again(error: Exception, cause: Caus
         (BaseModelUnavailableError("Gone."), "base_model_unavailable", Cause.INTERNAL, None),
         (DataError("a.jsonl", BAD), "invalid_training_file", Cause.USER, "training_file"),
         (ValidationFileError("a.jsonl", BAD), "invalid_validation_file", Cause.USER, "validation_file"),
+        (RetentionFileError("a.jsonl", BAD), "invalid_retention_file", Cause.USER, "method.sgg.retention_file"),
         (SourceFileError("a.jsonl", BAD), "invalid_source_file", Cause.USER, "method.sgg.sources"),
         (ZeroDivisionError("by zero"), "internal_error", Cause.INTERNAL, None),
     ],

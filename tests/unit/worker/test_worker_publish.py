@@ -70,6 +70,16 @@ def test_metrics_table_has_one_row_for_each_step_with_both_kinds_of_figures() ->
     assert rows[1]["reference_cosine"] == "0.1" and rows[1]["clipped"] == "1" and rows[1]["train_loss"] == "0.5"
 
 
+def test_metrics_table_holds_numbers_and_nothing_else_so_no_program_takes_a_cell_for_a_formula() -> None:
+    stream = io.StringIO()
+    evaluation = EvaluationMetrics(step=1, valid_loss=0.75, valid_accuracy=0.5, valid_macro_f1=0.4, examples=8)
+    write_metrics([step(1, reference_cosine=-0.5), evaluation], stream)
+    header, *rows = csv.reader(io.StringIO(stream.getvalue()))
+    assert all(name.isidentifier() for name in header)
+    cells = [cell for row in rows for cell in row if cell]
+    assert [float(cell) for cell in cells] and all(cell[0] in "-0123456789" for cell in cells)
+
+
 def test_metrics_table_ends_in_the_loss_of_a_step_without_evaluation() -> None:
     stream = io.StringIO()
     write_metrics([EvaluationMetrics(step=1, valid_loss=0.5, examples=3)], stream)

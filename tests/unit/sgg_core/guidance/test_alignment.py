@@ -1,5 +1,7 @@
 """Source alignment: the mixed gradient never turns against the target."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,11 +16,11 @@ vectors = st.lists(numbers, min_size=6, max_size=6).map(
 )
 
 
-@given(vectors, vectors, st.floats(-1, 1), st.floats(0, 2), st.booleans())
+@given(vectors, vectors, st.floats(-1, 1), st.floats(0, 2))
 @settings(deadline=None, max_examples=200)
-def test_the_mixture_descends_the_target_and_respects_the_cap(target, source, smoothed, cap, gated):
+def test_the_mixture_descends_the_target_and_respects_the_cap(target, source, wanted, cap):
     helpful = alignment.without_conflict(source, target)
-    weight = alignment.weight(smoothed, norm(helpful), norm(target), cap, gated)
+    weight = alignment.weight(wanted, norm(helpful), norm(target), cap)
     mixture = alignment.mixed(target, helpful, weight) if weight else target
     square = inner(target, target)
     slack = 1e-9 * (1 + square)
@@ -39,13 +41,70 @@ def test_only_the_conflicting_part_is_removed(target, source):
         assert abs(cosine(removed, target)) == pytest.approx(1.0) or norm(removed) < 1e-6
 
 
-def test_the_gate_closes_on_disagreement_and_the_fixed_rule_takes_the_cap():
-    assert alignment.weight(-0.3, 1.0, 1.0, 0.5, gated=True) == 0.0
-    assert alignment.weight(0.3, 1.0, 1.0, 0.5, gated=True) == 0.3
-    assert alignment.weight(0.9, 1.0, 1.0, 0.5, gated=True) == 0.5
-    assert alignment.weight(-0.3, 4.0, 1.0, 0.5, gated=False) == 0.125
-    assert alignment.weight(-0.3, 0.1, 1.0, 0.5, gated=False) == 1.0
-    assert alignment.weight(0.9, 0.0, 1.0, 0.5, gated=False) == 0.0
+def test_a_weight_is_what_is_wanted_within_zero_and_the_cap():
+    assert alignment.weight(-0.3, 1.0, 1.0, 0.5) == 0.0
+    assert alignment.weight(0.3, 1.0, 1.0, 0.5) == 0.3
+    assert alignment.weight(0.9, 1.0, 1.0, 0.5) == 0.5
+    assert alignment.weight(1.0, 4.0, 1.0, 0.5) == 0.125
+    assert alignment.weight(1.0, 4.0, 0.0, math.inf) == 1.0
+    assert alignment.weight(0.9, 0.0, 1.0, 0.5) == 0.0
+
+
+@given(vectors, vectors, st.sampled_from([None, 0.0, 0.7, 1.0]), st.sampled_from([0.3, math.inf]), st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_a_share_is_that_of_its_parts_one_by_one_and_never_against_the_target(target, source, wanted, cap, by_part):
+    parts = [[0], [1]] if by_part else [[0, 1]]
+    shares = alignment.share(target, source, parts, [alignment.SmoothedCosine() for _ in parts], wanted, cap)
+    assert shares.cosine == cosine(target, source)
+    helpful_square = 0.0
+    for part, found in zip(parts, shares.part_cosines, strict=True):
+        g, g_s = ([vector[index] for index in part] for vector in (target, source))
+        assert found == cosine(g, g_s)
+        helpful = alignment.without_conflict(g_s, g)
+        factor = alignment.weight(found if wanted is None else wanted, norm(helpful), norm(g), cap)
+        for index, tensor in zip(part, helpful, strict=True):
+            assert torch.allclose(shares.added[index], factor * tensor)
+        assert inner(g, [shares.added[index] for index in part]) >= -1e-9 * (1 + inner(g, g))
+        helpful_square += inner(helpful, helpful)
+    assert shares.weight * helpful_square**0.5 == pytest.approx(norm(shares.added), abs=1e-9)
+
+
+@given(st.lists(vectors, min_size=2, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_tasks_of_equal_rank_are_combined_as_torchjd_does_and_without_conflict(gradients):
+    from torchjd.aggregation import UPGrad
+
+    if min(norm(gradient) for gradient in gradients) < 1e-3:
+        return
+    weights = alignment.equal_rank_weights(gradients)
+    found = sum(w * torch.cat(gradient) for w, gradient in zip(weights, gradients, strict=True))
+    jacobian = torch.stack([torch.cat(gradient) for gradient in gradients])
+    theirs = len(gradients) * UPGrad()(jacobian)
+    assert torch.allclose(found, theirs, rtol=1e-4, atol=1e-4 * float(jacobian.norm()))
+    assert (jacobian @ found).min() >= -1e-4 * float(jacobian.norm()) ** 2
+    if (jacobian @ jacobian.T).min() >= 0:
+        assert weights == pytest.approx([1.0] * len(gradients), abs=1e-3)
+
+
+@given(vectors, vectors)
+@settings(deadline=None, max_examples=100)
+def test_our_rule_and_torchjd_agree_on_what_is_no_conflict(target, source):
+    """Two gradients do not conflict exactly where PCGrad and UPGrad leave both as they are; then ours does too."""
+    from torchjd.aggregation import PCGradWeighting
+
+    product, lengths = inner(target, source), norm(target) * norm(source)
+    if min(norm(target), norm(source)) < 1e-2 or abs(product) < 1e-3 * lengths:
+        return
+    gramian = torch.tensor([[inner(a, b) for b in (target, source)] for a in (target, source)], dtype=torch.float64)
+    left_alone = [
+        torch.allclose(PCGradWeighting()(gramian), torch.ones(2, dtype=torch.float64)),
+        alignment.equal_rank_weights([target, source]) == pytest.approx([1.0, 1.0], abs=1e-3),
+        all(torch.equal(a, b) for a, b in zip(alignment.without_conflict(source, target), source, strict=True)),
+    ]
+    assert left_alone == [product > 0] * 3
+    ours = torch.cat(alignment.mixed(target, alignment.without_conflict(source, target), 1.0))
+    of_target = gramian[0, 0] if product < 0 else gramian[0, 0] + gramian[0, 1]
+    assert float(ours @ torch.cat(target)) == pytest.approx(float(of_target), rel=1e-6, abs=1e-6)
 
 
 def test_the_smoothed_cosine_is_bias_corrected():

@@ -8,14 +8,9 @@ from sgg_core import encoding
 from sgg_core.backbone import lora
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
-from sgg_core.guidance.step import (
-    GuidedStep,
-    SourceBatch,
-    balanced_halves,
-    batch_gradient,
-    displaced,
-    hessian_vector_product,
-)
+from sgg_core.guidance.closures import ClosureBatch
+from sgg_core.guidance.passes import SourceBatch, TaskBatch, balanced_halves, displaced
+from sgg_core.guidance.step import GuidedStep
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import GuidanceSpec, LoraSpec, TrainingSpec
 from sgg_core.tasks.choice import encoded, make_task
@@ -52,6 +47,10 @@ class SmallTask:
         total = functional.cross_entropy(scores, gold, reduction="sum")
         return LossSum(total, len(items), int((scores.argmax(-1) == gold).sum()))
 
+    def log_probabilities(self, items):
+        hidden = torch.tanh(INPUTS[[item.ids[0] for item in items]] @ self.parameters[0])
+        return (hidden @ self.parameters[1]).log_softmax(-1)
+
 
 def whole_batch_gradient(task, items, at=None):
     """The mean loss' gradient in one pass, as one flat vector, at other parameters if `at` is given."""
@@ -67,8 +66,27 @@ def flat(tensors):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
+class Stepper(GuidedStep):
+    """A guided step on batches of one task, with the dropout of a numbered step."""
+
+    def __init__(self, task, parameters, spec, seed=SEED):
+        super().__init__(parameters, spec)
+        self.task, self.seed = task, seed
+
+    def step(self, number, strength, items, *sources):
+        return self.take(batch_of(self.task, items, self.parameters, number, self.seed), strength, sources)
+
+
+def batch_of(task, items, parameters=None, number=0, seed=SEED):
+    return TaskBatch(task, items, parameters or task.parameters, derived_seed(seed, "dropout", number))
+
+
+def batch_gradient(task, items, parameters, number=0):
+    return batch_of(task, items, parameters, number).gradient()
+
+
 def guided(task, **guidance):
-    return GuidedStep(task, task.parameters, GuidanceSpec(**(PLAIN | {"radius": 0.05} | guidance)), SEED)
+    return Stepper(task, task.parameters, GuidanceSpec(**(PLAIN | {"radius": 0.05} | guidance)))
 
 
 def test_displaced_parameters_come_back_bit_for_bit():
@@ -103,14 +121,14 @@ def test_a_second_pass_that_diverges_leaves_the_parameters_as_they_were():
     task = BreakingTask()
     before = flat(task.parameters).clone()
     with pytest.raises(TrainingDivergedError, match="Lower the learning rate"):
-        guided(task).take(1, 1.0, ITEMS)
+        guided(task).step(1, 1.0, ITEMS)
     assert torch.equal(flat(task.parameters), before)
     assert all(parameter.grad is None for parameter in task.parameters)
 
 
 def test_the_gradient_of_small_passes_is_the_whole_batchs():
     task = SmallTask()
-    ours = batch_gradient(task, ITEMS, task.parameters, seed=0)
+    ours = batch_gradient(task, ITEMS, task.parameters)
     assert torch.allclose(flat(ours.gradient), whole_batch_gradient(task, ITEMS), rtol=1e-12)
     assert ours.loss == pytest.approx(task.loss(ITEMS).total.item() / 8)
     assert ours.accuracy == task.loss(ITEMS).correct / 8
@@ -119,7 +137,7 @@ def test_the_gradient_of_small_passes_is_the_whole_batchs():
 def test_a_parameter_that_the_loss_does_not_reach_has_a_zero_gradient():
     task = SmallTask()
     unused = Parameter(torch.ones(2, 2, dtype=torch.float64))
-    gradient = batch_gradient(task, ITEMS, [*task.parameters, unused], seed=0).gradient
+    gradient = batch_gradient(task, ITEMS, [*task.parameters, unused]).gradient
     assert torch.equal(gradient[2], torch.zeros(2, 2, dtype=torch.float64))
 
 
@@ -143,7 +161,7 @@ def test_passes_of_one_example_and_of_all_give_a_base_model_one_gradient(name, k
         for budget, passes in ((1, 8), (1_000_000, 1)):
             monkeypatch.setitem(encoding.TOKENS_PER_PASS, "cpu", budget)
             assert len(list(task.passes(items))) == passes
-            found.append(batch_gradient(task, items, parameters, seed=0))
+            found.append(batch_gradient(task, items, parameters))
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-5)
     assert found[0].accuracy == found[1].accuracy
     difference = flat(found[0].gradient) - flat(found[1].gradient)
@@ -154,15 +172,14 @@ def test_passes_of_one_example_and_of_all_give_a_base_model_one_gradient(name, k
 def test_both_passes_of_a_step_drop_the_same_units(reference):
     task = SmallTask(dropout=0.5)
     step = guided(task, reference=reference, radius=1e-7, magnitude=1.0)
-    plain = GuidedStep(task, task.parameters, None, SEED).take(1, 0.0, ITEMS)
+    plain = Stepper(task, task.parameters, None).step(1, 0.0, ITEMS)
     if reference == "ema":
         raw = flat(plain.gradient)
     else:
         halves = balanced_halves(ITEMS)
-        seed = derived_seed(SEED, "dropout", 1)
-        raw = sum(flat(batch_gradient(task, half, task.parameters, seed).gradient) for half in halves) / 2
-    assert (flat(step.take(1, 1.0, ITEMS).gradient) - raw).norm() < 1e-5 * raw.norm()
-    others = [flat(step.take(number, 0.0, ITEMS).gradient) for number in (2, 3)]
+        raw = sum(flat(batch_gradient(task, half, task.parameters, 1).gradient) for half in halves) / 2
+    assert (flat(step.step(1, 1.0, ITEMS).gradient) - raw).norm() < 1e-5 * raw.norm()
+    others = [flat(step.step(number, 0.0, ITEMS).gradient) for number in (2, 3)]
     assert (others[0] - others[1]).norm() > 0.1 * raw.norm(), "dropout does not act"
 
 
@@ -172,10 +189,10 @@ def test_lora_dropout_is_equal_in_both_passes_and_differs_between_steps(base, tr
         task = make_task(spec, base, training)
         items = encoded(task, training)
         parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-        raw = flat(GuidedStep(task, parameters, None, 5).take(1, 0.0, items).gradient)
-        step = GuidedStep(task, parameters, GuidanceSpec(**PLAIN, radius=1e-4, magnitude=1.0), 5)
-        corrected = flat(step.take(1, 1.0, items).gradient)
-        other = flat(GuidedStep(task, parameters, None, 5).take(2, 0.0, items).gradient)
+        raw = flat(Stepper(task, parameters, None, 5).step(1, 0.0, items).gradient)
+        step = Stepper(task, parameters, GuidanceSpec(**PLAIN, radius=1e-4, magnitude=1.0), 5)
+        corrected = flat(step.step(1, 1.0, items).gradient)
+        other = flat(Stepper(task, parameters, None, 5).step(2, 0.0, items).gradient)
     assert 0 < (corrected - raw).norm() < 0.01 * raw.norm()
     assert (other - raw).norm() > 0.05 * raw.norm()
 
@@ -183,7 +200,7 @@ def test_lora_dropout_is_equal_in_both_passes_and_differs_between_steps(base, tr
 def test_a_step_leaves_the_global_random_state_alone():
     task = SmallTask(dropout=0.5)
     before = torch.get_rng_state()
-    guided(task).take(1, 1.0, ITEMS)
+    guided(task).step(1, 1.0, ITEMS)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -201,7 +218,7 @@ def test_the_step_is_the_documented_formula():
             v = v - 0.3 * d
         displaced_gradient = whole_batch_gradient(task, items, theta + 0.05 * v / v.norm())
         expected = g + v.norm() * (displaced_gradient - g)
-        outcome = step.take(number, 1.0, items)
+        outcome = step.step(number, 1.0, items)
         assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-10, atol=1e-13)
         assert outcome.gradient_norm == pytest.approx(float(g.norm()))
         assert outcome.reference_cosine == (pytest.approx(float(ghat @ d)) if number > 5 else None)
@@ -216,7 +233,7 @@ def test_the_ramp_scales_the_correction_and_at_zero_there_is_none(strength):
     task = SmallTask()
     theta, g = flat(task.parameters), whole_batch_gradient(task, ITEMS)
     displaced_gradient = whole_batch_gradient(task, ITEMS, theta + 0.05 * g / g.norm())
-    outcome = guided(task, magnitude=0.8, direction=0.0).take(1, strength, ITEMS)
+    outcome = guided(task, magnitude=0.8, direction=0.0).step(1, strength, ITEMS)
     expected = g + 0.8 * strength * (displaced_gradient - g)
     assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-12)
 
@@ -225,10 +242,10 @@ def test_the_ramp_scales_the_correction_and_at_zero_there_is_none(strength):
 def test_the_exact_variant_is_the_limit_of_finite_differences_also_under_dropout(reference):
     task = SmallTask(dropout=0.5)
     settings = {"reference": reference, "magnitude": 0.7, "direction": 0.3}
-    raw = flat(guided(task, reference=reference).take(1, 0.0, ITEMS).gradient)
+    raw = flat(guided(task, reference=reference).step(1, 0.0, ITEMS).gradient)
     corrections = {
         (variant, radius): (
-            flat(guided(task, variant=variant, radius=radius, **settings).take(1, 1.0, ITEMS).gradient) - raw
+            flat(guided(task, variant=variant, radius=radius, **settings).step(1, 1.0, ITEMS).gradient) - raw
         )
         / radius
         for variant in ("exact", "finite_difference")
@@ -259,11 +276,11 @@ def test_double_backward_works_through_every_kind_of_task(name, kind, sharp, fil
             for parameter in parameters:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / 100)
         v = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
-        product = hessian_vector_product(task, items, parameters, v, seed=0)
+        product = batch_of(task, items, parameters).product(v)
         sides = []
         for sign in (1e-5, -1e-5):
             with displaced(parameters, [sign * part for part in v]):
-                sides.append(flat(batch_gradient(task, items, parameters, seed=0).gradient))
+                sides.append(flat(batch_gradient(task, items, parameters).gradient))
     difference = (sides[0] - sides[1]) / 2e-5
     assert (flat(product) - difference).norm() < 1e-3 * difference.norm()
 
@@ -284,7 +301,7 @@ def test_momentum_takes_one_gradient_where_the_last_step_points():
             v = v + 0.3 * (g / g.norm() - average / average.norm())
         average = 0.5 * average + 0.5 * g
         passes.clear()
-        outcome = step.take(number, strength, items)
+        outcome = step.step(number, strength, items)
         assert len(passes) == len(items)
         assert torch.equal(flat(task.parameters), theta)
         assert torch.allclose(flat(outcome.gradient), g, rtol=1e-10, atol=1e-13)
@@ -301,7 +318,7 @@ def test_every_kth_step_is_corrected_k_times_as_strongly():
     displaced_gradient = whole_batch_gradient(task, ITEMS, theta + 0.05 * g / g.norm())
     for number in range(1, 7):
         expected = g + (2.4 * (displaced_gradient - g) if number % 3 == 0 else 0.0)
-        outcome = step.take(number, step.strength(number, 6, 0.0), ITEMS)
+        outcome = step.step(number, step.strength(number, 6, 0.0), ITEMS)
         assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-12)
 
 
@@ -313,7 +330,7 @@ def test_split_measures_one_half_against_the_other_and_corrects_the_whole():
     ghat, d = first / first.norm(), second / second.norm()
     v = (0.7 + 0.3) * ghat - 0.3 * d
     correction = v.norm() * (whole_batch_gradient(task, measured, theta + 0.05 * v / v.norm()) - first)
-    outcome = guided(task, reference="split", magnitude=0.7, direction=0.3).take(1, 1.0, ITEMS)
+    outcome = guided(task, reference="split", magnitude=0.7, direction=0.3).step(1, 1.0, ITEMS)
     assert torch.allclose(flat(outcome.gradient), g + correction, rtol=1e-10)
     assert outcome.reference_cosine == pytest.approx(float(ghat @ d))
     assert outcome.gradient_norm == pytest.approx(float(g.norm()))
@@ -334,7 +351,7 @@ def test_halves_share_each_label_evenly_and_lose_nothing(labels):
 
 def test_split_with_a_single_example_has_no_reference_and_works():
     task = SmallTask()
-    outcome = guided(task, reference="split", magnitude=0.0, direction=1.0).take(1, 1.0, ITEMS[:1])
+    outcome = guided(task, reference="split", magnitude=0.0, direction=1.0).step(1, 1.0, ITEMS[:1])
     assert outcome.reference_cosine is None
     assert torch.allclose(flat(outcome.gradient), whole_batch_gradient(task, ITEMS[:1]))
 
@@ -343,12 +360,12 @@ def test_an_abnormal_gradient_is_brought_back_to_the_threshold():
     task = SmallTask()
     step = guided(task, magnitude=0.0, direction=0.0, clip_z=2.0)
     for number in range(1, 9):
-        assert not step.take(number, 0.0, ITEMS[: 4 + number % 3]).clipped
+        assert not step.step(number, 0.0, ITEMS[: 4 + number % 3]).clipped
     threshold = step.clip.threshold()
     with torch.no_grad():
         task.parameters[1] *= 30
         task.parameters[0] *= 0.1
-    outcome = step.take(9, 0.0, ITEMS)
+    outcome = step.step(9, 0.0, ITEMS)
     assert outcome.gradient_norm == pytest.approx(float(whole_batch_gradient(task, ITEMS).norm()))
     assert outcome.gradient_norm > 2 * threshold and outcome.clipped
     assert float(flat(outcome.gradient).norm()) == pytest.approx(threshold)
@@ -362,7 +379,7 @@ def test_without_a_z_score_nothing_is_clipped():
     for number in range(1, 10):
         with torch.no_grad():
             task.parameters[1] *= 3.0
-        outcome = step.take(number, 0.0, ITEMS)
+        outcome = step.step(number, 0.0, ITEMS)
         assert not outcome.clipped
         assert torch.allclose(flat(outcome.gradient), whole_batch_gradient(task, ITEMS))
 
@@ -392,11 +409,11 @@ def test_a_source_is_aligned_as_documented(source_weight, seed):
         helpful = g_s - min(0.0, float(g_s @ g)) / float(g @ g) * g
         wanted = max(0.0, smoothed / (1 - 0.9**number)) if source_weight == "gated" else 1.0
         weight = min(wanted, 0.5 * float(g.norm() / helpful.norm()))
-        outcome = step.take(number, 1.0, items, SourceBatch(source, of_source, source.parameters, shared=1))
+        outcome = step.step(number, 1.0, items, SourceBatch(batch_of(source, of_source), shared=1))
         assert torch.allclose(flat(outcome.gradient), corrected + weight * helpful, rtol=1e-9, atol=1e-12)
         assert outcome.source_cosine == pytest.approx(cosine)
         assert outcome.source_weight == pytest.approx(weight)
-        assert torch.allclose(flat(outcome.source_gradient), whole_batch_gradient(source, of_source))
+        assert torch.allclose(flat(outcome.source_gradients[0]), whole_batch_gradient(source, of_source))
         with torch.no_grad():
             for parameter, gradient in zip(target.parameters, outcome.gradient, strict=True):
                 parameter -= 0.5 * gradient
@@ -404,9 +421,140 @@ def test_a_source_is_aligned_as_documented(source_weight, seed):
 
 def test_without_guidance_the_outcome_is_the_raw_gradient_with_telemetry():
     task = SmallTask()
-    step = GuidedStep(task, task.parameters, None, SEED)
-    outcomes = [step.take(number, step.strength(number, 7, 0.1), ITEMS) for number in range(1, 8)]
+    step = Stepper(task, task.parameters, None)
+    outcomes = [step.step(number, step.strength(number, 7, 0.1), ITEMS) for number in range(1, 8)]
     for outcome in outcomes:
-        assert torch.equal(flat(outcome.gradient), flat(batch_gradient(task, ITEMS, task.parameters, 0).gradient))
+        assert torch.equal(flat(outcome.gradient), flat(batch_gradient(task, ITEMS, task.parameters).gradient))
         assert not outcome.clipped
     assert [outcome.reference_cosine for outcome in outcomes] == [*[None] * 5, *[pytest.approx(1.0)] * 2]
+
+
+def test_an_anchor_is_the_first_reference_and_fades_into_the_average():
+    task = SmallTask()
+    step = guided(task, reference="anchor", ema_beta=0.5)
+    step.begin(batch_of(task, ITEMS))
+    average = whole_batch_gradient(task, ITEMS)
+    for number in range(1, 6):
+        items = ITEMS[number % 3 :]
+        g = whole_batch_gradient(task, items)
+        outcome = step.step(number, 1.0, items)
+        assert outcome.reference_cosine == pytest.approx(float(functional.cosine_similarity(g, average, dim=0)))
+        average = 0.5 * average + 0.5 * g
+        with torch.no_grad():
+            for parameter, gradient in zip(task.parameters, outcome.gradient, strict=True):
+                parameter -= 0.3 * gradient
+
+
+def divergence(task, origin):
+    """KL(p at `origin` || p), averaged over the items, from its definition."""
+    with displaced(task.parameters, [o - p.detach() for o, p in zip(origin, task.parameters, strict=True)]):
+        before = task.log_probabilities(ITEMS).detach().exp()
+    return functional.kl_div(task.log_probabilities(ITEMS), before, reduction="batchmean")
+
+
+def moved(task):
+    """Where the task began; its parameters are then elsewhere."""
+    origin = [parameter.detach().clone() for parameter in task.parameters]
+    with torch.no_grad():
+        for seed, parameter in enumerate(task.parameters):
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)).double()
+    return origin
+
+
+def test_drift_is_the_gradient_of_the_divergence_from_the_start_and_needs_no_label():
+    task = SmallTask()
+    step = guided(task, reference="base_kl")
+    step.begin(batch_of(task, ITEMS))
+    assert {step.step(number, 1.0, ITEMS).reference_cosine for number in range(1, 6)} == {None}  # nothing drifted yet
+    origin = moved(task)
+    expected = flat(torch.autograd.grad(divergence(task, origin), task.parameters))
+    unlabelled = [Encoded(item.ids) for item in ITEMS]
+    assert torch.allclose(flat(batch_of(task, unlabelled).drift(origin)), expected, rtol=1e-5, atol=1e-9)
+    g = whole_batch_gradient(task, ITEMS)
+    cosine = float(functional.cosine_similarity(g, -expected, dim=0))
+    assert step.step(6, 1.0, ITEMS).reference_cosine == pytest.approx(cosine)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_guidance_by_drift_keeps_a_run_nearer_to_its_start(seed):
+    """With the opposite sign it drives the run away: L - lambda <g, d> is minimal lambda d from where L is."""
+    ends = []
+    for strength in (0.0, 1.0):
+        task = SmallTask(seed)
+        step = guided(task, reference="base_kl", direction=strength, magnitude=0.0, radius=0.3)
+        step.begin(batch_of(task, ITEMS))
+        for number in range(1, 60):
+            outcome = step.step(number, 1.0, ITEMS)
+            with torch.no_grad():
+                for parameter, gradient in zip(task.parameters, outcome.gradient, strict=True):
+                    parameter -= 0.2 * gradient
+        ends.append(float(divergence(task, step.origin).detach()))
+    assert ends[1] < 0.95 * ends[0]
+
+
+def test_sources_of_equal_rank_and_by_layer_never_turn_the_step_against_the_target():
+    for rule in ({"source_weight": "equal"}, {"source_scope": "layer"}, {"source_weight": "fixed", "source_cap": 2.0}):
+        for seed in range(6):
+            target = SmallTask(seed)
+            sources = [SmallTask(seed + 100 * n, shared=target.parameters[0]) for n in (1, 2)]
+            step = guided(target, magnitude=0.0, direction=0.0, **rule)
+            batches = [SourceBatch(batch_of(s, ITEMS[n:]), 1, n) for n, s in enumerate(sources)]
+            outcome = step.step(1, 1.0, ITEMS, *batches)
+            g = whole_batch_gradient(target, ITEMS)
+            assert float(flat(outcome.gradient) @ g) >= (0.0 if "equal" in rule.values() else float(g @ g)) - 1e-5
+            assert len(outcome.source_gradients) == 2
+            if rule.get("source_weight") != "equal":
+                assert set(step.agreement) == {0, 1}
+
+
+@pytest.mark.parametrize("strengths", [(1.0, 0.0), (0.7, 0.3), (0.0, 1.0)])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_guided_direction_descends_the_target(strengths, seed):
+    """At the default radius, all along a run of plain descent, until nothing is left to descend."""
+    task = SmallTask(seed)
+    magnitude, direction = strengths
+    step = guided(task, magnitude=magnitude, direction=direction, radius=0.02)
+    for number in range(1, 40):
+        g = whole_batch_gradient(task, ITEMS)
+        outcome = step.step(number, 1.0, ITEMS)
+        if float(g.norm()) > 0.02:
+            assert float(flat(outcome.gradient) @ g) > 0.0
+        with torch.no_grad():
+            for parameter, gradient in zip(task.parameters, outcome.gradient, strict=True):
+                parameter -= 0.3 * gradient
+
+
+def test_projected_figures_and_cosines_by_layer_are_those_of_their_definitions():
+    """A task whose weight is s B A, against the dense projection of the full weight's gradient."""
+    generator = torch.Generator().manual_seed(4)
+    a, b = (Parameter(torch.randn(*shape, generator=generator).double()) for shape in ((2, 3), (2, 2)))
+    names = ["layer.0.lora_A.default.weight", "layer.0.lora_B.default.weight", "layer.1.weight"]
+    other = Parameter(torch.randn(2, generator=generator).double())
+    scale, parameters = 4.0, [a, b, other]
+
+    def loss_of(weight, offset, sign):
+        scores = INPUTS @ weight.T + offset
+        return functional.cross_entropy(sign * scores, (INPUTS[:, 0] > 0).long())
+
+    def batch(sign):
+        return ClosureBatch(lambda: loss_of(scale * b @ a, other, sign) + 0.1 * other.square().sum(), parameters)
+
+    step = GuidedStep(parameters, GuidanceSpec(**PLAIN), names, scale)
+    outcome = step.take(batch(1.0), 0.0, [SourceBatch(batch(-0.5), 3)])
+
+    def projected(sign):
+        weight, offset = (scale * b @ a).detach().requires_grad_(), other.detach().clone().requires_grad_()
+        loss = loss_of(weight, offset, sign) + 0.1 * offset.square().sum()
+        full, of_offset = torch.autograd.grad(loss, [weight, offset])
+        rows, columns = torch.linalg.pinv(a.detach()) @ a.detach(), b.detach() @ torch.linalg.pinv(b.detach())
+        return torch.cat([(columns @ full + full @ rows - columns @ full @ rows).flatten(), of_offset])
+
+    target, source = projected(1.0), projected(-0.5)
+    assert outcome.projected.gradient_norm == pytest.approx(float(target.norm()), rel=1e-8)
+    expected = float(functional.cosine_similarity(target, source, dim=0))
+    assert outcome.projected.source_cosine == pytest.approx(expected, abs=1e-8)
+    g, g_s = (batch(sign).gradient().gradient for sign in (1.0, -0.5))
+    by_layer = {"layer.0": (flat(g[:2]), flat(g_s[:2])), "layer.1": (g[2], g_s[2])}
+    assert outcome.layer_source_cosines == {
+        name: pytest.approx(float(functional.cosine_similarity(*pair, dim=0))) for name, pair in by_layer.items()
+    }

@@ -1,7 +1,11 @@
 """Label words against one forward pass per prompt and label, in float64."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
 
 from sgg_core.backbone import lora
 from sgg_core.errors import SpecError
@@ -135,6 +139,17 @@ def test_the_prompt_holds_description_labels_and_text(base):
     assert (item.label, item.targets, item.truncated) == (-1, (), False)
 
 
+def test_the_name_of_a_special_token_in_a_text_or_label_is_no_token(base):
+    labels = ("a<|end|>", "a<|start|>")
+    task = LabelWords(base, labels, None, 512)
+    plain, odd = task.encode([ClassificationExample(text, labels[1]) for text in ("rain", "<|end|> rain <|start|>")])
+    special = {*base.tokenizer.all_special_ids}
+    assert [token for token in odd.ids if token in special] == [token for token in plain.ids if token in special]
+    assert "Text: <|end|> rain <|start|><|end|>\n" in base.tokenizer.decode(odd.ids)
+    assert not special & {token for ids in task.label_ids for token in ids}
+    assert "Labels: a<|end|>, a<|start|>." in task.template()
+
+
 def test_without_a_description_the_prompt_says_to_choose_a_label(base):
     task = LabelWords(base, FEW, None, 512)
     (item,) = task.encode([ClassificationExample("It rains.", "?")])
@@ -218,8 +233,10 @@ def test_a_description_that_leaves_no_room_is_refused_and_one_that_fits_leaves_r
 
 
 def test_labels_that_the_tokenizer_cannot_tell_apart_are_refused(base):
+    caseless = deepcopy(base.tokenizer)
+    caseless.backend_tokenizer.normalizer = Lowercase()
     with pytest.raises(SpecError, match="cannot tell the labels apart"):
-        LabelWords(base, ("good", "good<|end|>"), None, 512)
+        LabelWords(replace(base, tokenizer=caseless), ("good", "Good"), None, 512)
 
 
 def test_passes_stay_within_the_token_budget_with_every_label_of_every_example(base):

@@ -140,6 +140,12 @@ def test_an_encoder_of_one_type_is_shown_none(base, task, telling, monkeypatch):
     assert PooledHead(replace(base, tokenizer=telling), LABELS, 512, seed=0).encode(pair) == task.encode(pair)
 
 
+def test_the_name_of_a_special_token_in_a_text_is_no_token(base, task):
+    items = task.encode([ClassificationExample("a<|end|>", "good", "<|pad|>b")])
+    assert base.tokenizer.decode(items[0].ids) == "a<|end|><|pad|>b"
+    assert not {*items[0].ids} & {*base.tokenizer.all_special_ids}
+
+
 def test_gradients_reach_the_head_and_every_layer_of_the_adapter(base, task):
     items = task.encode(EXAMPLES)
     with lora(base, LoraSpec(rank=2), seed=0) as adapted:

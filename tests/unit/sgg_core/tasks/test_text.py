@@ -81,6 +81,12 @@ def test_a_completion_is_trained_from_its_first_token_to_the_end_token_and_its_p
     assert item.ids[-1] == base.tokenizer.eos_token_id
 
 
+def test_the_name_of_a_special_token_in_a_completion_is_no_token(base):
+    (item,) = TextTask(base, 512).encode([CompletionExample("a<|end|>", "b<|start|>")])
+    assert base.tokenizer.decode(item.ids) == "a<|end|>b<|start|><|end|>"
+    assert [token for token in item.ids if token in base.tokenizer.all_special_ids] == [base.tokenizer.eos_token_id]
+
+
 def test_only_assistant_turns_of_weight_one_are_trained_and_their_headers_are_not(base):
     (item,) = TextTask(base, 512).encode([ChatExample(TURNS)])
     assert base.tokenizer.decode(item.ids) == "".join(f"<|start|>{m.role}\n{m.content}<|end|>\n" for m in TURNS)

@@ -1,7 +1,7 @@
 import threading
 
 from sgg_store.errors import DatabaseUnavailableError
-from worker.periodic import Periodic
+from sgg_store.periodic import Periodic
 
 
 def test_it_goes_on_after_the_store_was_away() -> None:

@@ -1,0 +1,78 @@
+"""A real Chromium that looks at the dashboard of a running service."""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def chromium_path():
+    """Where Debian's Chromium is; skips the test, or fails it in CI, where there is none."""
+    found = os.environ.get("SGG_TEST_CHROMIUM") or shutil.which("chromium")
+    if found is None:
+        message = "Chromium is not installed. Run `apt-get install chromium`, or set SGG_TEST_CHROMIUM to its path."
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return found
+
+
+@contextmanager
+def chromium():
+    """A browser without windows."""
+    path = chromium_path()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser, **options):
+    """A page of a fresh profile. Fails if the page itself had an error, or if anything broke its rules on content."""
+    context = browser.new_context(accept_downloads=True, **options)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
+    yield page
+    context.close()
+    assert problems == []
+
+
+def origin(service):
+    """The address of the dashboard."""
+    return service.url.removesuffix("/v1")
+
+
+def sign_in(page, service):
+    """Sign in with the administrator's key."""
+    page.goto(f"{origin(service)}/")
+    page.get_by_label("API key").fill((service.data_dir / "admin-key").read_text().strip())
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+
+
+def show(page, service, place):
+    """Go to a page of the dashboard."""
+    page.goto(f"{origin(service)}/#/{place}")
+    expect(page.locator("h1")).to_be_visible()
+    expect(page.locator(".bone")).to_have_count(0)
+
+
+def serious(page):
+    """What axe-core finds to be a serious or critical problem for people with assistive technology."""
+    page.evaluate(AXE.read_text() + "; null")
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [
+        f"{each['id']}: {json.dumps([node['html'][:160] for node in each['nodes'][:3]])}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]

@@ -1,0 +1,190 @@
+"""The dashboard in a real browser: from a file to a tried adapter, and everything one does with a job on the way."""
+
+import json
+import re
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.browsing import chromium, opened, origin, serious, show, sign_in
+
+QUICK = ("optimization.max_steps=6", "task.max_tokens=256", "optimization.batch_size=2")
+LONG = ("optimization.max_steps=400", "optimization.epochs=50", "task.max_tokens=256", "optimization.batch_size=1")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, service):
+    with opened(browser) as fresh:
+        sign_in(fresh, service)
+        yield fresh
+
+
+@pytest.fixture
+def forty(tmp_path):
+    """Forty labelled sentences, one of them twice."""
+    texts = [f"{what} number {n}" for n in range(10) for what in ("invoice", "crash", "refund", "blank page")]
+    rows = [{"text": text, "label": "bug" if "crash" in text or "page" in text else "bill"} for text in texts]
+    path = tmp_path / "forty.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[5]]))
+    return path
+
+
+def api(service):
+    key = (service.data_dir / "admin-key").read_text().strip()
+    return httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60)
+
+
+def status(page, name):
+    expect(page.locator(".head .badge")).to_have_text(name)
+
+
+def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(browser, service, forty):
+    with opened(browser) as page:
+        page.goto(service.announcement["dashboard"])  # 1: the link that the server printed
+        page.get_by_role("link", name="New job").first.click()  # 2
+        page.get_by_label("Drop a file here").set_input_files(forty)  # 3
+        expect(
+            page.get_by_text("say what an earlier one says").or_(page.get_by_text("says what an earlier"))
+        ).to_be_visible()
+        page.get_by_role("button", name="Remove it").click()  # 4
+        page.get_by_role("button", name="Save the changes").click()  # 5
+        page.get_by_role("radio", name="tiny").check()  # 6
+        page.get_by_text("More settings").click()
+        page.get_by_label("At most so many steps").fill("6")  # for the test's sake, not counted
+        page.get_by_role("button", name="Start the training").click()  # 7
+        expect(page).to_have_url(re.compile(r"#/jobs/ftjob-"))
+        status(page, "Succeeded")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="adapter.tar.gz").click()  # 8
+        assert download.value.path().read_bytes()[:2] == b"\x1f\x8b"
+        page.get_by_role("link", name="Try it", exact=True).last.click()  # 9
+        page.get_by_label("A sentence").fill("the invoice is wrong")  # 10
+        page.get_by_role("button", name="Ask both").click()  # 11
+        expect(page.locator(".answers")).to_have_count(2)
+        for answer in page.locator(".answers").all():
+            assert {text.split("\n")[0] for text in answer.locator("li").all_inner_texts()} == {"bill", "bug"}
+        assert serious(page) == []
+    with api(service) as http:
+        files = http.get("/files", params={"purpose": "fine-tune"}).json()["data"]
+    sizes = {file["filename"]: file["sgg"]["examples"] for file in files if file["filename"].startswith("forty")}
+    assert sizes == {"forty.jsonl": 32, "forty.validation.jsonl": 8}  # what was replaced is gone
+
+
+def test_a_link_works_once(browser, own_service):
+    link = own_service.announcement["dashboard"]
+    with opened(browser) as first:
+        first.goto(link)
+        expect(first.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        assert "sign-in" not in first.url
+    with opened(browser) as second:
+        second.goto(link)
+        expect(second.get_by_role("alert")).to_contain_text("This link was used")
+
+
+def test_what_is_wrong_with_a_file_is_shown_at_its_line_and_mended_there(page, service, tmp_path):
+    path = tmp_path / "broken.jsonl"
+    good = [json.dumps({"text": f"text {n} of {label}", "label": label}) for n in range(4) for label in ("a", "b")]
+    path.write_text("\n".join([*good[:3], '{"text": "here the label is missing"}', *good[3:]]) + "\n")
+    show(page, service, "new")
+    page.get_by_label("Drop a file here").set_input_files(path)
+    finding = page.locator(".example", has_text="here the label is missing").first
+    expect(finding).to_contain_text("4")
+    finding.get_by_role("button", name="Remove example 4").click()
+    page.get_by_role("button", name="Save the changes").click()
+    expect(page.get_by_role("button", name="Start the training")).to_be_visible()
+
+
+def test_a_wrong_key_is_told_at_the_door(browser, service):
+    with opened(browser) as page:
+        page.goto(f"{origin(service)}/")
+        page.get_by_label("API key").fill("sgg_0123456789abcdef_wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
+
+
+def test_a_job_is_watched_paused_resumed_and_cancelled(page, service, tickets):
+    job_id = service.submit(tickets, *LONG)
+    show(page, service, f"jobs/{job_id}")
+    plot = page.get_by_role("img", name=re.compile("^Loss"))
+    expect(plot).to_have_attribute("data-points", re.compile(r"\d{2,}"))
+    page.get_by_role("button", name="Pause").click()
+    status(page, "Paused")
+    held = service.sgg_json("jobs", "show", job_id)["sgg"]["step"]
+    expect(plot).to_have_attribute("data-points", str(held))
+    page.get_by_role("button", name="Resume").click()
+    status(page, "Running")
+    expect(plot).not_to_have_attribute("data-points", str(held))
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Yes, cancel it").click()
+    status(page, "Cancelled")
+    expect(page.locator(".events")).to_contain_text("The job was cancelled.")
+    show(page, service, "jobs?status=cancelled")
+    expect(page.locator(".job").first).to_contain_text("Cancelled")
+
+
+def test_no_point_is_lost_over_a_restart_of_the_server(browser, own_service, tickets):
+    job_id = own_service.submit(tickets, *LONG[1:], "optimization.max_steps=300", "checkpoint.every_steps=40")
+    with opened(browser) as page:
+        sign_in(page, own_service)
+        show(page, own_service, f"jobs/{job_id}")
+        own_service.wait_for_step(job_id, 50)
+        own_service.kill()
+        expect(page.get_by_text("The server does not answer")).to_be_visible()
+        own_service.start()
+        expect(page.get_by_text("The server does not answer")).to_be_hidden()
+        status(page, "Succeeded")  # the session outlived the server, too
+        expect(page.get_by_role("img", name=re.compile("^Loss"))).to_have_attribute("data-points", "300")
+        page.get_by_label("with figures").check()
+        with api(own_service) as http:
+            events = http.get(f"/fine_tuning/jobs/{job_id}/events", params={"limit": 1000}).json()["data"]
+        expect(page.locator(".events li")).to_have_count(len(events))
+
+
+def test_a_failed_job_says_why_and_what_to_do(page, service, tickets):
+    job_id = service.submit(tickets, *QUICK, 'lora.targets=["no_such_layer"]')
+    show(page, service, f"jobs/{job_id}")
+    status(page, "Failed")
+    expect(page.get_by_role("alert")).to_contain_text("no_such_layer")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_used_with_assistive_technology(browser, service, tickets, scheme):
+    pair = [service.submit(tickets, *QUICK, f"optimization.learning_rate={rate}") for rate in (0.001, 0.01)]
+    for job_id in pair:
+        while service.sgg_json("jobs", "show", job_id)["status"] not in ("succeeded", "failed"):
+            time.sleep(0.2)
+    found = {}
+    with opened(browser, color_scheme=scheme, viewport={"width": 390, "height": 844}) as page:
+        page.goto(f"{origin(service)}/")
+        expect(page.get_by_label("API key")).to_be_visible()
+        found["sign in"] = serious(page)
+        sign_in(page, service)
+        compared = f"compare?jobs={','.join(pair)}"
+        of_job = (f"jobs/{pair[0]}", f"new?from={pair[0]}", compared)
+        for place in ("jobs", *of_job, "new", "try", "compare", "files", "keys", "system"):
+            show(page, service, place)
+            found[place] = serious(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{place} is wider than a phone"
+    assert {place: problems for place, problems in found.items() if problems} == {}
+
+
+def test_the_keyboard_reaches_everything(page, service):
+    show(page, service, "jobs")
+    page.reload()
+    expect(page.locator("h1")).to_be_visible()
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.innerText"))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", reached[-1]
+    assert reached[0] == "Skip to the content"
+    assert {"Jobs", "New job", "Try it", "Compare", "Files", "Keys", "System"} <= {text.strip() for text in reached}

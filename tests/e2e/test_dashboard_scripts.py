@@ -1,0 +1,72 @@
+"""The dashboard's own arithmetic, held to second answers: clipping limits, curves that grow, files that are split."""
+
+import csv
+import io
+import json
+import math
+import random
+
+import pytest
+
+from sgg_core.guidance.magnitude import LogNormClip
+from tests.e2e.browsing import chromium, opened, sign_in
+
+
+@pytest.fixture(scope="module")
+def module(service):
+    """Calls a function of one of the dashboard's modules in the browser: `module("examples", "read", ...)`."""
+    with chromium() as browser, opened(browser) as page:
+        sign_in(page, service)
+        address = page.evaluate("document.querySelector('script[type=module]').src").removesuffix("app.js")
+        call = "async ([file, name, values]) => (await import(file))[name](...values)"
+        yield lambda file, name, *values: page.evaluate(call, [f"{address}{file}.js", name, list(values)])
+
+
+def test_the_band_is_where_the_trainer_clips(module):
+    draw = random.Random(7)
+    norms = [math.exp(draw.gauss(-step / 40, 0.4)) * (6 if step % 17 == 16 else 1) for step in range(120)]
+    clip, limits = LogNormClip(2.5), []
+    for norm in norms:
+        limits.append(clip.threshold())
+        clip.scale(norm)
+    shown = [math.inf if limit is None else limit for limit in module("curves", "clippingLimits", norms, 2.5)]
+    assert shown == pytest.approx(limits)
+    assert any(norm > limit for norm, limit in zip(norms, limits, strict=True))
+
+
+def test_curves_grow_by_what_is_new_and_take_back_what_is_done_anew(module):
+    known = {"a": {"steps": [1, 2, 3], "values": [1, 2, 3]}, "b": {"steps": [2], "values": [9]}}
+    came = [{"name": "a", "steps": [3, 4], "values": [30, 40]}, {"name": "b", "steps": [4], "values": [8]}]
+    assert module("curves", "merge", known, came, 3) == {
+        "a": {"steps": [1, 2, 3, 4], "values": [1, 2, 30, 40]},
+        "b": {"steps": [2, 4], "values": [9, 8]},
+    }
+
+
+def test_tables_are_read_as_python_reads_them(module):
+    rows = [{"text": 'He said "no", twice\nand left', "label": "a"}, {"text": "plain, with a comma", "label": "b"}]
+    written = io.StringIO()
+    writer = csv.DictWriter(written, ["text", "label"])
+    writer.writeheader()
+    writer.writerows(rows)
+    assert [row["value"] for row in module("examples", "read", "t.csv", "\ufeff" + written.getvalue())] == rows
+
+
+def test_lines_are_kept_as_they_are_unless_they_are_changed(module):
+    text = '{"text": "é", "label":   "a", "n": 1.0}\n\n{broken\r\n[1]\n'
+    rows = module("examples", "read", "t.jsonl", text)
+    assert [row["value"] is None for row in rows] == [False, True, True]
+    assert module("examples", "write", rows) == '{"text": "é", "label":   "a", "n": 1.0}\n{broken\n[1]\n'
+
+
+@pytest.mark.parametrize("sizes", [(10, 30), (3, 40), (2, 2), (1, 9)])
+def test_a_share_of_every_label_is_set_aside_and_nothing_is_lost(module, sizes):
+    labelled = [(f"{label} {n}", label) for label, size in zip("xy", sizes, strict=True) for n in range(size)]
+    random.Random(3).shuffle(labelled)
+    text = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in labelled)
+    rows = module("examples", "read", "t.jsonl", text)
+    train, aside = module("examples", "split", rows, 0.2)
+    assert sorted(row["raw"] for row in [*train, *aside]) == sorted(row["raw"] for row in rows)
+    for label, size in zip("xy", sizes, strict=True):
+        taken = sum(row["value"]["label"] == label for row in aside)
+        assert taken == max(0, min(round(size * 0.2), size - 2))

@@ -1,0 +1,44 @@
+"""The database goes away, comes back, or changes under a running job."""
+
+from __future__ import annotations
+
+import time
+
+from sgg_store.job_state import AttemptState, JobStatus
+from sgg_store.retries import Cause
+from tests.faults.conftest import Servers
+from tests.faults.running import lives
+from tests.faults.site import LEASE_SECONDS, Site
+from worker.testing import eventually
+
+
+def test_a_database_that_restarts_costs_no_attempt(team: Site, servers: Servers, reference: str) -> None:
+    job_id = team.begin(15)
+    began = time.monotonic()
+    servers.postgres.stop()
+    servers.postgres.start()
+    away = time.monotonic() - began
+    assert team.bench.job(job_id).status is JobStatus.RUNNING  # it fired in the middle of the training
+    # on a machine so slow that this took as long as a lease can do without, another attempt is right
+    assert len(team.assert_whole(job_id)) == 1 or away > LEASE_SECONDS / 3
+    assert team.weights(job_id) == reference
+
+
+def test_a_database_away_for_longer_than_the_lease_stops_the_trainer_first(
+    team: Site, servers: Servers, reference: str
+) -> None:
+    job_id = team.begin(15)
+    worker = team.worker_of(job_id)
+    trainer = worker.trainer()
+    lease_ends = team.bench.attempts(job_id)[0].lease_expires_at
+    servers.postgres.stop()
+    eventually(lambda: not lives(trainer), 2 * LEASE_SECONDS)
+    # the database was on this clock, and a last heartbeat may have come after the lease was read
+    assert time.time() < lease_ends + LEASE_SECONDS / 4
+    time.sleep(LEASE_SECONDS)
+    servers.postgres.start()
+    attempts = team.assert_whole(job_id)
+    assert attempts[0].cause in (Cause.LOST, Cause.DATABASE)
+    assert attempts[0].state in (AttemptState.LOST, AttemptState.FAILED)
+    assert worker.alive
+    assert team.weights(job_id) == reference

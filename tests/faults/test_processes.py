@@ -1,0 +1,70 @@
+"""Processes die, hang or are told to stop: whose job it was goes on elsewhere, exactly where it was."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from sgg_store.job_state import AttemptState
+from sgg_store.retries import Cause
+from tests.faults.running import lives
+from tests.faults.site import CHECKPOINT_EVERY, LEASE_SECONDS, Site
+from worker.testing import eventually
+
+
+def test_a_killed_trainer_is_replaced_and_the_job_resumes_exactly(site: Site, reference: str) -> None:
+    job_id = site.begin(25)
+    victim = site.worker_of(job_id).trainer()
+    victim.kill()
+    first, second = site.assert_whole(job_id)
+    assert (first.state, first.cause) == (AttemptState.FAILED, Cause.CRASHED)
+    assert "signal 9" in str(first.detail)
+    assert second.start_step >= 20 and second.start_step % CHECKPOINT_EVERY == 0
+    assert site.weights(job_id) == reference
+
+
+def test_a_killed_workers_job_is_taken_over_exactly(team: Site, reference: str) -> None:
+    job_id = team.begin(25)
+    worker = team.worker_of(job_id)
+    trainer = worker.trainer()
+    worker.kill()
+    eventually(lambda: not lives(trainer), 5)  # a trainer does not outlive its worker
+    first, second = team.assert_whole(job_id)
+    assert (first.state, first.cause) == (AttemptState.LOST, Cause.LOST)
+    assert f":{worker.process.pid}:" in first.owner and f":{worker.process.pid}:" not in second.owner
+    assert second.start_step >= 20
+    assert team.weights(job_id) == reference
+
+
+def test_a_frozen_worker_comes_back_as_a_zombie_that_writes_nothing(site: Site, reference: str) -> None:
+    job_id = site.begin(25)
+    worker = site.worker_of(job_id)
+    trainer = worker.trainer()
+    worker.freeze()
+    frozen = site.bench.attempts(job_id)[0]
+    time.sleep(3 * LEASE_SECONDS)
+    assert site.bench.database.now() > frozen.lease_expires_at  # it fired: nobody renewed the lease
+    worker.thaw()
+    attempts = site.assert_whole(job_id)
+    assert (attempts[0].state, attempts[0].cause) == (AttemptState.LOST, Cause.LOST)
+    assert attempts[0].last_step == frozen.last_step
+    eventually(lambda: not lives(trainer), 10)  # its training is nobody's any more
+    assert worker.alive
+    assert site.weights(job_id) == reference
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_job_back_within_seconds(site: Site, reference: str) -> None:
+    job_id = site.begin(25)
+    worker = site.worker_of(job_id)
+    trainer = worker.trainer()
+    began = time.monotonic()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+    assert time.monotonic() - began < 15
+    assert not lives(trainer)
+    first = site.bench.attempts(job_id)[0]
+    assert (first.state, first.cause) == (AttemptState.PREEMPTED, Cause.PREEMPTED)
+    site.start()
+    second = site.assert_whole(job_id)[1]
+    assert second.start_step == first.last_step >= 25  # it lost no step
+    assert site.weights(job_id) == reference

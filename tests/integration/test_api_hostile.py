@@ -1,0 +1,114 @@
+"""Callers who mean harm: bodies without end, names that lead elsewhere, keys where no key belongs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.settings import ApiSettings
+from api.testing import ApiServer, labelled, serving
+from sgg_store.audit import AuditLog
+
+BOUNDARY = "x"
+HEAD = (
+    f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=purpose\r\n\r\nfine-tune\r\n"
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name=file; filename="a.jsonl"\r\n\r\n'
+).encode()
+ELSEWHERE = (
+    "../../outside.jsonl",
+    "/tmp/outside.jsonl",
+    "..\\outside.jsonl",
+    "objects/../../outside.jsonl",
+    "~/x",
+    ".",
+)
+
+
+def endless(head: bytes, sent: list[int], most: int) -> Iterator[bytes]:
+    """A body whose length is not announced; notes how much of it was taken."""
+    yield head
+    while sum(sent) < most:
+        sent.append(65_536)
+        yield b"a" * 65_536
+
+
+def files_of(settings: ApiSettings) -> set[Path]:
+    return {
+        path for path in Path(settings.object_store_url).rglob("*") if path.is_file() and "health" not in path.parts
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "head", "content_type"),
+    [
+        ("/v1/files", HEAD, f"multipart/form-data; boundary={BOUNDARY}"),
+        ("/v1/fine_tuning/jobs", b'{"model": "', "application/json"),
+        ("/v1/organization/projects", b'{"name": "', "application/json"),
+    ],
+)
+def test_a_body_without_end_is_cut_off_and_nothing_is_kept(
+    api_settings: ApiSettings, path: str, head: bytes, content_type: str
+) -> None:
+    settings = api_settings.model_copy(update={"max_upload_bytes": 100_000, "max_json_bytes": 100_000})
+    with serving(settings) as server, server.http() as http:
+        before, sent = files_of(settings), list[int]()
+        body = endless(head, sent, most=500 * 2**20)
+        try:
+            answer = http.post(path, content=body, headers={"content-type": content_type})
+            assert answer.status_code == 413
+            assert answer.json()["error"]["code"] == "request_too_large"
+        except httpx.TransportError:  # the server closes the connection while we are still sending
+            pass
+        assert sum(sent) < 64 * 2**20  # what is still taken, and the buffers on the way
+        assert files_of(settings) == before
+        assert http.get("/v1/files").json()["data"] == []
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_files_name_is_text_and_leads_nowhere(api_server: ApiServer, tmp_path: Path, name: str) -> None:
+    before = {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".jsonl"}
+    answer = api_server.upload(labelled(), name)
+    assert answer.status_code == 200 and answer.json()["filename"] == name
+    assert {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".jsonl"} == before
+    assert not Path("/tmp/outside.jsonl").exists()
+    assert len(files_of(api_server.settings)) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/files/..%2f..%2fkey-secret/content",
+        "/v1/files/%2e%2e%2fadmin-key/content",
+        "/v1/files/../../admin-key",
+        "/v1/models/..%2f..%2fadmin-key",
+        "/v1/fine_tuning/jobs/%00/events",
+        "/v1/organization/projects/%2e%2e/api_keys",
+    ],
+)
+def test_a_path_that_leads_elsewhere_finds_nothing(api_server: ApiServer, path: str) -> None:
+    with api_server.http() as http:
+        answer = http.get(path)
+    assert answer.status_code in (400, 404)
+    assert api_server.admin_key not in answer.text
+
+
+def test_keys_are_in_no_log_and_no_audit_entry(api_server: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = "sgg_0123456789abcdef_" + "w" * 43
+    with caplog.at_level(logging.DEBUG), api_server.http() as http:
+        path = "/v1/organization/projects/proj-default/api_keys"
+        made = http.post(path, json={"name": "x", "scopes": ["admin"]}).json()["value"]
+        for key in (made, wrong, "Bearer " + made):
+            http.delete("/v1/files/file-x", headers={"Authorization": f"Bearer {key}"})
+        http.post(path, json={"name": "x", "scopes": [made]})
+        http.post("/v1/fine_tuning/jobs", json={"model": wrong, "training_file": made})
+    secrets = [key.split("_", 2)[2] for key in (made, wrong, api_server.admin_key)]
+    with api_server.database.read() as session:
+        entries = AuditLog(session).list_page(limit=100).items
+    assert len(entries) >= 5 and caplog.records
+    told = caplog.text + repr([record.__dict__ for record in caplog.records])
+    told += repr([{name: value for name, value in vars(entry).items() if name[0] != "_"} for entry in entries])
+    assert not any(secret in told for secret in secrets)

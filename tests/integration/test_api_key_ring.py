@@ -1,0 +1,81 @@
+"""Keys are looked up in the database once in a while, not with every request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, event
+
+from api.auth import KeyRing
+from sgg_store.database import Database
+from sgg_store.keys import DEFAULT_PROJECT_ID, ApiKeys, ensure_project
+
+SECRET = b"s" * 32
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    statements: list[str] = []
+
+    def count(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    yield statements
+    event.remove(Engine, "before_cursor_execute", count)
+
+
+def new_key(database: Database) -> tuple[str, str]:
+    with database.begin() as session:
+        ensure_project(session)
+        record, plaintext = ApiKeys(session, SECRET).create(DEFAULT_PROJECT_ID, ["jobs:read"])
+        return record.id, plaintext
+
+
+def test_a_known_key_costs_no_query_until_its_time_is_over(database: Database) -> None:
+    _, plaintext = new_key(database)
+    keys = KeyRing(database, SECRET, seconds=0.3)
+    first = keys.identify(plaintext)
+    assert first is not None
+    with counted_statements() as statements:
+        assert [keys.identify(plaintext) for _ in range(100)] == [first] * 100
+        assert statements == []
+        time.sleep(0.3)
+        assert keys.identify(plaintext) == first
+        assert len(statements) > 0
+
+
+def test_what_is_wrong_is_never_remembered_as_good(database: Database) -> None:
+    key_id, plaintext = new_key(database)
+    keys = KeyRing(database, SECRET, seconds=60)
+    assert keys.identify(plaintext[:-1]) is None
+    assert keys.identify(plaintext) is not None
+    assert keys.identify(plaintext + "x") is None
+    with database.begin() as session:
+        ApiKeys(session, SECRET).revoke(DEFAULT_PROJECT_ID, key_id)
+    keys.forget("another")
+    assert keys.identify(plaintext) is not None
+    keys.forget(key_id)
+    assert keys.identify(plaintext) is None
+
+
+def test_the_number_of_remembered_keys_is_bounded_and_none_is_kept_in_plain(database: Database) -> None:
+    keys = KeyRing(database, SECRET, seconds=60)
+    keys.MOST = 3
+    made = [new_key(database)[1] for _ in range(5)]
+    assert all(keys.identify(plaintext) for plaintext in made)
+    assert 0 < len(keys._known) <= 3
+    assert not any(plaintext.split("_", 2)[2] in repr(keys.__dict__) for plaintext in made)
+
+
+def test_the_last_use_is_noted_once_a_minute(database: Database) -> None:
+    key_id, plaintext = new_key(database)
+    keys = KeyRing(database, SECRET, seconds=0)
+    noted = []
+    for _ in range(3):
+        keys.identify(plaintext)
+        with database.read() as session:
+            noted.append(ApiKeys(session, SECRET).get(DEFAULT_PROJECT_ID, key_id).last_used_at)
+    assert noted[0] is not None and len(set(noted)) == 1

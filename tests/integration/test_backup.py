@@ -1,0 +1,141 @@
+"""What was backed up while jobs ran is restored elsewhere, and the jobs go on there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from typer.testing import CliRunner
+
+from cli.main import app
+from sgg_core.catalogue import BaseModelEntry
+from sgg_core.tiny import save_tiny_base
+from sgg_store.checkpoints import Checkpoints
+from sgg_store.job_state import JobStatus
+from worker.embedded import start_embedded
+from worker.testing import TWO_LABELS, Workbench, eventually
+
+STEPS = 3000  # more than can be done before the backup is made
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseModelEntry:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return save_tiny_base(tmp_path / "tiny")
+
+
+def start_jobs(bench: Workbench) -> tuple[str, str]:
+    """Ids of a job that runs and has a checkpoint, and of one that waits for it."""
+    running = bench.submit_steps(STEPS, 5)
+    queued = bench.submit(TWO_LABELS, optimization={"max_steps": 3})
+
+    def has_a_checkpoint() -> bool:
+        with bench.database.read() as session:
+            return Checkpoints(session).newest(running) is not None
+
+    eventually(has_a_checkpoint)
+    return running, queued
+
+
+def expect_them_to_go_on(bench: Workbench, running: str, queued: str) -> None:
+    assert bench.job(running).status is JobStatus.RUNNING  # as it was when the backup was made
+    assert bench.job(queued).status is JobStatus.QUEUED
+    worker = start_embedded(bench.settings, bench.database, bench.objects)
+    try:
+        eventually(lambda: len(bench.attempts(running)) == 2)
+        second = bench.attempts(running)[1]
+        assert second.start_step >= 5
+        bench.wait_for_step(running, second.start_step + 5)
+        bench.cancel(running)
+        assert bench.wait_for_end(running).status is JobStatus.CANCELLED
+        assert bench.wait_for_end(queued).status is JobStatus.SUCCEEDED
+    finally:
+        worker.stop()
+        bench.close()
+
+
+def test_a_copy_of_a_running_servers_directory_is_a_data_directory(tmp_path: Path, tiny: BaseModelEntry) -> None:
+    bench = Workbench(tmp_path / "data", tiny)
+    (tmp_path / "data" / "key-secret").write_text("secret")
+    worker = start_embedded(bench.settings, bench.database, bench.objects)
+    running, queued = start_jobs(bench)
+    arguments = ["db", "backup", str(tmp_path / "backup"), "--data-dir", str(tmp_path / "data"), "--json"]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SGG_DATA_DIR", str(tmp_path / "data"))
+        made = CliRunner().invoke(app, arguments)
+        assert made.exit_code == 0, made.stderr
+        again = CliRunner().invoke(app, arguments)
+        assert again.exit_code == 1 and "exists already" in again.stderr
+    assert json.loads(made.stdout)["objects"] >= 3
+    worker.stop()
+    bench.close()
+    shutil.rmtree(tmp_path / "data")  # nothing of the copy may depend on it
+    shutil.move(tmp_path / "backup", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "elsewhere" / "key-secret").read_text() == "secret"
+    expect_them_to_go_on(Workbench(tmp_path / "elsewhere", tiny), running, queued)
+
+
+def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path: Path, tiny: BaseModelEntry) -> None:
+    Workbench(tmp_path / "data", tiny).close()
+    with closing(sqlite3.connect(tmp_path / "data" / "sgg.sqlite3")) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET rootpage = 999 WHERE name = 'ix_files_project_id_created_at_id'")
+        connection.commit()
+    arguments = ["db", "backup", str(tmp_path / "backup"), "--data-dir", str(tmp_path / "data")]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SGG_DATA_DIR", str(tmp_path / "data"))
+        assert CliRunner().invoke(app, arguments).exit_code == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "tiny"]
+
+
+@pytest.fixture
+def restored_database(empty_postgres_url: str) -> Iterator[str]:
+    """Name of a new, empty database on the server of the test's Postgres."""
+    admin = create_engine(make_url(empty_postgres_url), isolation_level="AUTOCOMMIT")
+    name = f"sgg_restored_{uuid.uuid4().hex}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield name
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.mark.postgres
+@pytest.mark.s3
+def test_a_dump_and_a_copied_bucket_are_a_service(
+    tmp_path: Path, tiny: BaseModelEntry, empty_postgres_url: str, restored_database: str, s3_url: str
+) -> None:
+    if shutil.which("pg_dump") is None:
+        message = "pg_dump is not installed."
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    bench = Workbench(tmp_path / "data", tiny, database_url=empty_postgres_url, object_store_url=s3_url)
+    worker = start_embedded(bench.settings, bench.database, bench.objects)
+    running, queued = start_jobs(bench)
+    url = make_url(empty_postgres_url)
+    address = url.set(drivername="postgresql", query={}).render_as_string(hide_password=False)
+    schema = str(url.query["options"]).partition("search_path=")[2].split()[0]
+    dump = tmp_path / "sgg.dump"
+    subprocess.run(["pg_dump", "--format=custom", f"--schema={schema}", f"--file={dump}", address], check=True)
+    copied = {found.key: b"".join(bench.objects.open(found.key)) for found in bench.objects.list("")}
+    worker.stop()
+    bench.close()
+
+    restored = url.set(database=restored_database)
+    target = make_url(address).set(database=restored_database).render_as_string(hide_password=False)
+    subprocess.run(["pg_restore", "--no-owner", f"--dbname={target}", str(dump)], check=True)
+    new_url = restored.render_as_string(hide_password=False)
+    new = Workbench(tmp_path / "new", tiny, database_url=new_url, object_store_url=f"{s3_url}-restored")
+    for key, content in copied.items():
+        new.objects.put(key, content)
+    expect_them_to_go_on(new, running, queued)

@@ -1,0 +1,130 @@
+"""Checkpoints as models of their own: their files, and other projects that may use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from api.testing import ApiServer, labelled
+from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
+from sgg_store.leases import Leases
+
+
+@pytest.fixture
+def client(api_server: ApiServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=api_server.base_url, api_key=api_server.admin_key, _strict_response_validation=True
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+def checkpoints(api_server: ApiServer, client: openai.OpenAI) -> list[Any]:
+    """Two checkpoints of a running job, newest first."""
+    job_id = api_server.job_id(suffix="mine")
+    worker = api_server.claim(job_id)
+    worker.checkpoint(4)
+    worker.checkpoint(8)
+    return list(client.fine_tuning.jobs.checkpoints.list(job_id))
+
+
+def files_of(checkpoint: Any) -> list[str]:
+    return [file["file_id"] for file in checkpoint.model_extra["sgg"]["files"]]
+
+
+def test_each_checkpoint_has_files_of_its_own(client: openai.OpenAI, checkpoints: list[Any]) -> None:
+    found = [file_id for checkpoint in checkpoints for file_id in files_of(checkpoint)]
+    assert len(set(found)) == 4
+    assert [client.files.retrieve(file_id).filename for file_id in found] == [*ADAPTER_FILES] * 2
+    assert all(client.files.content(file_id).read() == b"{}" for file_id in found)
+    for checkpoint in checkpoints:
+        model = client.models.retrieve(checkpoint.fine_tuned_model_checkpoint)
+        assert model.model_extra is not None and model.model_extra["sgg"]["result_files"] == files_of(checkpoint)
+
+
+def test_a_permission_lets_a_project_use_this_checkpoint_until_it_is_taken_back(
+    client: openai.OpenAI, api_server: ApiServer, checkpoints: list[Any]
+) -> None:
+    newest, other = (checkpoint.fine_tuned_model_checkpoint for checkpoint in checkpoints)
+    key = api_server.new_key(["files:read", "files:write", "jobs:read", "jobs:write"], project_id="proj-friend")
+    permissions = client.fine_tuning.checkpoints.permissions
+    with openai.OpenAI(base_url=api_server.base_url, api_key=key) as friend:
+
+        def may_use() -> bool:
+            try:
+                friend.models.retrieve(newest)
+                assert [friend.files.content(file_id).read() for file_id in files_of(checkpoints[0])] == [b"{}"] * 2
+            except openai.NotFoundError:
+                return False
+            return True
+
+        assert not may_use()
+        (granted,) = permissions.create(newest, project_ids=["proj-friend"])
+        assert (granted.object, granted.project_id) == ("checkpoint.permission", "proj-friend")
+        assert may_use()
+        file = friend.files.create(file=("t.jsonl", labelled()), purpose="fine-tune").id
+        started = friend.fine_tuning.jobs.create(model=newest, training_file=file)
+        assert started.model == "smollm2-135m-instruct"
+        with pytest.raises(openai.BadRequestError):
+            friend.fine_tuning.jobs.create(model=other, training_file=file)
+        assert [one.id for one in permissions.create(newest, project_ids=["proj-friend"])] == [granted.id]
+        with pytest.raises(openai.NotFoundError):
+            friend.models.retrieve(other)
+        for what in (
+            lambda: friend.files.delete(files_of(checkpoints[0])[0]),
+            lambda: friend.fine_tuning.checkpoints.permissions.create(newest, project_ids=["proj-friend"]),
+            lambda: friend.fine_tuning.jobs.retrieve(checkpoints[0].fine_tuning_job_id),
+        ):
+            with pytest.raises(openai.NotFoundError):
+                what()
+        assert [one.id for one in friend.files.list()] == [file]
+        deleted = permissions.delete(granted.id, fine_tuned_model_checkpoint=newest)
+        assert deleted.deleted is True and not may_use()
+
+
+def test_permissions_are_listed_in_both_orders_and_page_by_page(
+    client: openai.OpenAI, api_server: ApiServer, checkpoints: list[Any]
+) -> None:
+    name = checkpoints[0].fine_tuned_model_checkpoint
+    projects = [f"proj-{number}" for number in range(5)]
+    for project in projects:
+        api_server.new_key(project_id=project)
+    permissions = client.fine_tuning.checkpoints.permissions
+    permissions.create(name, project_ids=projects)
+    listed = [one.project_id for one in permissions.list(name, limit=2, order="ascending")]
+    assert listed == [one.project_id for one in permissions.list(name, limit=2)][::-1]
+    assert sorted(listed) == projects
+    assert [one.project_id for one in permissions.list(name, project_id="proj-3")] == ["proj-3"]
+    with pytest.raises(openai.NotFoundError):
+        permissions.create(name, project_ids=["proj-nobody"])
+    with pytest.raises(openai.NotFoundError):
+        permissions.delete("cp_none", fine_tuned_model_checkpoint=name)
+    with pytest.raises(openai.NotFoundError):
+        permissions.list(name.replace("step-8", "step-9"))
+
+
+def test_files_go_with_their_checkpoint_and_not_while_its_job_may_need_it(
+    client: openai.OpenAI, api_server: ApiServer, checkpoints: list[Any]
+) -> None:
+    job_id = checkpoints[0].fine_tuning_job_id
+    weights, configuration = files_of(checkpoints[0])
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.delete(weights)
+    assert caught.value.code == "file_in_use" and job_id in caught.value.message
+    worker_lease_ends = api_server.job(job_id)["status"] == "running"
+    assert worker_lease_ends
+    with api_server.http() as http:
+        http.post(f"/v1/fine_tuning/jobs/{job_id}/cancel")
+    with api_server.database.begin() as session:
+        Leases(session).expire_owned_by("by-hand")
+    assert api_server.job(job_id)["status"] == "cancelled"
+    assert client.files.delete(weights).deleted is True
+    for file_id in (weights, configuration):
+        with pytest.raises(openai.NotFoundError):
+            client.files.retrieve(file_id)
+    (left,) = client.fine_tuning.jobs.checkpoints.list(job_id)
+    with api_server.database.begin() as session:
+        assert len(Checkpoints(session).files_of([left.id])[left.id]) == 2

@@ -1,0 +1,281 @@
+"""What is kept, what is removed, and that nothing is lost between a row and its object."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from sgg_store.checkpoints import Checkpoints
+from sgg_store.cleaning import Cleaned, Cleaner, begin_chore, delete_objects
+from sgg_store.database import Database
+from sgg_store.errors import ObjectStoreUnavailableError, RecordNotFoundError, TransitionError
+from sgg_store.files import Files
+from sgg_store.garbage import find_garbage
+from sgg_store.jobs import Jobs, Start
+from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.local_objects import LocalObjectStore
+from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key
+from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now
+from sgg_store.retries import Cause
+from sgg_store.settings import StoreSettings
+from sgg_store.testing import add_file, add_job
+
+DAY = 86_400.0
+
+
+def settings(**values: Any) -> StoreSettings:
+    return StoreSettings(**values)
+
+
+def keys(objects: ObjectStore, folder: str = "") -> set[str]:
+    return {found.key for found in objects.list(folder)}
+
+
+def claim(database: Database, **values: Any) -> Lease:
+    with database.begin() as session:
+        job = add_job(session, **values)
+        claimed = Leases(session).claim(job.id, "worker")
+    assert claimed is not None
+    return claimed.lease
+
+
+def save_checkpoint(
+    database: Database, objects: ObjectStore, lease: Lease, step: int, loss: float | None = None, *, row: bool = True
+) -> str:
+    prefix = checkpoint_prefix(lease, step)
+    for name in ("state.safetensors", "manifest.json"):
+        objects.put(f"{prefix}/{name}", b"x" * 10)
+    if row:
+        metrics = {"step": float(step)} | ({} if loss is None else {"full_valid_loss": loss})
+        with database.begin() as session:
+            Checkpoints(session).append(lease, step, prefix, {"state.safetensors": {"bytes": 10}}, metrics)
+    return prefix
+
+
+def succeed(database: Database, objects: ObjectStore, lease: Lease, expires_at: float | None = None) -> str:
+    key = result_key(lease, "adapter.tar.gz")
+    objects.put(key, b"adapter")
+    with database.begin() as session:
+        file = add_file(session, object_key=key, purpose="fine-tune-results", expires_at=expires_at)
+        Leases(session).succeed(lease, JobResult(fine_tuned_model="ft:x", trained_tokens=1, result_file_ids=(file.id,)))
+    return file.id
+
+
+def end_days_ago(database: Database, job_id: str, days: float) -> None:
+    with database.begin() as session:
+        ended = update(JobRecord).where(JobRecord.id == job_id).values(finished_at=database_now() - days * DAY)
+        session.execute(ended.execution_options(synchronize_session=False))
+
+
+def steps_of(database: Database, job_id: str) -> list[int]:
+    with database.read() as session:
+        query = select(CheckpointRecord.step).where(CheckpointRecord.job_id == job_id).order_by(CheckpointRecord.step)
+        return list(session.scalars(query))
+
+
+def scatter(database: Database, objects: ObjectStore) -> tuple[set[str], set[str]]:
+    """Objects of every kind; gives the keys that are needed, and those that are garbage."""
+    with database.begin() as session:
+        file = add_file(session)
+    objects.put(file.object_key, b"data")
+    objects.put(file_key("file-without-row"), b"lost")
+    dead, live, done = claim(database), claim(database), claim(database)
+    recorded = save_checkpoint(database, objects, dead, 1)
+    unrecorded = save_checkpoint(database, objects, dead, 2, row=False)
+    half_published = result_key(dead, "metrics.csv")
+    objects.put(half_published, b"")
+    with database.begin() as session:
+        Leases(session).give_back(dead, Cause.CRASHED)
+    uploading = save_checkpoint(database, objects, live, 1, row=False)
+    objects.put(result_key(live, "metrics.csv"), b"")
+    succeed(database, objects, done)
+    objects.put(report_key(done, "report.json"), b"{}")
+    objects.put(report_key(dead, "report.json"), b"{}")
+    objects.put("health/left-by-a-probe", b"")
+    objects.put("jobs/ftjob-unknown/attempts/1-a/checkpoints/step-00000001/x", b"")
+    garbage = {
+        *(
+            file_key("file-without-row"),
+            half_published,
+            report_key(dead, "report.json"),
+            "health/left-by-a-probe",
+            *keys(objects, unrecorded),
+        ),
+        "jobs/ftjob-unknown/attempts/1-a/checkpoints/step-00000001/x",
+    }
+    needed = {file.object_key, *keys(objects, recorded), *keys(objects, uploading)}
+    needed |= {report_key(done, "report.json"), result_key(live, "metrics.csv"), result_key(done, "adapter.tar.gz")}
+    assert needed | garbage == keys(objects) and not needed & garbage
+    objects.put("of-another-program", b"")
+    return needed, garbage
+
+
+def test_garbage_is_what_no_row_and_no_live_attempt_needs(database: Database, each_store: ObjectStore) -> None:
+    _, garbage = scatter(database, each_store)
+    assert {found.key for found in find_garbage(database, each_store, grace_seconds=-60)} == garbage
+    assert list(find_garbage(database, each_store, grace_seconds=60)) == []
+
+
+def test_cleaning_removes_old_garbage_only_and_a_dry_run_nothing(database: Database, objects: LocalObjectStore) -> None:
+    needed, garbage = scatter(database, objects)
+    young = file_key("file-young")
+    for key in keys(objects):
+        os.utime(objects.root / key, (time.time() - 2 * DAY,) * 2)
+    objects.put(young, b"its row is on its way")
+    cleaner = Cleaner(database, objects, settings())
+    told = cleaner.run(dry_run=True)
+    assert keys(objects) == needed | garbage | {young, "of-another-program"}
+    assert cleaner.run() == told
+    assert told.garbage_objects == len(garbage) and told.garbage_bytes > 0
+    assert keys(objects) == needed | {young, "of-another-program"}
+    assert cleaner.run() == Cleaned()
+
+
+def test_cleaning_stops_when_it_is_told_to(database: Database, objects: LocalObjectStore) -> None:
+    scatter(database, objects)
+    before = keys(objects)
+    for key in before:
+        os.utime(objects.root / key, (time.time() - 2 * DAY,) * 2)
+    answers = iter([True, True, True, False])
+    Cleaner(database, objects, settings()).run(lambda: next(answers))
+    assert 0 < len(before) - len(keys(objects)) < 4
+
+
+def test_a_job_keeps_its_newest_checkpoints_and_the_best_one(database: Database, objects: LocalObjectStore) -> None:
+    lease = claim(database)
+    for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.4), (5, None), (6, 0.3)):
+        save_checkpoint(database, objects, lease, step, loss)
+    with database.begin() as session:
+        assert Checkpoints(session).prune(lease, None) == []
+        dropped = Checkpoints(session).prune(lease, 2)
+    assert sorted(each.step for each in dropped) == [1, 3, 4]
+    assert steps_of(database, lease.job_id) == [2, 5, 6]
+
+
+def test_a_damaged_checkpoint_is_none_of_those_to_keep(database: Database, objects: LocalObjectStore) -> None:
+    lease = claim(database)
+    for step in (1, 2, 3):
+        save_checkpoint(database, objects, lease, step)
+    with database.begin() as session:
+        newest = Checkpoints(session).newest(lease.job_id)
+        assert newest is not None
+        Checkpoints(session).mark_damaged(lease, newest.id)
+        Checkpoints(session).prune(lease, 1)
+    assert steps_of(database, lease.job_id) == [2]
+
+
+def test_checkpoints_of_jobs_that_ended_long_ago_go_and_those_of_others_stay(
+    database: Database, objects: LocalObjectStore
+) -> None:
+    old, recent, running = claim(database), claim(database), claim(database)
+    prefixes = {lease: save_checkpoint(database, objects, lease, 1) for lease in (old, recent, running)}
+    with database.begin() as session:
+        Leases(session).fail(old, "x", "It failed.")
+        Leases(session).fail(recent, "x", "It failed.")
+    end_days_ago(database, old.job_id, 3)
+    end_days_ago(database, recent.job_id, 1)
+    assert Cleaner(database, objects, settings()).run().checkpoints == 0
+    cleaner = Cleaner(database, objects, settings(checkpoint_ttl_seconds=2 * DAY))
+    assert cleaner.run(dry_run=True).checkpoints == 1
+    assert cleaner.run().checkpoints == 1
+    assert [steps_of(database, lease.job_id) for lease in (old, recent, running)] == [[], [1], [1]]
+    assert [bool(keys(objects, prefix)) for prefix in prefixes.values()] == [False, True, True]
+
+
+def test_expired_files_go_unless_a_job_needs_them(database: Database, objects: LocalObjectStore) -> None:
+    past = database.now() - 1
+    with database.begin() as session:
+        unused, used = add_file(session, expires_at=past), add_file(session)
+        later, never = add_file(session, expires_at=past + DAY), add_file(session)
+        add_job(session, training_file_id=used.id)
+        used.expires_at = past
+    for file in (unused, used, later, never):
+        objects.put(file.object_key, b"")
+    cleaner = Cleaner(database, objects, settings())
+    assert cleaner.run(dry_run=True).files == cleaner.run().files == 1
+    assert keys(objects) == {used.object_key, later.object_key, never.object_key}
+    with database.read() as session:
+        assert session.get(FileRecord, unused.id) is None
+
+
+def test_a_finished_job_is_deleted_with_everything_of_it(database: Database, objects: LocalObjectStore) -> None:
+    lease, other = claim(database), claim(database)
+    save_checkpoint(database, objects, lease, 1)
+    save_checkpoint(database, objects, other, 1)
+    with pytest.raises(TransitionError, match="Cancel it or wait"), database.begin() as session:
+        Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+    result = succeed(database, objects, lease)
+    with pytest.raises(RecordNotFoundError), database.begin() as session:
+        Jobs(session).delete("proj-other", lease.job_id)
+    with database.begin() as session:
+        folder = Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+    delete_objects(objects, [folder])
+    assert keys(objects) == keys(objects, f"jobs/{other.job_id}")
+    assert keys(objects)
+    with database.read() as session:
+        assert session.get(FileRecord, result) is None
+        for record in (CheckpointRecord, EventRecord):
+            count = select(func.count()).select_from(record).where(record.job_id == lease.job_id)
+            assert session.execute(count).scalar_one() == 0
+        assert Files(session).list_page(DEFAULT_PROJECT_ID).items  # the data files stay
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "result"])
+def test_a_job_that_another_one_starts_from_stays_until_that_has_ended(
+    database: Database, objects: LocalObjectStore, what: str
+) -> None:
+    lease = claim(database)
+    save_checkpoint(database, objects, lease, 1)
+    result = succeed(database, objects, lease)
+    with database.begin() as session:
+        checkpoint = Checkpoints(session).newest(lease.job_id)
+        assert checkpoint is not None
+        start = Start("x", checkpoint_id=checkpoint.id) if what == "checkpoint" else Start("x", file_id=result)
+        other = add_job(session, start=start)
+    with pytest.raises(TransitionError, match=other.id), database.begin() as session:
+        Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+    with database.begin() as session:
+        Jobs(session).request_cancel(DEFAULT_PROJECT_ID, other.id)
+        Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+
+
+class SilentStore(LocalObjectStore):
+    """A store that stops answering when something is to be deleted."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        raise ObjectStoreUnavailableError("It does not answer.", "Start it.")
+
+
+def test_what_a_deletion_could_not_remove_is_collected_later(database: Database, objects: LocalObjectStore) -> None:
+    lease = claim(database)
+    save_checkpoint(database, objects, lease, 1)
+    with database.begin() as session:
+        Leases(session).fail(lease, "x", "It failed.")
+        folder = Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+    delete_objects(SilentStore(objects.root), [folder])  # a process that dies here leaves the same
+    assert len(keys(objects)) == 2
+    assert {found.key for found in find_garbage(database, objects, grace_seconds=-60)} == keys(objects)
+
+
+def test_of_many_processes_one_at_a_time_does_a_chore(database: Database) -> None:
+    begun: list[bool] = []
+
+    def ask() -> None:
+        begun.append(begin_chore(database, "chore", 60.0))
+
+    for expected in (1, 0):
+        begun.clear()
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(begun) == expected
+    assert begin_chore(database, "chore", 0.0)

@@ -1,0 +1,87 @@
+"""`sgg db` and the start of a server on tables of each age."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli.data_dir_lock import locked
+from cli.main import app
+from sgg_store.database import Database
+from sgg_store.schema import alembic_config
+
+Sgg = Callable[..., Result]
+
+
+@pytest.fixture
+def sgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sgg:
+    monkeypatch.setenv("SGG_DATA_DIR", str(tmp_path / "data"))
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def make_older(url: str) -> None:
+    database = Database(url)
+    with database.connect_for_migration() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+    database.dispose()
+
+
+def test_status_and_upgrade_lead_from_nothing_to_the_newest_tables(sgg: Sgg) -> None:
+    before = sgg("db", "status", "--json")
+    assert (before.exit_code, json.loads(before.stdout)["state"]) == (1, "empty")
+    upgraded = json.loads(sgg("db", "upgrade", "--json").stdout)
+    assert upgraded["state"] == "current" and upgraded["applied"][-1] == upgraded["needed"]
+    after = sgg("db", "status")
+    assert after.exit_code == 0
+    assert "are those that this version of sgg needs" in after.stdout
+
+
+@pytest.mark.postgres
+def test_the_database_of_the_environment_is_meant_and_its_password_not_told(
+    sgg: Sgg, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", empty_postgres_url.replace("postgres@", "postgres:hush@"))
+    assert sgg("db", "upgrade").exit_code == 0
+    status = sgg("db", "status", "--json")
+    assert status.exit_code == 0 and "hush" not in status.stdout
+
+
+def test_the_tables_of_a_running_server_are_left_alone(sgg: Sgg, tmp_path: Path) -> None:
+    with locked(tmp_path / "data"):
+        refused = sgg("db", "upgrade")
+    assert refused.exit_code == 1 and "uses the data directory" in refused.stderr
+
+
+def test_a_server_does_not_start_on_older_tables_and_names_the_command(sgg: Sgg, tmp_path: Path) -> None:
+    file = tmp_path / "data" / "sgg.sqlite3"
+    make_older(f"sqlite:///{file}")
+    refused = sgg("serve", "--port", "0")
+    assert refused.exit_code == 1
+    assert "Make a backup, then run `sgg db upgrade`" in refused.stderr
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+
+
+@pytest.mark.postgres
+def test_a_server_makes_no_tables_on_postgres(
+    sgg: Sgg, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", empty_postgres_url)
+    refused = sgg("serve", "--port", "0")
+    assert refused.exit_code == 1
+    assert "no tables yet. Run `sgg db upgrade`" in refused.stderr.replace("\n", " ")
+
+
+def test_a_worker_does_not_start_on_older_tables(sgg: Sgg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_older(f"sqlite:///{tmp_path / 'data' / 'sgg.sqlite3'}")
+    monkeypatch.setenv("SGG_BROKER_URL", "redis://127.0.0.1:1/0")
+    refused = sgg("worker")
+    assert refused.exit_code == 1 and "sgg db upgrade" in refused.stderr

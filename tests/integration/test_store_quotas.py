@@ -1,0 +1,182 @@
+"""Quotas on both databases: exact, also when callers come at the same moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select, update
+
+from sgg_store.database import Database
+from sgg_store.errors import QuotaExceededError, RecordNotFoundError
+from sgg_store.job_state import JobStatus
+from sgg_store.jobs import Jobs
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.leases import Leases
+from sgg_store.projects import Projects
+from sgg_store.quotas import QuotaLimits, Quotas
+from sgg_store.records import AttemptRecord, database_now
+from sgg_store.retries import Cause
+from sgg_store.testing import add_file, add_job, new_job
+
+NONE = QuotaLimits()
+
+
+def submit(database: Database, limits: QuotaLimits, project_id: str = DEFAULT_PROJECT_ID) -> str:
+    with database.begin() as session:
+        job, _ = Jobs(session).create(new_job(session, project_id))
+        Quotas(session, limits).admit_job(project_id)
+        return job.id
+
+
+def store(database: Database, limits: QuotaLimits, count: int) -> None:
+    with database.begin() as session:
+        Quotas(session, limits).admit_bytes(DEFAULT_PROJECT_ID, count)
+        add_file(session, bytes=count)
+
+
+def run_at_once(action: Callable[[], object], times: int) -> tuple[int, int]:
+    """Do it in so many threads at the same moment; give how often it worked and how often a quota was in the way."""
+    outcomes: list[bool] = []
+    barrier = threading.Barrier(times)
+
+    def attempt() -> None:
+        barrier.wait()
+        try:
+            action()
+            outcomes.append(True)
+        except QuotaExceededError:
+            outcomes.append(False)
+
+    threads = [threading.Thread(target=attempt) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == times
+    return outcomes.count(True), outcomes.count(False)
+
+
+@pytest.fixture(autouse=True)
+def project(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session)
+
+
+def used(database: Database, quota: str) -> int:
+    with database.read() as session:
+        return Quotas(session, NONE).used(DEFAULT_PROJECT_ID, quota)  # type: ignore[arg-type]
+
+
+def test_of_many_submitters_at_the_same_moment_exactly_as_many_get_in_as_there_is_room(database: Database) -> None:
+    limits = QuotaLimits(queued_jobs=3)
+    assert run_at_once(lambda: submit(database, limits), 10) == (3, 7)
+    assert used(database, "queued_jobs") == 3
+
+
+def test_of_many_uploads_at_the_same_moment_only_those_are_kept_that_fit(database: Database) -> None:
+    limits = QuotaLimits(stored_bytes=350)
+    assert run_at_once(lambda: store(database, limits, 100), 8) == (3, 5)
+    assert used(database, "stored_bytes") == 300
+
+
+def test_submitters_and_uploads_at_the_same_moment_do_not_block_each_other_for_good(database: Database) -> None:
+    limits = QuotaLimits(queued_jobs=1000, stored_bytes=10**9)
+    turn = iter(range(12))
+
+    def mixed() -> None:
+        for _ in range(3):
+            if next(turn, 0) % 2:
+                submit(database, limits)
+            else:
+                store(database, limits, 1)
+
+    assert run_at_once(mixed, 6) == (6, 0)
+
+
+def test_a_file_of_exactly_the_room_that_is_left_fits(database: Database) -> None:
+    limits = QuotaLimits(stored_bytes=100)
+    store(database, limits, 60)
+    with pytest.raises(QuotaExceededError, match="100 bytes"):
+        store(database, limits, 41)
+    store(database, limits, 40)
+    with database.read() as session, pytest.raises(QuotaExceededError):
+        Quotas(session, limits).expect_bytes(DEFAULT_PROJECT_ID, 1)
+
+
+def test_a_claimed_job_makes_room_in_the_queue_and_counts_as_running(database: Database) -> None:
+    limits = QuotaLimits(queued_jobs=1)
+    first = submit(database, limits)
+    with pytest.raises(QuotaExceededError):
+        submit(database, limits)
+    with database.begin() as session:
+        assert Leases(session).claim(first, "w")
+    submit(database, limits)
+    assert (used(database, "running_jobs"), used(database, "queued_jobs")) == (1, 1)
+
+
+def test_a_job_that_comes_back_from_a_worker_is_never_refused(database: Database) -> None:
+    limits = QuotaLimits(queued_jobs=1)
+    first = submit(database, limits)
+    with database.begin() as session:
+        claimed = Leases(session).claim(first, "w")
+        assert claimed
+    submit(database, limits)
+    with database.begin() as session:
+        assert Leases(session).give_back(claimed.lease, Cause.PREEMPTED) is JobStatus.QUEUED
+    assert used(database, "queued_jobs") == 2
+
+
+def test_a_projects_own_limit_goes_before_the_servers(database: Database) -> None:
+    with database.begin() as session:
+        Projects(session).change(DEFAULT_PROJECT_ID, quotas={"queued_jobs": 0})
+        other = Projects(session).create("other", {"queued_jobs": 2}).id
+    with pytest.raises(QuotaExceededError):
+        submit(database, QuotaLimits(queued_jobs=5))
+    submit(database, QuotaLimits(queued_jobs=0), other)
+    with database.begin() as session:
+        Projects(session).change(DEFAULT_PROJECT_ID, quotas={"queued_jobs": None})
+    submit(database, QuotaLimits(queued_jobs=5))
+
+
+def test_training_counts_from_midnight_on_and_while_it_goes_on(database: Database) -> None:
+    limits = QuotaLimits(trainer_seconds_per_day=1000)
+    first = submit(database, limits)
+    with database.begin() as session:
+        claimed = Leases(session).claim(first, "w")
+        assert claimed
+        now = session.execute(select(database_now())).scalar_one()
+        since_midnight = now % 86_400
+        session.execute(update(AttemptRecord).values(started_at=now - since_midnight - 5000))
+    expected = since_midnight
+    assert abs(used(database, "trainer_seconds_per_day") - expected) < 60
+    with database.begin() as session:
+        Leases(session).give_back(claimed.lease, Cause.PREEMPTED)
+    counted = used(database, "trainer_seconds_per_day")
+    time.sleep(1.1)
+    assert used(database, "trainer_seconds_per_day") == counted
+    with database.begin() as session:
+        session.execute(update(AttemptRecord).values(ended_at=AttemptRecord.started_at + 4000))
+    assert used(database, "trainer_seconds_per_day") == 0  # all of it was yesterday
+
+
+def test_a_day_whose_training_is_used_up_takes_no_new_job(database: Database) -> None:
+    limits = QuotaLimits(trainer_seconds_per_day=0)
+    with pytest.raises(QuotaExceededError, match="midnight UTC"):
+        submit(database, limits)
+
+
+def test_an_unknown_project_has_no_quota(database: Database) -> None:
+    with database.begin() as session, pytest.raises(RecordNotFoundError):
+        Quotas(session, NONE).admit_bytes("proj-nothing", 1)
+
+
+def test_a_refused_job_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(QuotaExceededError):
+        submit(database, QuotaLimits(queued_jobs=0))
+    with database.read() as session:
+        assert Jobs(session).list_page(DEFAULT_PROJECT_ID).items == []
+    with database.begin() as session:
+        add_job(session)

@@ -1,0 +1,317 @@
+"""Webhooks: signed so that OpenAI's client believes them, sent until taken, and kept away from private addresses."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from api.settings import ApiSettings
+from api.testing import ApiServer, serving
+from sgg_store import webhooks as stored
+from sgg_store.errors import StoreError
+from sgg_store.leases import JobResult, Leases
+
+RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
+
+
+class Receiver:
+    """An HTTP server that keeps what it is sent, and answers with the next of `statuses`, then 200."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[dict[str, str], bytes]] = []
+        self.statuses: list[int] = []
+        self.pause = 0.0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                outer.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                time.sleep(outer.pause)
+                self.send_response(outer.statuses.pop(0) if outer.statuses else 200)
+                self.send_header("location", "/elsewhere")
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.taken]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def open_settings(api_settings: ApiSettings) -> ApiSettings:
+    return api_settings.model_copy(
+        update={"webhook_private_addresses": True, "webhook_poll_seconds": 0.05, "webhook_timeout_seconds": 1.0}
+    )
+
+
+@pytest.fixture
+def server(open_settings: ApiSettings) -> Iterator[ApiServer]:
+    with serving(open_settings) as started:
+        yield started
+
+
+def add(server: ApiServer, url: str, key: str | None = None, **body: Any) -> dict[str, Any]:
+    with server.http(key) as http:
+        answer = http.post("/v1/webhook_endpoints", json={"url": url} | body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def deliveries(server: ApiServer, endpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    with server.http() as http:
+        return list(http.get(f"/v1/webhook_endpoints/{endpoint['id']}/deliveries").json()["data"])
+
+
+def until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def settled(server: ApiServer, endpoint: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def done() -> bool:
+        found[:] = deliveries(server, endpoint)
+        return len(found) == count and all(one["state"] != "pending" for one in found)
+
+    until(done)
+    return found
+
+
+def test_openais_client_believes_every_event_of_a_job_and_they_come_in_order(
+    server: ApiServer, receiver: Receiver
+) -> None:
+    endpoint = add(server, receiver.url)
+    jobs = [server.job_id() for _ in range(3)]
+    worker = server.claim(jobs[0])
+    worker.checkpoint(4)
+    worker.succeed(RESULTS)
+    server.claim(jobs[1]).fail("training_diverged", "NaN")
+    with server.http() as http:
+        http.post(f"/v1/fine_tuning/jobs/{jobs[2]}/cancel")
+    settled(server, endpoint, 6)
+    with openai.OpenAI(api_key="-", webhook_secret=endpoint["secret"]) as client:
+        for headers, body in receiver.taken:
+            assert client.webhooks.unwrap(body, headers).id == headers["webhook-id"]
+            with pytest.raises(openai.InvalidWebhookSignatureError):
+                client.webhooks.unwrap(body.replace(b"ftjob-", b"ftjob+"), headers)
+        ended = client.webhooks.unwrap(*receiver.taken[-1][::-1])
+    assert ended.type == "fine_tuning.job.cancelled" and ended.data.id == jobs[2]  # type: ignore[union-attr]
+    told = [(event["data"]["id"], event["type"].rpartition(".")[2]) for event in receiver.events()]
+    assert [type_ for job_id, type_ in told if job_id == jobs[0]] == ["started", "checkpoint", "succeeded"]
+    assert [type_ for job_id, type_ in told if job_id == jobs[1]] == ["started", "failed"]
+    checkpoint = next(event["data"] for event in receiver.events() if event["type"].endswith("checkpoint"))
+    assert checkpoint["sgg"]["step_number"] == 4
+
+
+def test_what_is_not_taken_is_sent_again_the_same_until_it_is(
+    server: ApiServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "PAUSES", (0.1,) * 5)
+    receiver.statuses = [500, 302, 404]
+    endpoint = add(server, receiver.url, events=["fine_tuning.job.started", "fine_tuning.job.failed"])
+    server.claim(server.job_id()).fail("training_diverged", "NaN")
+    failed, started = settled(server, endpoint, 2)
+    assert [attempt["status"] for attempt in started["attempts"]] == [500, 302, 404, 200]
+    assert [attempt["status"] for attempt in failed["attempts"]] == [200]
+    assert len({(headers["webhook-id"], body) for headers, body in receiver.taken[:4]}) == 1
+    assert [event["type"] for event in receiver.events()] == ["fine_tuning.job.started"] * 4 + [
+        "fine_tuning.job.failed"
+    ]
+
+
+def test_what_was_given_up_can_be_sent_again(
+    server: ApiServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "PAUSES", (0.05, 0.05))
+    receiver.statuses = [503, 503, 503]
+    endpoint = add(server, receiver.url, events=["fine_tuning.job.started"])
+    server.claim(server.job_id())
+    (given_up,) = settled(server, endpoint, 1)
+    assert (given_up["state"], len(given_up["attempts"])) == ("failed", 3)
+    with server.http() as http:
+        path = f"/v1/webhook_endpoints/{endpoint['id']}/deliveries/{given_up['id']}/resend"
+        assert http.post(path).json()["state"] == "pending"
+        (again,) = settled(server, endpoint, 1)
+        assert (again["state"], len(again["attempts"])) == ("delivered", 4)
+        receiver.pause = 0.5
+        assert http.post(path).status_code == 200
+        pending = http.post(path)
+        assert (pending.status_code, pending.json()["error"]["code"]) == (400, "delivery_pending")
+        assert http.post(path.replace(given_up["id"], "whdel_none")).status_code == 404
+
+
+def test_an_event_is_told_exactly_if_it_happened(server: ApiServer, receiver: Receiver) -> None:
+    endpoint = add(server, receiver.url, events=["fine_tuning.job.succeeded"])
+    worker = server.claim(server.job_id())
+    with pytest.raises(StoreError), server.database.begin() as session:
+        Leases(session).succeed(worker.lease, JobResult(fine_tuned_model="x", trained_tokens=1, result_file_ids=()))
+        raise StoreError("the transaction fails")
+    assert deliveries(server, endpoint) == []
+    worker.succeed(RESULTS)
+    assert len(settled(server, endpoint, 1)) == 1
+
+
+def test_what_happens_while_no_server_runs_is_told_later(open_settings: ApiSettings, receiver: Receiver) -> None:
+    with serving(open_settings) as server:
+        endpoint = add(server, receiver.url)
+        job_id = server.job_id()
+        lease = server.claim(job_id).lease
+        settled(server, endpoint, 1)
+        database = server.database
+    with database.begin() as session:
+        Leases(session).fail(lease, "training_diverged", "NaN")
+    with serving(open_settings) as server:
+        settled(server, endpoint, 2)
+    assert [event["type"].rpartition(".")[2] for event in receiver.events()] == ["started", "failed"]
+
+
+def test_a_silent_receiver_holds_up_nobody_but_itself(server: ApiServer, receiver: Receiver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and never answers
+        silent = add(server, f"http://127.0.0.1:{deaf.getsockname()[1]}/")
+        heard = add(server, receiver.url)
+        server.claim(server.job_id()).fail("training_diverged", "NaN")
+        began = time.monotonic()
+        settled(server, heard, 2)
+        assert time.monotonic() - began < 5
+        until(lambda: any(one["attempts"] for one in deliveries(server, silent)))
+        tried = [one for one in deliveries(server, silent) if one["attempts"]]
+    (attempt,) = tried[0]["attempts"]
+    assert len(tried) == 1 and attempt["status"] is None and "Timeout" in attempt["error"]
+    assert 0.8 < attempt["seconds"] < 3
+
+
+def test_secrets_are_shown_once_and_rotate_without_a_gap(server: ApiServer, receiver: Receiver) -> None:
+    endpoint = add(server, receiver.url, description="mine")
+    with server.http() as http:
+        path = f"/v1/webhook_endpoints/{endpoint['id']}"
+        assert "secret" not in http.get(path).json()
+        assert "secret" not in http.get("/v1/webhook_endpoints").json()["data"][0]
+        rotated = http.post(f"{path}/rotate_secret").json()
+    server.claim(server.job_id())
+    settled(server, endpoint, 1)
+    headers, body = receiver.taken[0]
+    assert rotated["secret"] != endpoint["secret"]
+    for secret in (rotated["secret"], endpoint["secret"]):
+        with openai.OpenAI(api_key="-", webhook_secret=secret) as client:
+            assert client.webhooks.unwrap(body, headers).id == headers["webhook-id"]
+    database = (server.settings.database_url.removeprefix("sqlite:///"), "-wal")
+    for part in (database[0], "".join(database)):
+        with open(part, "rb") as stream:  # noqa: PTH123 (its name is a database's address)
+            assert endpoint["secret"].removeprefix("whsec_").encode() not in stream.read()
+
+
+def test_endpoints_change_end_and_belong_to_their_project(server: ApiServer, receiver: Receiver) -> None:
+    other_key = server.new_key(project_id="proj-other")
+    foreign = add(server, receiver.url, key=other_key)
+    endpoint = add(server, receiver.url, enabled=False)
+    with server.http() as http:
+        path = "/v1/webhook_endpoints"
+        assert [one["id"] for one in http.get(path).json()["data"]] == [endpoint["id"]]
+        for method, end in (
+            ("GET", ""),
+            ("POST", ""),
+            ("DELETE", ""),
+            ("GET", "/deliveries"),
+            ("POST", "/rotate_secret"),
+        ):
+            assert http.request(method, f"{path}/{foreign['id']}{end}", json={}).status_code == 404
+        server.claim(server.job_id())
+        changed = http.post(f"{path}/{endpoint['id']}", json={"enabled": True, "events": ["fine_tuning.job.started"]})
+        assert (changed.json()["enabled"], changed.json()["events"]) == (True, ["fine_tuning.job.started"])
+        server.claim(server.job_id())
+        assert len(settled(server, endpoint, 1)) == 1
+        assert http.delete(f"{path}/{endpoint['id']}").json()["deleted"] is True
+        assert http.get(f"{path}/{endpoint['id']}").status_code == 404
+        for _ in range(stored.MOST_ENDPOINTS):
+            add(server, receiver.url)
+        refused = http.post(path, json={"url": receiver.url})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_webhook_endpoints")
+    assert len(receiver.taken) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://10.0.0.1:8443/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::ffff:192.168.0.1]/",
+        "https://[64:ff9b::a00:1]/",
+        "https://user:secret@example.com/",
+        "https://example.com/#part",
+        "file:///etc/passwd",
+        "example.com",
+        "https://",
+        "https://example.com:99999/",
+        "https://exämple.com/",
+    ],
+)
+def test_addresses_that_nobody_may_choose_are_refused(api_server: ApiServer, url: str) -> None:
+    with api_server.http() as http:
+        answer = http.post("/v1/webhook_endpoints", json={"url": url})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "url")
+
+
+def test_a_public_name_that_leads_inside_is_not_followed(
+    open_settings: ApiSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "PAUSES", ())
+    strict = open_settings.model_copy(update={"webhook_private_addresses": False})
+    with serving(strict) as server:
+        endpoint = add(server, f"https://localhost:{receiver.port}/hook")
+        server.claim(server.job_id())
+        (refused,) = settled(server, endpoint, 1)
+    assert refused["state"] == "failed" and "may not reach" in refused["attempts"][0]["error"]
+    assert receiver.taken == []
+
+
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_two_servers_share_the_work_and_send_nothing_twice(
+    open_settings: ApiSettings, receiver: Receiver, request: pytest.FixtureRequest, database: str
+) -> None:
+    url = request.getfixturevalue(f"{database}_url")
+    settings = open_settings.model_copy(update={"database_url": url})
+    with serving(settings) as one, serving(settings):
+        endpoint = add(one, receiver.url)
+        training_file = one.file_id()
+        jobs = [one.job_id(training_file=training_file) for _ in range(10)]
+        for job_id in jobs:
+            one.claim(job_id).fail("training_diverged", "NaN")
+        settled(one, endpoint, 20)
+    assert len(receiver.taken) == len({headers["webhook-id"] for headers, _ in receiver.taken}) == 20
+    for job_id in jobs:
+        types = [event["type"].rpartition(".")[2] for event in receiver.events() if event["data"]["id"] == job_id]
+        assert types == ["started", "failed"]

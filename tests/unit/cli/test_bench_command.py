@@ -1,0 +1,62 @@
+"""`sgg bench` from the shell: measured on a tiny base model, gone on with, and shown as a table."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from sgg_core.catalogue import Catalogue
+from sgg_core.tiny import save_tiny_base
+
+
+@pytest.fixture
+def sgg(monkeypatch, tmp_path):
+    data = tmp_path / "data"
+    monkeypatch.setenv("SGG_DATA_DIR", str(data))
+    data.mkdir()
+    Catalogue.load(data).add(save_tiny_base(tmp_path / "base", "encoder"))
+    return lambda *arguments: CliRunner().invoke(app, ["bench", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "weather"
+    root.mkdir()
+    rows = [{"text": f"{word} {n}", "label": word} for word in ("sunny", "rainy") for n in range(6)]
+    for name in ("train", "test"):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def test_cells_are_measured_once_told_and_tabled(sgg, folder, tmp_path):
+    csv = tmp_path / "results.csv"
+    command = ("accuracy", csv, "--task", folder, "-m", "tiny-encoder", "--shots", "2", "--methods")
+    first = sgg(*command, "zero_shot,linear_probe", "--seeds", 2)
+    assert first.exit_code == 0, first.output
+    assert "4 of 4 (0 min left): weather, tiny-encoder" in first.output
+    again = sgg(*command, "zero_shot,linear_probe", "--seeds", 2, "--json")
+    assert (again.exit_code, again.output) == (0, "")
+    shown = sgg("table", csv, "--baseline", "linear_probe")
+    assert shown.exit_code == 0
+    assert "### weather, tiny-encoder, 2 examples a label" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("accuracy", "r.csv"), "Give --task or --pair, and --model"),
+        (("accuracy", "r.csv", "--pair", "one"), "Write TARGET:SOURCE"),
+        (("accuracy", "r.csv", "--task", "x", "-m", "tiny-encoder", "--shots", "few"), "Write --shots"),
+    ],
+)
+def test_usage_errors_say_what_to_write(sgg, arguments, said):
+    result = sgg(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_an_unknown_method_and_an_empty_file_are_said(sgg, folder, tmp_path):
+    result = sgg("accuracy", tmp_path / "r.csv", "--task", folder, "-m", "tiny-encoder", "--methods", "sggg")
+    assert result.exit_code == 1 and "There is no method 'sggg'" in result.output
+    assert "Run `sgg bench accuracy` first" in sgg("table", tmp_path / "none.csv").output

@@ -1,0 +1,24 @@
+"""What `sgg serve` refuses before it touches anything, and the socket it listens on."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from cli.serve import _listen
+
+
+def test_a_server_without_a_worker_needs_a_broker(tmp_path):
+    settings = os.environ | {"SGG_DATA_DIR": str(tmp_path / "data"), "SGG_BROKER_URL": ""}
+    command = [sys.executable, "-m", "cli.main", "serve", "--no-worker", "--port", "0"]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "SGG_BROKER_URL" in done.stderr and "--no-worker" in done.stderr
+    assert not (tmp_path / "data" / "sgg.sqlite3").exists()
+
+
+def test_answers_do_not_wait_until_the_client_has_acknowledged_their_beginning():
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

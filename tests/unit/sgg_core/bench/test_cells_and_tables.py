@@ -1,0 +1,98 @@
+"""Cells, the CSV and the tables: equal examples for all methods, nothing lost, and figures against numpy."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from sgg_core.bench.cells import Folder, Row, append_row, grid, majority_share, read_rows, write_rows
+from sgg_core.bench.figures import write_figures
+from sgg_core.bench.tables import bootstrap, failed, paired, setting_tables, summary_table
+from sgg_core.errors import SpecError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "weather"
+    root.mkdir()
+    for name in ("train", "test"):
+        rows = [{"text": f"{name} {n}", "label": "ab"[n % 4 == 0]} for n in range(40)]
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Folder(root)
+
+
+def test_support_sets_are_balanced_fixed_by_the_seed_and_apart_from_held_out_rows(folder):
+    support = folder.support(4, seed=1)
+    assert sorted(row["label"] for row in support) == ["a"] * 4 + ["b"] * 4
+    assert support == folder.support(4, seed=1) != folder.support(4, seed=2)
+    held_out = folder.held_out(50, support)
+    assert len(held_out) == 32
+    assert not {row["text"] for row in held_out} & {row["text"] for row in support}
+    assert folder.test(10) == folder.test(10) and len(folder.test(99)) == 40
+    assert majority_share(folder.test(99)) == 0.75
+
+
+def test_what_is_no_task_or_has_too_few_examples_is_said(folder, tmp_path):
+    with pytest.raises(SpecError, match="fewer than 11"):
+        folder.support(11, seed=0)
+    with pytest.raises(SpecError, match=r"train\.jsonl cannot be read"):
+        Folder(tmp_path).support(1, 0)
+
+
+def test_the_grid_is_complete_and_goes_seed_by_seed():
+    cells = list(grid(["x", "y"], [("x", "y")], ["m"], ["a", "b"], ["c"], [4, 8], range(3)))
+    assert len(cells) == len(set(cells)) == 3 * 2 * (2 * 2 + 1)
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def row(method="lora", seed=0, accuracy=0.5, **more):
+    fields = {"task": "t", "base_model": "m", "shots": 8, "test_items": 100, "majority": 0.5}
+    return Row(method=method, seed=seed, accuracy=accuracy, **fields | more)
+
+
+def test_rows_come_back_from_the_csv_and_a_half_written_line_does_not(tmp_path):
+    path = tmp_path / "results.csv"
+    rows = [row(), row(seed=1, source="s", note='a, "quoted" note', accuracy=None)]
+    write_rows(path, rows[:1])
+    append_row(path, rows[1])
+    assert read_rows(path) == rows
+    content = path.read_bytes()
+    for end in range(content.index(b"\n") + 1, len(content)):
+        path.write_bytes(content[:end])
+        assert {row.seed for row in read_rows(path)} <= {0, 1}
+    assert read_rows(tmp_path / "none.csv") == []
+
+
+def test_intervals_are_those_of_resampled_means():
+    values = [random.Random(n).gauss(0.02, 0.05) for n in range(12)]
+    found = bootstrap(values)
+    means = np.random.default_rng(0).choice(values, (20_000, 12)).mean(1)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.003)
+
+
+def test_differences_are_paired_by_seed():
+    one = {seed: row("sgg", seed, 0.5 + seed / 10) for seed in (1, 2, 3)}
+    other = {seed: row("lora", seed, 0.5) for seed in (2, 3, 4)}
+    assert paired(one, other) == pytest.approx([0.2, 0.3])
+    assert failed([row(accuracy=value) for value in (0.3, 0.54, 0.56, 0.9)]) == 0.5
+
+
+def test_tables_show_every_setting_and_the_mean_over_tasks():
+    rows = [row(method, seed, base + seed / 100, task=task)
+            for task in ("t", "u") for method, base in (("lora", 0.5), ("sgg", 0.6)) for seed in (0, 1)]  # fmt: skip
+    tables = setting_tables(rows, "lora")
+    assert tables.count("### ") == 2 and tables.count("+0.100 (+0.100 to +0.100)") == 2
+    assert "0.605 (0.600 to 0.610)" in tables
+    summary = summary_table(rows, "lora").splitlines()
+    (line,) = [line for line in summary if "| sgg |" in line]
+    assert line.split(" | ")[4:] == ["2", "0.605", "+0.100 (+0.100 to +0.100) |"]
+
+
+def test_plots_are_drawn_of_what_there_is(tmp_path):
+    assert write_figures([row(accuracy=None, note="n")], "lora", tmp_path / "none") == []
+    rows = [row(method, 0, 0.5, shots=shots, log_norm_change_std=0.1, directional_alignment=0.2)
+            for method in ("lora", "sgg") for shots in (4, 8)]  # fmt: skip
+    names = {path.name for path in write_figures(rows, "lora", tmp_path / "all")}
+    assert names == {"accuracy.png", "stability.png", "alignment.png", "ablation.png"}

@@ -1,0 +1,63 @@
+"""The overhead table: every way to train has its turn, plain LoRA is 1, and the base model stays as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sgg_core.bench import overhead
+from sgg_core.bench.overhead import FULL, PLAIN, TRAINER, WAYS, Setting, as_table, compare, peak_of, turn
+from sgg_core.errors import SpecError
+from sgg_core.tiny import save_tiny_base, tiny_base
+
+DATA = Path(__file__).parents[4] / "examples" / "support_tickets.train.jsonl"
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(save_tiny_base(tmp_path / "base", "causal"), DATA, 6, 2)
+
+
+def test_every_way_has_its_turn_and_plain_lora_is_one(setting, monkeypatch):
+    told = []
+    lines = compare(setting, 1, False, told.append)
+    assert [line["way"] for line in lines] == [*WAYS, TRAINER, FULL]
+    plain = next(line for line in lines if line["way"] == PLAIN)
+    assert plain["seconds_ratio"] == 1.0 and told == ["round 1 of 1"]
+    for line in lines:
+        assert line["seconds"] > 0
+        assert line["seconds_ratio"] == pytest.approx(line["seconds"] / plain["seconds"], rel=0.05, abs=0.02)
+    assert as_table(lines).count("\n") == len(lines) + 1
+
+
+def test_the_base_model_stays_as_it_was(setting):
+    base = tiny_base("causal")
+    before = {key: tensor.clone() for key, tensor in base.model.state_dict().items()}
+    for name in (TRAINER, FULL, "finite difference"):
+        assert len(turn(base, setting, name)) == 4
+        after = base.model.state_dict()
+        assert set(after) == set(before) and all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_passes_are_those_that_are_taken(setting, monkeypatch):
+    """Gradients a step, counted where they are taken."""
+    from sgg_core.guidance.passes import TaskBatch
+
+    taken = []
+    gradient = TaskBatch.gradient
+    monkeypatch.setattr(TaskBatch, "gradient", lambda batch: taken.append(len(batch.items)) or gradient(batch))
+    base = tiny_base("causal")
+    for name in (PLAIN, "momentum", "finite difference"):
+        taken.clear()
+        turn(base, setting, name)
+        assert sum(taken) == WAYS[name][0] * setting.steps * setting.batch_size, name
+
+
+def test_peak_memory_is_that_of_this_process(setting):
+    assert 0.05 < peak_of(setting, PLAIN) < 64
+
+
+def test_an_unknown_way_is_named(setting):
+    with pytest.raises(SpecError, match="Known: plain LoRA"):
+        turn(tiny_base("causal"), setting, "sideways")
+    assert not overhead._suits(tiny_base("encoder"), TRAINER)

@@ -1,0 +1,70 @@
+"""The contrastive loss against a loop over pairs, and the run that is trained on it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from sgg_core.encoding import Encoded
+from sgg_core.shapes import ClassificationExample
+from sgg_core.tasks.contrast import Contrast, anchors, neighbour_hits, supervised_contrast
+from sgg_core.tasks.pooled_head import PooledHead
+
+labelled = st.lists(st.integers(0, 3), min_size=2, max_size=12)
+
+
+def features_of(labels, seed=0, width=5):
+    raw = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return functional.normalize(raw, dim=-1)
+
+
+def naive(features, labels, temperature):
+    total = 0.0
+    for i, label in enumerate(labels):
+        others = [j for j in range(len(labels)) if j != i]
+        shares = {j: math.exp(float(features[i] @ features[j]) / temperature) for j in others}
+        positive = [math.log(shares[j] / sum(shares.values())) for j in others if labels[j] == label]
+        if positive:
+            total -= sum(positive) / len(positive)
+    return total
+
+
+@given(labelled, st.floats(0.1, 2.0))
+def test_the_loss_is_that_of_a_loop_over_pairs(labels, temperature):
+    features = features_of(labels)
+    found = supervised_contrast(features, torch.tensor(labels), temperature)
+    assert float(found) == pytest.approx(naive(features, labels, temperature), abs=1e-9)
+
+
+@given(labelled)
+def test_an_example_without_company_neither_counts_nor_makes_the_gradient_infinite(labels):
+    features = features_of(labels).requires_grad_()
+    supervised_contrast(features, torch.tensor(labels), 0.2).backward()
+    assert torch.isfinite(features.grad).all()
+    alone = [i for i, label in enumerate(labels) if labels.count(label) == 1]
+    assert anchors(torch.tensor(labels)).tolist() == [i for i in range(len(labels)) if i not in alone]
+
+
+def test_near_examples_of_one_label_cost_less_than_far_ones():
+    angles = torch.tensor([0.0, 0.1, 3.0, 3.1])
+    features = torch.stack([angles.cos(), angles.sin()], 1)
+    together, crossed = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    assert supervised_contrast(features, together, 0.2) < 0.01 * supervised_contrast(features, crossed, 0.2)
+    assert (neighbour_hits(features, together), neighbour_hits(features, crossed)) == (4, 0)
+
+
+def test_a_batch_is_one_pass_so_that_every_example_meets_every_other(sharp):
+    base = sharp("encoder")
+    task = Contrast(PooledHead(base, ("bad", "good"), 512, seed=0))
+    texts = [("word " * (40 * number + 1), "good" if number % 2 else "bad") for number in range(6)]
+    items = task.encode([ClassificationExample(*row) for row in texts])
+    assert list(task.passes(items)) == [list(range(6))]
+    found = task.loss(items)
+    with torch.no_grad():
+        apart = torch.cat([task.pooled.features([item]) for item in items])
+    expected = supervised_contrast(apart, torch.tensor([item.label for item in items]), task.temperature)
+    assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
+    assert (found.units, task.units([Encoded((1,), 0), Encoded((1,), 1)])) == (6, 1)

@@ -1,0 +1,90 @@
+"""Verdicts, calibration and hard examples from answers alone."""
+
+import json
+
+import pytest
+
+from sgg_core.evidence import answer_lines, calibration, compared, explained, hardest
+from sgg_core.examples import parse_examples
+from sgg_core.figures import Answers
+from sgg_core.telemetry import Direction, SourceAlignment, Stability
+
+LABELS = ("no", "yes")
+
+
+def answers(gold, predicted, confidence=0.9):
+    sure = [confidence] * len(gold)
+    of_gold = [confidence if truth == guess else 1 - confidence for truth, guess in zip(gold, predicted, strict=True)]
+    return Answers(gold=gold, predicted=predicted, gold_probability=of_gold, confidence=sure)
+
+
+def validation(count):
+    rows = [{"text": f"number {number}", "label": LABELS[number % 2]} for number in range(count)]
+    return parse_examples("\n".join(map(json.dumps, rows)).encode(), "valid.jsonl")
+
+
+def test_a_difference_that_shows_is_named_with_its_interval_whichever_way_it_goes():
+    gold = [0, 1] * 20
+    right, poor = answers(gold, gold), answers(gold, [0] * 40)
+    better, worse = compared(poor, right, "the base model"), compared(right, poor, "the base model")
+    assert (better.wins, better.losses, better.difference) == (20, 0, 0.5)
+    assert better.verdict.startswith(
+        "The adapter is better than the base model on 40 validation examples (+50.0 points"
+    )
+    assert worse.verdict.startswith("The adapter is worse than the base model on 40 validation examples (-50.0")
+
+
+def test_few_examples_show_no_difference():
+    gold = [0, 1] * 5
+    found = compared(answers(gold, [0] * 10), answers(gold, gold), "the base model")
+    assert found.difference == 0.5 and found.p_value > 0.05
+    assert found.verdict.startswith(
+        "No difference between the adapter and the base model can be shown with 10 validation examples (+50.0"
+    )
+
+
+def test_calibration_is_the_distance_of_confidence_and_accuracy():
+    gold = [0] * 10
+    exact = calibration(answers(gold, [0] * 9 + [1], confidence=0.9))
+    assert exact.expected_error == pytest.approx(0.0)
+    boastful = calibration(answers(gold, [0] * 5 + [1] * 5, confidence=0.9))
+    assert boastful.expected_error == pytest.approx(0.4)
+    assert [(one.confidence, one.accuracy, one.examples) for one in boastful.bins] == [(pytest.approx(0.9), 0.5, 10)]
+
+
+def test_full_confidence_has_a_bin():
+    assert calibration(answers([0], [0], confidence=1.0)).bins[0].confidence == 1.0
+
+
+def test_the_hardest_examples_come_worst_first_by_their_lines():
+    given = Answers(gold=[0, 1, 0], predicted=[0, 0, 1], gold_probability=[0.8, 0.1, 0.4], confidence=[0.8, 0.9, 0.6])
+    found = hardest(given, LABELS, validation(3))
+    assert [(one.line, one.label, one.predicted) for one in found] == [
+        (2, "yes", "no"),
+        (3, "no", "yes"),
+        (1, "no", "no"),
+    ]
+
+
+def test_each_example_has_its_line_and_the_answers_before_and_after():
+    rows = list(answer_lines(answers([0, 1], [1, 1]), answers([0, 1], [0, 1]), LABELS, validation(2)))
+    assert [(row["line"], row["label"], row["predicted"], row["predicted_before"]) for row in rows] == [
+        (1, "no", "no", "yes"),
+        (2, "yes", "yes", "yes"),
+    ]
+    assert "predicted_before" not in next(answer_lines(None, answers([0], [0]), LABELS, validation(1)))
+
+
+def test_telemetry_in_words_follows_the_figures():
+    calm = Stability(log_norm_change_std=0.1, abnormal_share=0.0, clipped_share=0.0, gradient_norm_mean=1.0)
+    wild = Stability(log_norm_change_std=1.5, abnormal_share=0.2, clipped_share=0.3, gradient_norm_mean=1.0)
+    straight = Direction(batch_size=8, reference_cosine_mean=0.5, path_efficiency=0.7)
+    [first, second] = explained(calm, straight, None)
+    assert "steady" in first and "factor of about 1.1" in first and "straight" in second
+    helping = SourceAlignment(cosine_mean=0.3, conflict_share=0.1, weight_mean=0.3)
+    hurting = SourceAlignment(cosine_mean=-0.3, conflict_share=0.9, weight_mean=0.0)
+    assert "unsteady" in explained(wild, straight, None)[0]
+    assert "same way" in explained(calm, straight, helping)[-1]
+    assert "unrelated" in explained(calm, straight, hurting)[-1]
+    nothing = Stability(log_norm_change_std=None, abnormal_share=0.0, clipped_share=0.0, gradient_norm_mean=1.0)
+    assert explained(nothing, Direction(batch_size=8, reference_cosine_mean=None, path_efficiency=None), None) == []

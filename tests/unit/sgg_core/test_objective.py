@@ -1,0 +1,82 @@
+"""What a run's gradients are of: contrast for an encoder under guidance, the task's own loss for all else."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sgg_core.catalogue import Catalogue
+from sgg_core.errors import SpecError
+from sgg_core.plan import objective_of
+from sgg_core.predictor import load_predictor
+from sgg_core.reporting import SilentReporter
+from sgg_core.shapes import ClassificationExample
+from sgg_core.spec import TrainingSpec
+from sgg_core.tasks.pooled_head import logistic_regression
+from sgg_core.trainer import train
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "expected"),
+    [
+        ({}, "encoder", "contrast"),
+        ({}, "causal", "cross_entropy"),
+        ({"method": "supervised"}, "encoder", "cross_entropy"),
+        ({"guidance": {"variant": "off"}}, "encoder", "cross_entropy"),
+        ({"method": "supervised", "task": {"objective": "contrast"}}, "encoder", "contrast"),
+        ({"task": {"objective": "cross_entropy"}}, "encoder", "cross_entropy"),
+    ],
+)
+def test_auto_is_contrast_for_guided_encoders_only(fields, kind, expected):
+    assert objective_of(TrainingSpec.model_validate({"base_model": "tiny", **fields}), kind) == expected
+
+
+def test_after_contrast_the_head_is_the_probe_of_the_features_that_the_adapter_ended_with(
+    encoder, training, spec_for, tmp_path
+):
+    spec = spec_for(encoder, task={"objective": "contrast"})
+    train(spec, encoder, training, output=tmp_path / "out", reporter=SilentReporter())
+    predictor = load_predictor(tmp_path / "out", catalogue=Catalogue.load(), base=encoder)
+    task = predictor.task
+    items = task.encode([ClassificationExample(e.text, e.label) for e in training.classification])
+    with torch.no_grad():
+        features = task.features(items)
+    predictor.close()
+    probe = torch.nn.Linear(*reversed(task.linear.weight.shape))
+    torch.nn.init.zeros_(probe.weight)
+    torch.nn.init.zeros_(probe.bias)
+    logistic_regression(probe, features, torch.tensor([item.label for item in items]))
+    saved = load_file(tmp_path / "out" / "head.safetensors")
+    assert torch.allclose(saved["weight"], probe.weight, atol=1e-3)
+
+
+def test_contrast_trains_other_weights_than_cross_entropy_and_tells_its_own_loss(
+    encoder, training, spec_for, tmp_path, adapter_bytes
+):
+    found = {}
+    for objective in ("contrast", "cross_entropy"):
+        spec = spec_for(encoder, task={"objective": objective})
+        train(spec, encoder, training, output=tmp_path / objective, reporter=SilentReporter())
+        found[objective] = adapter_bytes(tmp_path / objective)
+        rows = [json.loads(line) for line in (tmp_path / objective / "metrics.jsonl").read_text().splitlines()]
+        assert all(0.0 <= row["train_accuracy"] <= 1.0 for row in rows if row["type"] == "step")
+    assert found["contrast"] != found["cross_entropy"]
+
+
+def test_where_no_label_has_two_examples_the_objective_is_cross_entropy(
+    encoder, file_of, spec_for, tmp_path, adapter_bytes
+):
+    alone = file_of([{"text": "sunny", "label": "good"}, {"text": "rainy", "label": "bad"}])
+    for objective in ("contrast", "cross_entropy"):
+        spec = spec_for(encoder, task={"objective": objective})
+        train(spec, encoder, alone, output=tmp_path / objective, reporter=SilentReporter())
+    assert adapter_bytes(tmp_path / "contrast") == adapter_bytes(tmp_path / "cross_entropy")
+
+
+def test_contrast_is_refused_for_a_causal_language_model(causal, training, spec_for, tmp_path):
+    with pytest.raises(SpecError, match="contrast"):
+        train(
+            spec_for(causal, task={"objective": "contrast"}),
+            causal, training, output=tmp_path / "out", reporter=SilentReporter(),
+        )  # fmt: skip

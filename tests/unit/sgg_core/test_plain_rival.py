@@ -1,0 +1,50 @@
+"""Plain LoRA beside a guided run: what it reaches is what a run of its own reaches, and the adapter stays as it was."""
+
+import json
+
+import pytest
+
+from sgg_core.reporting import SilentReporter
+from sgg_core.trainer import train
+
+BOTH = {"baselines": ["plain_lora"]}
+
+
+class Stopping(SilentReporter):
+    """Ends the run as soon as the plain one has begun."""
+
+    def control(self):
+        begun = any("Plain LoRA" in getattr(message, "message", "") for message in self.messages)
+        return "pause" if begun else "continue"
+
+
+def report(directory):
+    return json.loads((directory / "report.json").read_text())
+
+
+def run(spec, base, training, validation, output, reporter=None, **options):
+    return train(
+        spec, base, training, validation=validation, output=output, reporter=reporter or SilentReporter(), **options
+    )
+
+
+def test_it_reaches_what_a_run_of_its_own_reaches(base, training, validation, spec_for, tmp_path, adapter_bytes):
+    run(spec_for(base, evaluation=BOTH), base, training, validation, tmp_path / "both")
+    run(spec_for(base, evaluation={"baselines": []}), base, training, validation, tmp_path / "guided")
+    run(spec_for(base, method="supervised", evaluation=BOTH), base, training, validation, tmp_path / "plain")
+    (rival,) = [one for one in report(tmp_path / "both")["baselines"] if one["name"] == "plain_lora"]
+    assert rival["loss"] == pytest.approx(report(tmp_path / "plain")["final"]["valid_loss"], abs=1e-9)
+    assert adapter_bytes(tmp_path / "both") == adapter_bytes(tmp_path / "guided")
+    assert [one["name"] for one in report(tmp_path / "plain")["baselines"]] in (["zero_shot"], ["linear_probe"])
+
+
+def test_a_run_stopped_meanwhile_goes_on_with_the_adapter_that_it_had(
+    causal, training, validation, spec_for, tmp_path, adapter_bytes
+):
+    spec, checkpoints = spec_for(causal, evaluation=BOTH), tmp_path / "checkpoints"
+    run(spec, causal, training, validation, tmp_path / "whole")
+    stopped = run(spec, causal, training, validation, tmp_path / "a", Stopping(), checkpoints=checkpoints)
+    assert (stopped.type, stopped.reason, stopped.step) == ("stopped", "pause", 6)
+    run(spec, causal, training, validation, tmp_path / "a", resume_from=checkpoints / "step-00000006")
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
+    assert report(tmp_path / "a")["baselines"] == report(tmp_path / "whole")["baselines"]

@@ -1,0 +1,140 @@
+"""Whether a source helps is measured on examples that nothing was fitted to, and the run then begins as ever."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from sgg_core.backbone import lora
+from sgg_core.plan import make_plan
+from sgg_core.rehearsal import _best_scaled_loss, can_judge, held_out_loss, rehearse
+from sgg_core.reporting import SilentReporter
+from sgg_core.task_data import TaskData
+from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.trainer import train
+
+OPTIMIZATION = {"max_steps": 20, "epochs": 20, "batch_size": 4, "learning_rate": 0.01}
+
+
+@pytest.fixture
+def contrary(file_of, training):
+    """What the training file says, with the labels swapped."""
+    swap = {"good": "bad", "bad": "good"}
+    return file_of([{"text": e.text, "label": swap[e.label]} for e in training.classification], "contrary.jsonl")
+
+
+@pytest.fixture
+def agreeing(file_of, training):
+    return file_of([{"text": e.text, "label": e.label} for e in training.classification], "agreeing.jsonl")
+
+
+def data_of(spec, base, adapted, examples, number=None):
+    task = make_task(spec, base, examples)
+    items = encoded(task, examples)
+    probe_head(task, items)
+    parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    head = task.head()
+    return TaskData(task, items, parameters | (dict(head.named_parameters()) if head else {}), number)
+
+
+def test_a_source_that_agrees_helps_and_one_that_contradicts_does_not(causal, training, agreeing, contrary, spec_for):
+    spec = spec_for(causal, optimization=OPTIMIZATION)
+    plan = make_plan(spec, "causal", len(training))
+    with lora(causal, spec.lora, 0) as adapted:
+        target = data_of(spec, causal, adapted, training)
+        verdicts = [
+            rehearse(target, data_of(spec, causal, adapted, examples, 0), plan, 0, 0.0, lambda: True)
+            for examples in (agreeing, contrary)
+        ]
+    assert verdicts[0].before == verdicts[1].before
+    assert [verdict.trust for verdict in verdicts] == [1.0, 0.0]
+    assert verdicts[0].after < verdicts[0].before - 0.1
+
+
+def test_a_rehearsal_leaves_weights_and_random_state_as_they_were(base, training, source, spec_for):
+    spec = spec_for(base, optimization=OPTIMIZATION)
+    with lora(base, spec.lora, 0) as adapted:
+        target, data = data_of(spec, base, adapted, training), data_of(spec, base, adapted, source, 0)
+        everything = [*target.parameters.values(), *data.parameters.values()]
+        before, state = [p.detach().clone() for p in everything], torch.get_rng_state()
+        plan = make_plan(spec, base.entry.kind, len(training))
+        assert rehearse(target, data, plan, 0, 0.0, lambda: True) is not None
+        left = iter([True] * 3)
+        assert rehearse(target, data, plan, 0, 0.0, lambda: next(left, False)) is None
+        assert all(torch.equal(p, start) for p, start in zip(everything, before, strict=True))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(p.grad is None for p in adapted.parameters())
+
+
+def test_an_encoders_examples_are_judged_by_probes_that_have_not_seen_them(encoder, file_of, spec_for):
+    """Labels without any relation to the texts: whoever has seen them knows them, whoever has not cannot."""
+    rows = [{"text": f"{chr(97 + n % 26)} {n * 7919 % 101}", "label": "ab"[n % 3 == 0]} for n in range(24)]
+    spec = spec_for(encoder)
+    task = make_task(spec, encoder, file_of(rows))
+    items = encoded(task, file_of(rows))
+    probe_head(task, items)
+    assert held_out_loss(task, items) > 0.6
+    assert can_judge(task, items)
+    by_label = [[item for item in items if item.label == label] for label in (0, 1)]
+    assert not can_judge(task, by_label[0] + by_label[1][:1])
+
+
+def test_confidence_alone_is_no_gain():
+    torch.manual_seed(0)
+    scores, gold = torch.randn(30, 3), torch.randint(0, 3, (30,))
+    scores[range(30), gold] += 0.8
+    found = [_best_scaled_loss(scores * factor, gold) for factor in (0.2, 1.0, 5.0)]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+    grid = [float(functional.cross_entropy(scores.double() * t, gold)) for t in torch.logspace(-2, 2, 4001)]
+    assert found[1] == pytest.approx(min(grid), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "used"), [("agreeing", True), ("contrary", False)])
+def test_a_run_uses_what_helped_and_tells(name, used, causal, training, spec_for, tmp_path, told, request):
+    guidance = {"source_weight": "cross_fitted"}
+    spec = spec_for(causal, optimization=OPTIMIZATION, guidance=guidance)
+    reporter = SilentReporter()
+    sources = [request.getfixturevalue(name)]
+    train(spec, causal, training, sources=sources, output=tmp_path / "out", reporter=reporter)
+    (notice,) = [notice for notice in told(reporter, "notice") if "Source" in notice["message"]]
+    assert notice["level"] == ("info" if used else "warn")
+    assert f"Source {name}.jsonl {'is used' if used else 'does not help and is left out'}" in notice["message"]
+    steps = told(reporter, "step")
+    assert all((step["source_weight"] is not None) is used for step in steps)
+    assert all(0 < step["source_weight"] <= 1 for step in steps if used)
+
+
+def test_a_source_that_does_not_help_changes_nothing(causal, training, contrary, spec_for, tmp_path, adapter_bytes):
+    spec = spec_for(causal, optimization=OPTIMIZATION, guidance={"source_weight": "cross_fitted"})
+    for name, sources in (("with", [contrary]), ("without", [])):
+        train(spec, causal, training, sources=sources, output=tmp_path / name, reporter=SilentReporter())
+    assert adapter_bytes(tmp_path / "with") == adapter_bytes(tmp_path / "without")
+
+
+def test_a_run_can_be_stopped_during_its_rehearsal(causal, training, source, spec_for, tmp_path):
+    class Stopping(SilentReporter):
+        asked = 0
+
+        def control(self):
+            self.asked += 1
+            return "drain" if self.asked > 3 else "continue"
+
+    spec = spec_for(causal, guidance={"source_weight": "cross_fitted"})
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    stopped = train(spec, causal, training, sources=[source], reporter=Stopping(), **places)
+    assert (stopped.reason, stopped.step, stopped.directory) == ("drain", 0, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sources_that_mostly_point_against_the_target_are_told(
+    causal, training, agreeing, contrary, spec_for, tmp_path
+):
+    said = {}
+    for examples in (agreeing, contrary):
+        reporter = SilentReporter()
+        spec = spec_for(causal, optimization=OPTIMIZATION)
+        train(spec, causal, training, sources=[examples], output=tmp_path / examples.filename, reporter=reporter)
+        shares = [m.source_cosine < 0 for m in reporter.messages if m.type == "step"]
+        notices = [m.message for m in reporter.messages if m.type == "notice" and "pointed against" in m.message]
+        assert len(notices) == (sum(shares) > len(shares) / 2)
+        said[examples.filename] = bool(notices)
+    assert said["contrary.jsonl"]
