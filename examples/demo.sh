@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole way once: server, upload, job, watch, download, verify, predict. Every line of it works by hand too.
 #   DEMO_DIR    where everything goes (default demo-data)
-#   DEMO_STEPS  train this many steps only, for a quick look
+#   DEMO_STEPS  train this many steps (default 40, some minutes on two cores; 4 for a quick look)
 set -euo pipefail
 examples="$(cd "$(dirname "$0")" && pwd)"
 home="${DEMO_DIR:-demo-data}"
@@ -41,10 +41,8 @@ validation="$(sgg files upload "$examples/support_tickets.valid.jsonl" --json | 
 sgg files list
 
 headline "Training with structured gradient guidance on $base_model"
-settings=()
-[[ -z "${DEMO_STEPS:-}" ]] || settings=(--set "optimization.max_steps=$DEMO_STEPS")
 job="$(sgg jobs submit --model "$base_model" --train "$training" --validation "$validation" \
-    --suffix demo "${settings[@]}" --json | field id)"
+    --set "optimization.max_steps=${DEMO_STEPS:-40}" --set evaluation.every_steps=20 --suffix demo --json | field id)"
 sgg jobs watch "$job"
 
 headline "Downloading the adapter and verifying every file"
