@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy.orm import Session
 
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
@@ -15,6 +18,23 @@ from sgg_store.jobs import Jobs, NewJob
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.objects import file_key
 from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, MetricRecord
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """What this thread asks of databases within the block, as SQL and its parameters; without the BEGINs."""
+    sent: list[tuple[str, Any]] = []
+    sender = threading.get_ident()
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if threading.get_ident() == sender and not statement.startswith("BEGIN"):
+            sent.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def add_file(session: Session, project_id: str = DEFAULT_PROJECT_ID, **values: Any) -> FileRecord:

@@ -17,6 +17,7 @@ from sgg_store.logs import get_logger
 
 _log = get_logger(__name__)
 _RESTART_SECONDS = 0.5
+_alone = threading.Lock()  # of the consumer that runs in this process
 
 
 class _Look(bootsteps.StartStopStep):
@@ -57,7 +58,13 @@ class Consumer:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to take doorbells."""
+        """Begin to take doorbells.
+
+        Raises RuntimeError while another one runs in this process: an in-memory broker and Celery's registry of tasks
+        belong to the process, so one consumer would run the other's jobs beside those that it runs itself.
+        """
+        if not _alone.acquire(blocking=False):
+            raise RuntimeError("A consumer runs in this process already; stop it first.")
         setup_worker_optimizations(self._app, self._node_name)
         self._thread.start()
 
@@ -68,6 +75,7 @@ class Consumer:
         self._thread.join()
         celery_state.should_stop = None
         reset_worker_optimizations(self._app)
+        _alone.release()
 
     def _consume(self) -> None:
         while True:

@@ -116,7 +116,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def answering(tmp_path_factory: pytest.TempPathFactory, tiny: BaseModelEntry) -> Iterator[ApiServer]:
     """A server whose worker answers trials on the tiny base model."""
     bench = Workbench(tmp_path_factory.mktemp("answering") / "data", tiny)
