@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000  # the server itself gives a trial 60 s, in which its process may have to start
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -40,11 +40,16 @@ def opened(browser, **options):
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("pageerror", lambda error: problems.append(error.stack or str(error)))
     page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
-    yield page
-    context.close()
-    assert problems == []
+    try:
+        yield page
+    except BaseException as failure:
+        failure.add_note("\n".join(["The page had these errors:", *problems]) if problems else "The page had no error.")
+        raise
+    finally:
+        context.close()
+    assert not problems, "\n".join(["The page had these errors:", *problems])
 
 
 def origin(service):

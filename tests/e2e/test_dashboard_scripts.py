@@ -12,14 +12,46 @@ from sgg_core.guidance.magnitude import LogNormClip
 from tests.e2e.browsing import chromium, opened, sign_in
 
 
+# A chart that is drawn, and leaves while what the page does after painting is held up, as on a busy machine.
+LEAVE = """async (address) => {
+  const [{ html, render }, { options }, { Chart }] = await Promise.all(
+    ["core.js", "vendor/preact.js", "charts.js"].map((file) => import(address + file)));
+  const place = document.body.appendChild(document.createElement("div"));
+  render(html`<${Chart} title="Loss" text="" series=${[{ label: "a", steps: [1, 2], values: [2, 1] }]} />`, place);
+  while (!place.querySelector("canvas")) await new Promise(requestAnimationFrame);
+  const late = [];
+  options.requestAnimationFrame = (act) => late.push(act);
+  render(null, place);
+  for (let frame = 0; frame < 5; frame += 1) await new Promise(requestAnimationFrame);
+  late.forEach((act) => act());
+  options.requestAnimationFrame = undefined;
+}"""
+
+
 @pytest.fixture(scope="module")
-def module(service):
+def browser():
+    with chromium() as running:
+        yield running
+
+
+def scripts(page, service):
+    """Where the modules are."""
+    sign_in(page, service)
+    return page.evaluate("document.querySelector('script[type=module]').src").removesuffix("app.js")
+
+
+@pytest.fixture(scope="module")
+def module(browser, service):
     """Calls a function of one of the dashboard's modules in the browser: `module("examples", "read", ...)`."""
-    with chromium() as browser, opened(browser) as page:
-        sign_in(page, service)
-        address = page.evaluate("document.querySelector('script[type=module]').src").removesuffix("app.js")
+    with opened(browser) as page:
+        address = scripts(page, service)
         call = "async ([file, name, values]) => (await import(file))[name](...values)"
         yield lambda file, name, *values: page.evaluate(call, [f"{address}{file}.js", name, list(values)])
+
+
+def test_a_chart_that_has_left_draws_no_more(browser, service):
+    with opened(browser) as page:
+        page.evaluate(LEAVE, scripts(page, service))
 
 
 def test_the_band_is_where_the_trainer_clips(module):

@@ -1,5 +1,5 @@
 // Curves. uPlot draws them; colours are those of the page.
-import { html, useEffect, useRef } from "./core.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./core.js";
 import uPlot from "./vendor/uplot.js";
 import { figure } from "./format.js";
 
@@ -54,24 +54,36 @@ function make(place, series, data, { log, band, range, sync }) {
  */
 export function Chart({ title, text, series, log, band, range, sync }) {
   const place = useRef(), plot = useRef(), shape = useRef("");
+  const [night, setNight] = useState(dark.matches);
   const shown = series.filter((each) => each.steps.length);
   const data = align(shown);
   useEffect(() => {
     if (!shown.length) return;
-    const wanted = JSON.stringify([shown.map((each) => [each.label, each.hidden]), dark.matches, log, band]);
+    const wanted = JSON.stringify([shown.map((each) => [each.label, each.hidden]), night, log, band]);
     if (wanted !== shape.current) {
       plot.current?.destroy();
       plot.current = make(place.current, shown, data, { log, band: band && shown.length > 2 ? band : undefined, range, sync });
       shape.current = wanted;
     } else plot.current.setData(data);
   });
-  useEffect(() => {
-    const fit = new ResizeObserver(() => requestAnimationFrame(() => plot.current?.setSize({ width: Math.max(200, place.current.clientWidth), height: HEIGHT })));
-    fit.observe(place.current);
-    const recolour = () => { shape.current = ""; plot.current?.destroy(); plot.current = undefined; };
-    const onChange = () => { recolour(); if (shown.length) { plot.current = make(place.current, shown, data, { log, band, range, sync }); } };
-    dark.addEventListener("change", onChange);
-    return () => { fit.disconnect(); dark.removeEventListener("change", onChange); recolour(); };
+  // Other effects are undone some time after the page has gone, and an observer of what has gone would call until then.
+  useLayoutEffect(() => {
+    let frame;
+    const box = place.current;
+    const fit = new ResizeObserver(() => {
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => plot.current?.setSize({ width: Math.max(200, box.clientWidth), height: HEIGHT }));
+    });
+    fit.observe(box);
+    const follow = () => setNight(dark.matches);
+    dark.addEventListener("change", follow);
+    return () => {
+      cancelAnimationFrame(frame);
+      fit.disconnect();
+      dark.removeEventListener("change", follow);
+      plot.current?.destroy();
+      plot.current = undefined;
+    };
   }, []);
   const named = shown.filter((each) => !each.hidden);
   const last = (each) => each.values[each.values.length - 1];
