@@ -11,7 +11,6 @@ import pytest
 from sgg_core.guidance.magnitude import LogNormClip
 from tests.e2e.browsing import chromium, opened, sign_in
 
-
 # A chart that is drawn, and leaves while what the page does after painting is held up, as on a busy machine.
 LEAVE = """async (address) => {
   const [{ html, render }, { options }, { Chart }] = await Promise.all(
