@@ -38,7 +38,11 @@ class Workload(Message):
     vocabulary: int
     """Outputs of the last layer that are computed for a trained token; 0 where labels alone are scored."""
     adapter_weights: int
+    seeds: int = 1
+    """How often all of this is trained, one time after another; the figures here are those of one time."""
     steps: int
+    rival_steps: int = 0
+    """Of plain LoRA, trained after the adapter to compare with: one gradient of the target and no sources each."""
     gradients: float
     """How many gradients of the target a step takes."""
     positions: float
@@ -66,18 +70,14 @@ def reference_seconds(load: Workload) -> float:
     forward = 2.0 * load.weights
     gradient = 2.0 * forward  # no gradient of the frozen weights themselves
     output = 2.0 * load.vocabulary * load.width
-    gradients = load.gradients * load.positions + load.source_positions
-    operations = load.steps * (gradients * gradient + load.gradients * load.trained * 3 * output)
-    operations += load.rehearsal_positions * gradient
+    of_target = load.positions * gradient + load.trained * 3 * output
+    operations = (load.steps * load.gradients + load.rival_steps) * of_target
+    operations += (load.steps * load.source_positions + load.rehearsal_positions) * gradient
     operations += load.evaluations * (load.evaluation_positions * forward + load.evaluation_trained * output)
     operations += load.examined_positions * forward
     step = STEP_SECONDS[load.kind] + SECONDS_PER_WEIGHT * load.adapter_weights
-    return (
-        operations / RATE[load.kind]
-        + load.steps * step
-        + load.checkpoints * CHECKPOINT_SECONDS
-        + RUN_SECONDS[load.kind]
-    )
+    once = operations / RATE[load.kind] + (load.steps + load.rival_steps) * step + load.checkpoints * CHECKPOINT_SECONDS
+    return load.seeds * once + RUN_SECONDS[load.kind]
 
 
 def peak_memory_bytes(load: Workload) -> int:

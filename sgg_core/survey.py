@@ -73,7 +73,7 @@ def survey(
     held_out = tasks["validation"][1] if "validation" in tasks else []
     weights = count_adapter_weights(base, spec.lora) + own
     load = workload(spec, plan, base, target, sources, held_out, weights)
-    return Survey(files=files, workload=load, trained_tokens=_trained_tokens(plan, target, spec.seed))
+    return Survey(files=files, workload=load, trained_tokens=_trained_tokens(spec, plan, target))
 
 
 def _task(
@@ -97,10 +97,16 @@ def _task(
     return make_task(spec, base, data, describe=False)
 
 
-def _trained_tokens(plan: Plan, target: TaskData, seed: int) -> int:
+def _trained_tokens(spec: TrainingSpec, plan: Plan, target: TaskData) -> int:
+    """Of all seeds together."""
     lengths = [len(item.ids) for item in target.items]
     labels = [item.label for item in target.items]
-    return sum(lengths[index] for step in range(1, plan.total_steps + 1) for index in plan.indices(step, seed, labels))
+    return sum(
+        lengths[index]
+        for number in range(spec.optimization.seeds)
+        for step in range(1, plan.total_steps + 1)
+        for index in plan.indices(step, (spec.seed + number) % 2**31, labels)
+    )
 
 
 def _cut(data: ExampleSet, items: list[Encoded]) -> tuple[Problem, ...]:

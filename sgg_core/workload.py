@@ -26,7 +26,10 @@ def workload(
     held_out: Sequence[Encoded],
     adapter_weights: int,
 ) -> Workload:
-    """Count what a run with this plan computes. Its evaluations are those after steps, and one before the first."""
+    """Count what a run with this plan computes, by the batches of its first seed.
+
+    Its evaluations are those after steps, one before the first, and that of its rival.
+    """
     looked_at = range(1, min(plan.total_steps, MOST_STEPS) + 1)
     labels = [item.label for item in target.items]
     batches = [[target.items[index] for index in plan.indices(step, spec.seed, labels)] for step in looked_at]
@@ -36,6 +39,7 @@ def workload(
     rule = spec.guidance.source_weight
     at_once = sum(per_source) if rule == "equal" else sum(per_source) / max(1, len(per_source))
     guided = spec.method == "sgg" and spec.guidance.variant != "off"
+    compared = guided and bool(held_out) and not over_vocabulary and "plain_lora" in spec.evaluation.baselines
     evaluations = sum(plan.evaluates_at(step) for step in range(1, plan.total_steps + 1))
     vocabulary = base.model.get_output_embeddings().weight.shape[0] if over_vocabulary else 0
     embeddings = base.model.get_input_embeddings().weight.numel()
@@ -48,13 +52,15 @@ def workload(
         layers=int(base.model.config.num_hidden_layers),
         vocabulary=vocabulary,
         adapter_weights=adapter_weights,
+        seeds=spec.optimization.seeds,
         steps=plan.total_steps,
+        rival_steps=plan.total_steps if compared else 0,
         gradients=_gradients(spec),
         positions=sum(map(sum, passes)) / len(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if guided else 0.0,
         rehearsal_positions=plan.total_steps * sum(per_source) if guided and rule == "cross_fitted" else 0.0,
-        evaluations=evaluations + 1 if held_out else 0,
+        evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
         examined_positions=_examined(target),

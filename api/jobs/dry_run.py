@@ -92,7 +92,7 @@ async def dry_run(services: Services, caller: Caller, request: Request, body: di
         findings=findings.in_order(),
         hyperparameters=None if plan is None else _resolved(_spec(checked), plan, checked),
         data=_data(checked, survey),
-        estimate=None if plan is None else _estimate(plan, survey, seconds),
+        estimate=None if plan is None else _estimate(_spec(checked), plan, survey, seconds),
         queue=await run_in_threadpool(_queue, services, caller, checked),
         smallest_difference=_smallest_difference(checked),
     )
@@ -209,10 +209,10 @@ def _queue(services: Services, caller: Caller, checked: CheckedRequest) -> Queue
     return QueueOut(position=position, starts_in_seconds=_range(start))
 
 
-def _estimate(plan: Plan, survey: Survey | None, seconds: Spread | None) -> EstimateOut:
+def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Spread | None) -> EstimateOut:
     load = survey.workload if survey is not None else None
     return EstimateOut(
-        steps=plan.total_steps,
+        steps=spec.optimization.seeds * plan.total_steps,
         epochs=plan.epochs,
         tokens=survey.trained_tokens if survey is not None and load is not None else None,
         peak_memory_bytes=None if load is None else peak_memory_bytes(load),

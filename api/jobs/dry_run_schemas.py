@@ -44,6 +44,7 @@ class EstimateOut(Out):
     """What the training would take. Null where it is not known."""
 
     steps: int
+    """Of all seeds together."""
     epochs: int
     tokens: int | None
     """In all steps together, as the job's `trained_tokens`."""

@@ -108,6 +108,22 @@ def test_what_a_dry_run_foretells_is_what_the_training_does(
     assert 0 < seconds["low"] <= seconds["expected"] <= seconds["high"]
 
 
+def test_a_dry_run_counts_the_work_of_all_seeds(site: Site) -> None:
+    seeds = QUICK | {"seeds": 2}
+    body = {
+        "model": "tiny-causal",
+        "training_file": site.server.file_id(TWO_LABELS),
+        "method": {"type": "sgg", "sgg": {"hyperparameters": seeds}},
+        "seed": 3,
+    }
+    told = site.dry_run(**body)["estimate"]
+    with site.server.http() as http:
+        job_id = http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
+    site.worker.ring(job_id)
+    job = site.bench.wait_for_end(job_id)
+    assert (told["steps"], told["tokens"]) == (job.total_steps, job.trained_tokens)
+
+
 def test_the_resolved_hyperparameters_are_a_request_that_means_the_same(site: Site) -> None:
     file_id = site.server.file_id(TWO_LABELS)
     told = site.dry_run(model="tiny-causal", training_file=file_id, method={"type": "sgg"})
