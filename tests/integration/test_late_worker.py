@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,11 +27,20 @@ def bench(tmp_path: Path) -> Iterator[Workbench]:
     made.close()
 
 
+def test_what_answers_first_waits_for_no_import_of_the_worker() -> None:
+    code = (
+        "import sys, api.app, cli.main, cli.serve, cli.late_worker\n"
+        "late = {'worker', 'celery', 'kombu', 'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "assert not late, late\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_worker_is_ready_once_it_is_up_and_as_long_as_its_parts_live(bench: Workbench) -> None:
     go = threading.Event()
 
     def make() -> EmbeddedWorker:
-        assert go.wait(10)
+        assert go.wait(120)
         return start_embedded(bench.settings, bench.database, bench.objects, Supervisor(IDLE_TRAINER))
 
     late = LateWorker(make, on_failure=pytest.fail)
@@ -56,7 +66,7 @@ def test_a_worker_that_cannot_start_ends_the_server_with_its_error() -> None:
 
     late = LateWorker(fail, on_failure=told.set)
     late.start()
-    assert told.wait(10)
+    assert told.wait(120)
     assert "could not start" in str(late.problem())
     with pytest.raises(RuntimeError, match="no trainer here"):
         late.stop()
