@@ -108,7 +108,7 @@ def source(file_of) -> ExampleSet:
     return file_of(rows, "source.jsonl")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec_for() -> Callable[..., TrainingSpec]:
     """A spec of six steps on a tiny base model; keyword arguments replace groups' fields."""
 

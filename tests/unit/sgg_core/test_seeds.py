@@ -75,12 +75,20 @@ def test_each_seed_is_a_run_of_its_own_and_the_best_is_delivered(
     assert {message.total_steps for message in steps} == {18}
 
 
+@pytest.fixture(scope="module")
+def whole(causal, training, validation, spec_for, tmp_path_factory):
+    """What a run that is not stopped delivers."""
+    output = tmp_path_factory.mktemp("seeds") / "whole"
+    spec = spec_for(causal, optimization=THREE, evaluation=CHEAP)
+    train(spec, causal, training, validation=validation, output=output, reporter=SilentReporter())
+    return output
+
+
 @pytest.mark.parametrize("last", [6, 9, 12])
 def test_a_stopped_run_goes_on_at_the_seed_that_it_was_at(
-    causal, training, validation, spec_for, tmp_path, adapter_bytes, last
+    causal, training, validation, spec_for, tmp_path, adapter_bytes, whole, last
 ):
     spec = spec_for(causal, optimization=THREE, evaluation=CHEAP)
-    train(spec, causal, training, validation=validation, output=tmp_path / "whole", reporter=SilentReporter())
     checkpoints = tmp_path / "checkpoints"
     stopped = train(
         spec, causal, training, validation=validation, output=tmp_path / "a", reporter=StopAt(last),
@@ -93,5 +101,5 @@ def test_a_stopped_run_goes_on_at_the_seed_that_it_was_at(
         spec, causal, training, validation=validation, output=tmp_path / "a", reporter=again, resume_from=newest,
     )  # fmt: skip
     assert [message.step for message in again.messages if message.type == "step"] == list(range(last + 1, 19))
-    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
-    assert report(tmp_path / "a")["seeds"] == report(tmp_path / "whole")["seeds"]
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(whole)
+    assert report(tmp_path / "a")["seeds"] == report(whole)["seeds"]
