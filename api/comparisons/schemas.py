@@ -12,6 +12,10 @@ class ComparedJobOut(Identified):
 
     name: str
     """Of its model, or of the one that it would make."""
+    model: str
+    """The base model."""
+    metadata: dict[str, str]
+    suffix: str | None
     status: str
     valid_accuracy: float | None
     valid_loss: float | None

@@ -82,6 +82,9 @@ def _job_out(found: Compared) -> ComparedJobOut:
     return ComparedJobOut(
         id=found.job.id,
         name=found.job.model_name,
+        model=found.job.base_model,
+        metadata=dict(found.job.user_metadata),
+        suffix=found.job.suffix,
         status=found.job.status.value,
         valid_accuracy=final.valid_accuracy if final else None,
         valid_loss=final.valid_loss if final else None,

@@ -114,6 +114,7 @@ def _sgg_out(view: JobView, outlook: Outlook, alone: bool) -> SggJobOut:
     done = job.step / job.total_steps if job.total_steps else 0.0
     return SggJobOut(
         kind=cast(Literal["classification", "completion", "chat"] | None, view.kind),
+        suffix=job.suffix,
         queue_position=position,
         step=job.step,
         total_steps=job.total_steps,

@@ -238,6 +238,8 @@ class SggJobOut(Out):
 
     kind: Kind | None
     """Of the training file; null once that file is deleted."""
+    suffix: str | None
+    """As it was asked for; a part of the model's name."""
     queue_position: int | None
     """1 is next; null unless the job is queued."""
     step: int

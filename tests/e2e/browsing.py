@@ -57,10 +57,10 @@ def origin(service):
     return service.url.removesuffix("/v1")
 
 
-def sign_in(page, service):
-    """Sign in with the administrator's key."""
+def sign_in(page, service, key=None):
+    """Sign in with a key, by default the administrator's."""
     page.goto(f"{origin(service)}/")
-    page.get_by_label("API key").fill((service.data_dir / "admin-key").read_text().strip())
+    page.get_by_label("API key").fill(key or (service.data_dir / "admin-key").read_text().strip())
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
 

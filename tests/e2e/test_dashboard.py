@@ -176,6 +176,23 @@ def test_every_page_can_be_used_with_assistive_technology(browser, service, tick
     assert {place: problems for place, problems in found.items() if problems} == {}
 
 
+def test_a_key_that_is_no_administrators_sees_its_own_projects_figures_and_the_names_of_jobs(browser, service, tickets):
+    job_id = service.sgg_json("jobs", "submit", "--model", "tiny", "--train", tickets, "--suffix", "my-tickets")["id"]
+    with api(service) as http:
+        http.post(f"/fine_tuning/jobs/{job_id}/cancel").raise_for_status()
+        path = f"/organization/projects/{http.get('/project').json()['id']}/api_keys"
+        key = http.post(path, json={"name": "reader", "scopes": ["jobs:read"]}).json()["value"]
+    with opened(browser) as page:
+        sign_in(page, service, key)
+        show(page, service, "keys")
+        expect(page.get_by_role("heading", name="Usage", exact=True)).to_be_visible()
+        expect(page.locator("dl.facts")).to_contain_text("Stored files")
+        expect(page.get_by_role("button", name="Make the key")).to_have_count(0)
+        show(page, service, f"jobs/{job_id}")
+        expect(page.locator("h1")).to_have_text("my-tickets")
+        assert serious(page) == []
+
+
 def test_the_keyboard_reaches_everything(page, service):
     show(page, service, "jobs")
     page.reload()

@@ -75,6 +75,7 @@ RULES: dict[Route, Rule] = {
     ("POST", "/v1/webhook_endpoints/{endpoint_id}/rotate_secret"): Rule("jobs:write", "endpoint"),
     ("GET", "/v1/webhook_endpoints/{endpoint_id}/deliveries"): Rule("jobs:read", "endpoint"),
     ("POST", "/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/resend"): Rule("jobs:write", "endpoint"),
+    ("GET", "/v1/project"): Rule("jobs:read"),
     ("POST", "/v1/organization/projects"): Rule("admin", body={}),
     ("GET", "/v1/organization/projects"): Rule("admin"),
     ("GET", "/v1/organization/projects/{project_id}"): Rule("admin"),

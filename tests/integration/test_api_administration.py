@@ -48,6 +48,15 @@ def test_a_project_gets_a_key_that_sees_nothing_of_others(api_server: ApiServer)
     assert get(api_server, f"{PROJECTS}/{project['id']}")["sgg"]["quotas"]["stored_bytes"]["used"] > 0
 
 
+def test_a_key_may_ask_what_its_own_project_uses(api_server: ApiServer) -> None:
+    api_server.file_id()
+    project = post(api_server, PROJECTS, name="Team B", sgg={"quotas": {"queued_jobs": 3}})
+    with api_server.http(api_server.new_key(["jobs:read"], project["id"])) as http:
+        own = http.get("/v1/project").json()
+    assert (own["id"], own["name"], own["sgg"]) == (project["id"], "Team B", project["sgg"])
+    assert own["sgg"]["quotas"]["queued_jobs"] == {"limit": 3, "used": 0, "source": "project"}
+
+
 def test_a_key_is_shown_once_and_opens_nothing_once_revoked_or_expired(api_server: ApiServer) -> None:
     keys = f"{PROJECTS}/{DEFAULT_PROJECT_ID}/api_keys"
     lasting = post(api_server, keys, name="lasting", scopes=["files:read"])

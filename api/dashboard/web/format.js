@@ -33,4 +33,3 @@ export function figure(value) {
 }
 
 export const plural = (number, noun, several = `${noun}s`) => `${count(number)} ${number === 1 ? noun : several}`;
-export const shortName = (job) => job.fine_tuned_model?.split(":")[3] || job.metadata?.name || job.id.slice(0, 18);

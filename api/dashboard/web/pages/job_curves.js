@@ -5,6 +5,16 @@ import { Card } from "../parts.js";
 
 const none = { steps: [], values: [] };
 const unit = () => [-1, 1];
+const lowest = (values) => values.reduce((least, value) => (value > 0 && value < least ? value : least), Infinity);
+const highest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
+const ROOM = 10; // a limit may lie orders of magnitude above all norms, which shall not become a flat line for that
+
+/** From the least norm to the greatest, and to the limits where they are near. */
+function ofNorms(plot) {
+  const [, norms, limits = []] = plot.data;
+  const least = lowest(norms), most = highest(norms);
+  return most > 0 ? [least / 1.25, Math.max(most, Math.min(highest(limits), ROOM * most)) * 1.25] : [0.1, 1];
+}
 const share = (plot, low, high) => [0, Math.max(1, high)];
 
 /** The curves of a job, each with a sentence on what it means. */
@@ -14,7 +24,8 @@ export function JobCurves({ job, curves, exact }) {
   const z = guided ? job.method.sgg.hyperparameters.guidance?.clip_z : null;
   const norm = of("gradient_norm");
   const limits = exact && z ? clippingLimits(norm.values, z) : [];
-  const floor = limits.map((limit) => (limit === null ? null : Math.min(...norm.values.filter((value) => value > 0))));
+  const least = lowest(norm.values);
+  const floor = limits.map((limit) => (limit === null ? null : least));
   const gradient = [{ label: "|g|", ...norm }];
   if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, dashed: true }, { label: "floor", steps: norm.steps, values: floor, hidden: true });
   if (!of("train_loss").steps.length) return html`<${Card} title="Curves"><p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p><//>`;
@@ -25,7 +36,7 @@ export function JobCurves({ job, curves, exact }) {
       text="How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart." />
     <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}
       text=${`The share of ${words} that come out right. Single batches jump; what counts is the validation set.`} />
-    <${Chart} title="Length of the gradient, |g|" sync=${sync} log series=${gradient} band=${limits.length ? [2, 3] : undefined}
+    <${Chart} title="Length of the gradient, |g|" sync=${sync} log range=${ofNorms} series=${gradient} band=${limits.length ? [2, 3] : undefined}
       text=${z ? "How hard the examples pull at the weights. What leaves the band is clipped back to its edge, so that no odd batch throws the training off." : "How hard the examples pull at the weights. It falls as the model has less to learn."} />
     ${of("reference_cosine").steps.length > 0 && html`<${Chart} title="Cosine to the reference" sync=${sync} range=${unit} series=${[{ label: "cos(g, d)", ...of("reference_cosine") }]}
       text="Whether a step points where the steps before it pointed: 1 is the same way, 0 unrelated, below 0 back again." />`}

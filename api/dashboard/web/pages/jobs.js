@@ -9,9 +9,8 @@ const PAGE = 20;
 const filters = [["", "All"], ["running", "Running"], ["queued", "Queued"], ["paused", "Paused"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
 const live = (job) => ["queued", "running", "validating_files"].includes(job.status);
 
-export function jobTitle(job) {
-  return job.metadata.name || job.fine_tuned_model?.split(":")[3] || `${job.model} ${job.id.slice(-6)}`;
-}
+/** What people call a job: as they named it, or else its base model with the end of its id, as its own model's name has it. */
+export const jobTitle = (job) => job.metadata.name || (job.sgg || job).suffix || `${job.model} ${job.id.slice(-8)}`;
 
 /** What one sees of a job at a glance: how far, how long, how good. */
 export function Outlook({ job }) {

@@ -36,8 +36,17 @@ function NewKey({ project, made }) {
 }
 
 export function Keys() {
-  if (!can("admin")) return html`<${Page} title="Keys"><${Empty} icon="keys" title="Keys are for administrators">Your key may not see them. Ask the administrator for a key, or for more scopes.<//><//>`;
-  return html`<${Projects} />`;
+  return can("admin") ? html`<${Projects} />` : html`<${Own} />`;
+}
+
+/** What a key sees that makes no keys: the figures of its own project. */
+function Own() {
+  const may = can("jobs:read");
+  const { value: project, error, again } = useRead(() => (may ? get("/v1/project") : null), [may]);
+  return html`<${Page} title="Keys and usage" lead=${project && `Project ${project.name}`}>
+    <${Problem} error=${error} again=${again} />
+    ${project ? html`<${Usage} project=${project} />` : may && !error && html`<${Bones} heights=${[120]} />`}
+    <${Empty} icon="keys" title="Keys are for administrators">Your key may not see them. Ask the administrator for a key, or for more scopes.<//><//>`;
 }
 
 function Projects() {

@@ -17,7 +17,7 @@ export function settingsOf(job) {
   const { lora, guidance, evaluation } = hyperparameters;
   const typed = Object.fromEntries(numbers.map(([name]) => [name, hyperparameters[name]]).filter(([, value]) => value !== null && value !== "auto"));
   return {
-    model: job.model, method: job.method.type, suffix: job.fine_tuned_model?.split(":")[3] || "", sources, alignment: String(guidance?.alignment || 0.5),
+    model: job.model, method: job.method.type, suffix: job.sgg.suffix || "", sources, alignment: String(guidance?.alignment || 0.5),
     rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: typed, startFrom, carried: hyperparameters,
   };
 }
