@@ -23,7 +23,8 @@ def test_every_way_has_its_turn_and_plain_lora_is_one(setting, monkeypatch):
     lines = compare(setting, 1, False, told.append)
     assert [line["way"] for line in lines] == [*WAYS, TRAINER, FULL]
     plain = next(line for line in lines if line["way"] == PLAIN)
-    assert plain["seconds_ratio"] == 1.0 and told == ["round 1 of 1"]
+    assert plain["seconds_ratio"] == 1.0
+    assert [line.split(":")[0] for line in told] == [f"round 1 of 1, {line['way']}" for line in lines]
     for line in lines:
         assert line["seconds"] > 0
         assert line["seconds_ratio"] == pytest.approx(line["seconds"] / plain["seconds"], rel=0.05, abs=0.02)
@@ -51,6 +52,17 @@ def test_passes_are_those_that_are_taken(setting, monkeypatch):
         taken.clear()
         turn(base, setting, name)
         assert sum(taken) == WAYS[name][0] * setting.steps * setting.batch_size, name
+
+
+def test_a_turn_ends_with_its_last_step(setting, monkeypatch):
+    """What follows a run's last step, the search for doubtful labels and the adapter's file, is no part of a turn."""
+    from sgg_core import trainer
+
+    def finish(*_):
+        raise AssertionError("the run went on to its end")
+
+    monkeypatch.setattr(trainer.Run, "_finish", finish)
+    assert len(turn(tiny_base("causal"), setting, PLAIN)) == setting.steps - overhead.WARM_UP
 
 
 def test_peak_memory_is_that_of_this_process(setting):
