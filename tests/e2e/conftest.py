@@ -44,7 +44,7 @@ class Service:
         }
 
     def start(self):
-        """Start the server; return its announcement and the seconds until it first answered."""
+        """Start the server, wait for its first answer, and return its announcement."""
         began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -62,8 +62,7 @@ class Service:
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() - began < PATIENCE, self.log.read_text()
                 time.sleep(0.02)
-        took = time.monotonic() - began
-        return json.loads(self.process.stdout.readline()), took
+        return json.loads(self.process.stdout.readline())
 
     def kill(self):
         """End the server as a power cut would."""
@@ -72,12 +71,11 @@ class Service:
         self.process.stdout.close()
 
     def stop(self):
-        """End the server with SIGTERM; return its exit code and the seconds it took."""
-        began = time.monotonic()
+        """End the server with SIGTERM; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
         self.process.stdout.close()
-        return code, time.monotonic() - began
+        return code
 
     def sgg(self, *arguments, **environment):
         """Run one command to its end."""
@@ -143,7 +141,7 @@ def tiny_directory(tmp_path_factory):
 def service(tmp_path_factory, tiny_directory):
     running = Service(tmp_path_factory.mktemp("service"))
     running.add_base_model(tiny_directory)
-    running.announcement, _ = running.start()
+    running.announcement = running.start()
     yield running
     running.kill()
 
@@ -153,7 +151,7 @@ def own_service(tmp_path, tiny_directory):
     """A running server that the test may kill."""
     running = Service(tmp_path)
     running.add_base_model(tiny_directory)
-    running.announcement, _ = running.start()
+    running.announcement = running.start()
     yield running
     running.kill()
 

@@ -24,8 +24,7 @@ def test_a_job_and_its_watcher_survive_the_server(own_service, tickets, ending):
         if ending == "kill":
             own_service.kill()
         else:
-            code, _ = own_service.stop()
-            assert code == 0, own_service.log.read_text()
+            assert own_service.stop() == 0, own_service.log.read_text()
         time.sleep(1.0)  # so that the watcher meets a closed door
         own_service.start()
         out, err = watcher.communicate(timeout=240)
