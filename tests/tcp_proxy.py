@@ -35,9 +35,10 @@ class TcpProxy:
     ) -> None:
         self._listener.close()
         with self._lock:
-            for end in self._open:
+            for end in self._open:  # the silent ones too, which their threads leave open
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+                end.close()
 
     def silence(self) -> int:
         """Leave all connections that are open now half-open for good: nothing passes, nobody is told.
