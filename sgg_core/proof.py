@@ -1,28 +1,26 @@
 """The proof that an adapter's files are enough: a fresh process loads them through peft alone and answers the same.
 
-The process is forked from a server that has imported the libraries and done nothing else. So a proof costs no imports,
-and nothing that the training left in memory can help it. A trainer process forks the server from itself before it
-trains; whoever trains within another program starts it as `python -m sgg_core.proof`.
+The process is forked from a server, `python -m sgg_core.proof`, that has imported the libraries and done nothing else.
+So a proof costs no imports, and nothing that the training left in memory can help it.
 """
 
 from __future__ import annotations
 
 import atexit
-import gc
+import json
 import os
 import platform
 import select
 import signal
-import socket
+import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from pydantic import BaseModel
@@ -32,7 +30,6 @@ from torch import Tensor
 from sgg_core.backbone import LoadedBase, quiet_transformers
 from sgg_core.encoding import Encoded
 from sgg_core.errors import VerificationError
-from sgg_core.processes import die_with_parent
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 TOLERANCE = 1e-3  # of logits of one prompt, computed twice in float32 on the same device
@@ -72,93 +69,46 @@ class Answer(BaseModel):
 
 
 class Server:
-    """The process that fresh ones are forked from, on the other end of a socket. Ends with this process.
+    """The process that fresh ones are forked from. Starts at once, imports meanwhile, ends with this process."""
 
-    `start` makes the process, gives it that end as its standard input, and returns its id.
-    """
-
-    def __init__(self, start: Callable[[socket.socket], int]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._pid = start(theirs)
-        self._socket = ours
-        self._answers = ours.makefile("rb")
-        self._ended = False
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "sgg_core.proof"]
+        # Ctrl-C is for whoever handles it: a group of its own is not reached, and an ignored signal stays ignored
+        group = None if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else 0
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group)
         atexit.register(self.close)
 
     @property
     def alive(self) -> bool:
         """Whether it takes questions."""
-        self._ended = self._ended or os.waitpid(self._pid, os.WNOHANG) != (0, 0)
-        return not self._ended
+        return self._process.poll() is None
 
     def ask(self, question: Question) -> Answer:
         """Let a fresh process answer."""
+        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            self._socket.sendall(question.model_dump_json().encode() + b"\n")
-            if not select.select([self._socket], [], [], SECONDS)[0]:
+            self._process.stdin.write(question.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], SECONDS)[0]:
                 self.close()
                 return Answer(problem=f"it did not answer within {SECONDS:g} s")
-            line = self._answers.readline()
-        except ConnectionError:
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
             line = b""
         return Answer.model_validate_json(line) if line else Answer(problem="it ended without an answer")
 
     def close(self) -> None:
         """End it."""
         atexit.unregister(self.close)
-        if self.alive:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._ended = True
-        self._answers.close()
-        self._socket.close()
-
-
-def started(theirs: socket.socket) -> int:
-    """Start a new interpreter, which imports while this one goes on."""
-    # Ctrl-C is for whoever handles it: a group of its own is not reached, and an ignored signal stays ignored
-    group = os.getpgrp() if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else 0
-    streams = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
-    command = [sys.executable, "-m", "sgg_core.proof"]
-    return os.posix_spawn(sys.executable, command, os.environ, file_actions=streams, setpgroup=group)
-
-
-def forked(theirs: socket.socket) -> int:
-    """Fork this process, which has imported the libraries, runs no threads of Python, and ignores Ctrl-C."""
-    gc.freeze()  # a collection would write on what the two share in memory, and so copy it
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with_parent(parent)
-            os.dup2(theirs.fileno(), 0)
-            os.dup2(2, 1)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # others wait for the end of this process's other pipes
-            serve()
-        except BaseException:
-            traceback.print_exc(file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(1)
-        os._exit(0)
-    return pid
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
 
 
 _lock = threading.Lock()
 _server: Server | None = None
-
-
-def import_libraries() -> None:
-    """Load what a fresh process needs, and the training too."""
-    import peft  # noqa: F401  # imported for the loading alone
-    from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
-
-
-def fork_server() -> None:
-    """Let fresh processes come from this one as it is now; see `forked` for what it has to be like."""
-    global _server
-    with _lock:
-        _server = Server(forked)
 
 
 def prepare() -> None:
@@ -224,7 +174,7 @@ def last_states(model: Any, ids: Sequence[int], device: torch.device) -> Tensor:
 def _running() -> Server:
     global _server
     if _server is None or not _server.alive:
-        _server = Server(started)
+        _server = Server()
     return _server
 
 
@@ -255,24 +205,27 @@ def _measured(question: Question) -> Answer:
         return Answer(problem=f"{type(error).__name__}: {error}")
 
 
-def serve() -> None:
-    """Answer each line on standard input, a socket, with one, by a process of its own; ends with its input."""
-    import_libraries()
-    with socket.socket(fileno=os.dup(0)) as asker, asker.makefile("rb") as questions:
-        for line in questions:
-            server = os.getpid()
-            child = os.fork()
-            if child == 0:
-                die_with_parent(server)
-                asker.sendall(_measured(Question.model_validate_json(line)).model_dump_json().encode() + b"\n")
-                os._exit(0)
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if status != 0:
-                problem = Answer(problem=f"it ended with exit code {status}")
-                asker.sendall(problem.model_dump_json().encode() + b"\n")
+def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer each line with one, by a process of its own; ends with its input."""
+    import peft  # noqa: F401  # imported for the loading alone
+    from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
+
+    for line in iter(questions.readline, b""):
+        child = os.fork()
+        if child == 0:
+            answer = _measured(Question.model_validate_json(line))
+            answers.write(answer.model_dump_json().encode() + b"\n")
+            answers.flush()
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status != 0:
+            answers.write(json.dumps({"problem": f"it ended with exit code {status}"}).encode() + b"\n")
+            answers.flush()
 
 
 if __name__ == "__main__":
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)  # libraries say it to programmers; users can do nothing about it
-    serve()
+    pipe = os.fdopen(os.dup(1), "wb")  # libraries print: what they say goes to stderr instead
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, pipe)

@@ -6,6 +6,7 @@ neither the database nor the queue. Ends at once when its parent does: stdin clo
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import queue
@@ -30,7 +31,6 @@ from sgg_core.errors import (
     SourceFileError,
     ValidationFileError,
 )
-from sgg_core.processes import die_with_parent
 from sgg_core.reporting import AnyMessage, CheckpointSaved, Control
 from sgg_store import logs
 from worker.messages import Alive, Failed, GpuMemory, InputFile, Ready, Steer, Train, Warm, command_adapter
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _log = logs.get_logger("worker.trainer_process")  # which is `__main__` here
 
 ALIVE_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
 REHEARSAL = b"".join(b'{"text": "number %d", "label": "%s"}\n' % (i, (b"even", b"odd")[i % 2]) for i in range(8))
 
 
@@ -204,6 +205,14 @@ def describe_failure(error: Exception, run: int | None) -> Failed:
     )
 
 
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, even while it is stopped or deep in native code."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
 def read_commands(reporter: PipeReporter, commands: queue.SimpleQueue[Warm | Train]) -> None:
     """Sort stdin's commands: wishes take effect at once, work waits its turn. The end of stdin ends the process."""
     for line in sys.stdin.buffer:
@@ -219,9 +228,6 @@ def import_training() -> None:
     """Pay for torch, transformers and peft before a job waits for them."""
     import sgg_core.backbone
     import sgg_core.trainer  # noqa: F401  # imported for the loading alone
-    from sgg_core.proof import import_libraries
-
-    import_libraries()
 
 
 class Rehearsal:
@@ -258,12 +264,9 @@ def main() -> None:
     pipe = MessagePipe()
     reporter = PipeReporter(pipe)
     commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()
+    threading.Thread(target=read_commands, args=(reporter, commands), daemon=True).start()
     try:
         import_training()
-        from sgg_core.proof import fork_server
-
-        fork_server()  # before the reader: a fork copies the state of a lock, but not the thread that would release it
-        threading.Thread(target=read_commands, args=(reporter, commands), daemon=True).start()
         pipe.send(Ready())
         TrainerProcess(pipe, reporter, commands).serve_all()
     except BaseException:

@@ -131,7 +131,7 @@ def test_the_trainer_dies_with_its_worker_even_while_it_is_stopped() -> None:
         "from worker.child import TrainerChild\n"
         "child = TrainerChild([sys.executable, '-c', '''\n"
         "import sys\n"
-        "from sgg_core.processes import die_with_parent\n"
+        "from worker.trainer_process import die_with_parent\n"
         "die_with_parent(int(sys.argv[1]))\n"
         'print(\\\'{"type": "ready"}\\\', flush=True)\n'
         "input()\n"
