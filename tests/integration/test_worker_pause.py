@@ -4,7 +4,6 @@ import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,17 +132,3 @@ def test_a_job_cancelled_while_it_stops_for_a_pause_is_cancelled(service: Servic
     assert job.status is JobStatus.CANCELLED
     last = service.bench.events(job_id)[-1]
     assert last.data["last_checkpoint"] == job.checkpoint_name(job.step)
-
-
-def test_a_worker_that_is_stopped_while_a_job_pauses_leaves_it_paused(tmp_path: Path) -> None:
-    bench = Workbench(tmp_path / "data", save_tiny_base(tmp_path / "tiny"))
-    worker = start_embedded(bench.settings, bench.database, bench.objects)
-    job_id = bench.submit_steps(100_000, 1000)
-    worker.ring(job_id)
-    bench.wait_for_step(job_id, 5)
-    bench.pause(job_id)
-    worker.stop()
-    job = bench.job(job_id)
-    assert job.status is JobStatus.PAUSED
-    assert bench.events(job_id)[-1].data["last_checkpoint_step"] == job.step
-    bench.close()
