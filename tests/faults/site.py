@@ -257,19 +257,12 @@ class Site:
             return not session.scalars(select(JobRecord.id).where(JobRecord.status.not_in(TERMINAL)).limit(1)).all()
 
     def _no_stray_trainer(self) -> bool:
-        """Whether each living trainer has a living worker, and none of them is at work: no job has a lease now.
-
-        A trainer's own child, from which it forks fresh processes, looks like a trainer and has to have a living one.
-        """
-        workers = [running.process.pid for running in self._everything if running.alive]
-        found = [process for process in psutil.process_iter() if is_trainer(process) and self._owns(process)]
-        try:
-            parents = {process.pid: process.ppid() for process in found if lives(process)}
-        except psutil.NoSuchProcess:  # it has just ended
-            return False
+        """Whether each living trainer has a living worker, and none of them is at work: no job has a lease now."""
+        parents = [running.process.pid for running in self._everything if running.alive]
+        trainers = [process for process in psutil.process_iter() if is_trainer(process) and self._owns(process)]
         at_work = list((self.directory / "data" / "scratch").glob("worker-*/ftjob-*"))
         held = [path for path in at_work if self._is_held(path.parent)]
-        return not held and all(parent in workers or parents.get(parent) in workers for parent in parents.values())
+        return not held and all(trainer.ppid() in parents for trainer in trainers if lives(trainer))
 
     def _owns(self, process: psutil.Process) -> bool:
         try:
