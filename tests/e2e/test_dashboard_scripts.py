@@ -26,6 +26,23 @@ LEAVE = """async (address) => {
   options.requestAnimationFrame = undefined;
 }"""
 
+# One chart of each pair of figures; the answer is the ticks of their logarithmic axes.
+DRAW = """async ([address, pairs]) => {
+  const { default: uPlot } = await import(address + "vendor/uplot.js");
+  const { logarithmic } = await import(address + "charts.js");
+  const range = (plot, low, high) => logarithmic(low, high);
+  const options = { width: 300, height: 200, scales: { x: { time: false }, y: { distr: 3, range } }, axes: [{}, {}] };
+  const drawn = [];
+  for (const pair of pairs) {
+    const place = document.createElement("div");
+    const plot = new uPlot({ ...options, series: [{}, {}] }, [[1, 2], pair], place);
+    await Promise.resolve();  // it draws in a microtask
+    drawn.push({ min: plot.scales.y.min, max: plot.scales.y.max, ticks: plot.axes[1]._splits });
+    plot.destroy();
+  }
+  return drawn;
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -51,6 +68,21 @@ def module(browser, service):
 def test_a_chart_that_has_left_draws_no_more(browser, service):
     with opened(browser) as page:
         page.evaluate(LEAVE, scripts(page, service))
+
+
+def test_a_logarithmic_axis_has_an_end_wherever_it_begins(browser, service):
+    """uPlot steps from the least value to the next power of ten: from 0.096 it went on for ever, and the page broke."""
+    draw = random.Random(5)
+    starts = [10 ** draw.uniform(-14, 13) for _ in range(200)]
+    pairs = [[least, least * most] for least in starts for most in (1, 30)]
+    pairs += [[0.0096 * 1.25, 0.3], [0.0999999 * 1.25, 7], [1e-30, 1e-3], [1e-3, 1e30], [0, 1], [1e-3, 1e-3]]
+    with opened(browser) as page:
+        drawn = page.evaluate(DRAW, [scripts(page, service), pairs])
+    for (low, high), axis in zip(pairs, drawn, strict=True):
+        assert 0 < axis["min"] < axis["max"]
+        assert len(axis["ticks"]) < 500, (low, high)
+        if low > 1e-15 and high < 1e15:
+            assert axis["min"] <= low <= high <= axis["max"]
 
 
 def test_the_band_is_where_the_trainer_clips(module):

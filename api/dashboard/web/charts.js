@@ -7,7 +7,20 @@ const COLOURS = ["--accent", "--second", "--third", "--fourth"];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const HEIGHT = 200;
-const around = (plot, low, high) => (low === null ? [0.1, 1] : [low / 1.25, high * 1.25]);
+const DRAWABLE = 1e15; // uPlot knows no ticks of a logarithmic axis beyond
+
+/**
+ * The range of a logarithmic axis that shows `low` to `high` with some room. It begins at a round number, because uPlot
+ * steps from there to the next power of ten and, from 9.6 say, never gets there: it counts the same tick for ever.
+ */
+export function logarithmic(low, high) {
+  if (!(low > 0 && low <= high)) return [0.1, 1];
+  const within = (value) => Math.min(Math.max(value, 1 / DRAWABLE), DRAWABLE);
+  const [least, most] = [within(low / 1.25), within(high * 1.25)];
+  const power = Math.floor(Math.log10(least));
+  const digit = Math.min(Math.max(Math.floor(least / 10 ** power), 1), 9);
+  return [Number(`${digit}e${power}`), most > least ? most : least * 10];
+}
 
 /** Aligns series [{steps, values}] of different steps: [steps, values, values, ...], null where there is none. */
 export function align(series) {
@@ -41,7 +54,7 @@ function make(place, series, data, { log, band, range, sync }) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, sync: sync ? { key: sync } : undefined, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: range || (log ? around : undefined) } },
+    scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: range || (log ? (plot, low, high) => logarithmic(low, high) : undefined) } },
     axes: axes(log),
     series: [{}, ...lines],
     bands: band ? [{ series: band, fill: colour("--band") }] : undefined,

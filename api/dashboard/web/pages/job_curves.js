@@ -1,6 +1,6 @@
 import { html } from "../core.js";
 import { clippingLimits } from "../curves.js";
-import { Chart } from "../charts.js";
+import { Chart, logarithmic } from "../charts.js";
 import { Card } from "../parts.js";
 
 const none = { steps: [], values: [] };
@@ -13,7 +13,7 @@ const ROOM = 10; // a limit may lie orders of magnitude above all norms, which s
 function ofNorms(plot) {
   const [, norms, limits = []] = plot.data;
   const least = lowest(norms), most = highest(norms);
-  return most > 0 ? [least / 1.25, Math.max(most, Math.min(highest(limits), ROOM * most)) * 1.25] : [0.1, 1];
+  return logarithmic(least, Math.max(most, Math.min(highest(limits), ROOM * most)));
 }
 const share = (plot, low, high) => [0, Math.max(1, high)];
 
