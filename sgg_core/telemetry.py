@@ -11,6 +11,9 @@ from pydantic import BaseModel
 
 from sgg_core.reporting import StepMetrics
 
+NEGLIGIBLE = 1e-12
+"""A gradient of a smaller norm is none: that of a batch from which nothing can be learned."""
+
 
 class Stability(BaseModel):
     """How steady the raw gradient's norm was. `log_norm_change_std` is free of scale and of trend."""
@@ -53,8 +56,8 @@ def expected_cosine(signal_to_noise: float) -> float:
 
 
 def log_norm_changes(norms: Sequence[float]) -> list[float]:
-    """log|g_t| - log|g_(t-1)| over consecutive steps; zero norms are held at 1e-30."""
-    logs = [math.log(max(norm, 1e-30)) for norm in norms]
+    """log|g_t| - log|g_(t-1)| over consecutive steps of those that have a gradient."""
+    logs = [math.log(norm) for norm in norms if norm >= NEGLIGIBLE]
     return [after - before for before, after in pairwise(logs)]
 
 

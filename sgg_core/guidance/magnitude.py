@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+from sgg_core.telemetry import NEGLIGIBLE
+
 
 def coefficients(strength: float, gradient_norm: float, threshold: float) -> float:
     """Coefficient of ghat that `strength` times dR_mag/dg adds to the Hessian-vector product's vector v."""
@@ -20,7 +22,7 @@ class LogNormClip:
 
     In log space, since gradient norms of few-shot runs fall over orders of magnitude. An abnormal norm is brought back
     to `z` standard deviations above the running mean, and enters the statistics as such. Statistics decay by `beta`;
-    nothing is clipped during the first `warm_up` steps.
+    nothing is clipped during the first `warm_up` steps. A step without a gradient says nothing about what is normal.
     """
 
     def __init__(self, z: float, beta: float = 0.9, warm_up: int = 6, min_std: float = 0.1) -> None:
@@ -40,9 +42,10 @@ class LogNormClip:
 
     def scale(self, gradient_norm: float) -> float:
         """Factor in (0, 1] for a gradient of this norm; updates the statistics."""
+        if gradient_norm < NEGLIGIBLE:
+            return 1.0
         limit = self.threshold()
-        kept = min(gradient_norm, limit)
-        self._observe(math.log(max(kept, 1e-30)))
+        self._observe(math.log(min(gradient_norm, limit)))
         return 1.0 if gradient_norm <= limit else limit / gradient_norm
 
     def _observe(self, log_norm: float) -> None:

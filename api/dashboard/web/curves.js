@@ -39,12 +39,15 @@ export function useCurves(id, running, attempts) {
   return state;
 }
 
+export const NEGLIGIBLE = 1e-12; // a step without a gradient says nothing about what is normal
+
 /** The norm above which a gradient is clipped, step by step, by the rule of sgg_core/guidance/magnitude.py. */
 export function clippingLimits(norms, z, beta = 0.9, warmUp = 6, leastDeviation = 0.1) {
   let count = 0, mean = 0, variance = 0;
   return norms.map((norm) => {
     const limit = count < warmUp ? null : Math.exp(mean + z * Math.max(leastDeviation, Math.sqrt(variance)));
-    const kept = Math.log(Math.max(limit === null ? norm : Math.min(norm, limit), 1e-30));
+    if (norm < NEGLIGIBLE) return limit;
+    const kept = Math.log(limit === null ? norm : Math.min(norm, limit));
     count += 1;
     const weight = Math.max(1 - beta, 1 / count), change = kept - mean;
     mean += weight * change;

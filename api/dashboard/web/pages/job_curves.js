@@ -1,11 +1,11 @@
 import { html } from "../core.js";
-import { clippingLimits } from "../curves.js";
+import { clippingLimits, NEGLIGIBLE } from "../curves.js";
 import { Chart, logarithmic } from "../charts.js";
 import { Card } from "../parts.js";
 
 const none = { steps: [], values: [] };
 const unit = () => [-1, 1];
-const lowest = (values) => values.reduce((least, value) => (value > 0 && value < least ? value : least), Infinity);
+const lowest = (values) => values.reduce((least, value) => (value >= NEGLIGIBLE && value < least ? value : least), Infinity);
 const highest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
 const ROOM = 10; // a limit may lie orders of magnitude above all norms, which shall not become a flat line for that
 

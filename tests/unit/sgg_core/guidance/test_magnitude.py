@@ -53,6 +53,17 @@ def test_an_outlier_does_not_open_the_door_for_the_next_one():
     assert [clip.scale(1000.0) < 0.01 for _ in range(3)] == [True] * 3
 
 
+def test_steps_without_a_gradient_do_not_open_the_door():
+    steady, broken = LogNormClip(2.5), LogNormClip(2.5)
+    for step in range(20):
+        steady.scale(1.0)
+        broken.scale(1.0)
+        if step % 4 == 3:
+            assert broken.scale(0.0) == broken.scale(1e-15) == 1.0
+    assert broken.threshold() == steady.threshold()
+    assert broken.scale(100.0) < 0.02
+
+
 def test_nothing_is_clipped_while_there_are_too_few_steps():
     clip = LogNormClip(0.1)
     assert [clip.scale(norm) for norm in (1.0, 100.0, 1.0, 1e4, 1.0, 1e6)] == [1.0] * 6
