@@ -27,7 +27,8 @@ from sgg_core.figures import Evaluation
 from sgg_core.files import sha256_of, whole_directory
 from sgg_core.guidance.alignment import SmoothedCosine
 from sgg_core.guidance.step import GuidedStep
-from sgg_core.reporting import AnyMessage
+from sgg_core.identity import RunIdentity
+from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics
 
 TENSORS = "state.safetensors"
 SCALARS = "state.json"
@@ -57,15 +58,32 @@ class Progress(BaseModel):
             count, total = self.layer_cosines.get(layer, (0, 0.0))
             self.layer_cosines[layer] = (count + 1, total + cosine)
 
+    def newest_figures(self) -> dict[str, float]:
+        """The newest value of every figure in the history, under the names that the API gives checkpoints' metrics."""
+        figures: dict[str, float] = {"step": self.step}
+        for message in self.history:
+            if isinstance(message, StepMetrics):
+                figures |= {"train_loss": message.train_loss, "train_mean_token_accuracy": message.train_accuracy}
+                figures["gradient_norm"] = message.gradient_norm
+                if message.reference_cosine is not None:
+                    figures["reference_cosine"] = message.reference_cosine
+                if message.source_cosine is not None:
+                    figures["source_cosine"] = message.source_cosine
+            elif isinstance(message, EvaluationMetrics):
+                figures["full_valid_loss"] = message.valid_loss
+                if message.valid_accuracy is not None:
+                    figures["full_valid_mean_token_accuracy"] = message.valid_accuracy
+        return figures
+
     def layer_cosine_means(self) -> dict[str, float]:
         """Mean source cosine by layer over the steps that saw a source."""
         return {layer: total / count for layer, (count, total) in self.layer_cosines.items()}
 
 
 class SavedScalars(BaseModel):
-    """Content of state.json. `identity` ties a checkpoint to its spec, data and base model."""
+    """Content of state.json."""
 
-    identity: str
+    identity: RunIdentity
     progress: Progress
     reference_updates: int
     clip: tuple[int, float, float] | None
@@ -81,7 +99,7 @@ def checkpoint_name(step: int) -> str:
 
 def save_checkpoint(
     directory: Path,
-    identity: str,
+    identity: RunIdentity,
     progress: Progress,
     parameters: Mapping[str, Parameter],
     optimizer: Optimizer,
@@ -138,7 +156,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     directory: Path,
-    identity: str,
+    identity: RunIdentity,
     parameters: Mapping[str, Parameter],
     optimizer: Optimizer,
     guided: GuidedStep,
@@ -155,9 +173,12 @@ def load_checkpoint(
         tensors = load_file(directory / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"Checkpoint {directory.name} cannot be read: {error}", "Use an earlier one.") from error
-    if scalars.identity != identity or set(weights) != set(map(canonical, parameters)):
+    others = scalars.identity.differences(identity)
+    others += [] if set(weights) == set(map(canonical, parameters)) else ["the names of the weights"]
+    if others:
         raise CheckpointError(
-            f"Checkpoint {directory.name} belongs to another run.", "Resume with the same spec, data and base model."
+            f"Checkpoint {directory.name} belongs to another run. These differ: {', '.join(others)}.",
+            "Resume with the same spec, data and base model.",
         )
     with torch.no_grad():
         for name, parameter in parameters.items():

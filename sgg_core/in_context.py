@@ -10,9 +10,12 @@ import torch
 from sgg_core import encoding
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.evaluation import classifier_evaluation, log_probabilities
+from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
+from sgg_core.reporting import Control, Notice, Reporter
 from sgg_core.seeding import epoch_order
 from sgg_core.shapes import ClassificationExample, Example
+from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.label_words import ANSWER_LEAD, LabelWords
 
 MOST_TOKENS = 2048  # of a prompt: longer ones take minutes on a CPU
@@ -72,3 +75,35 @@ def evaluate_in_context(rival: InContext, examples: Sequence[Example], go_on: Ca
             return None
         scores.append(log_probabilities(rival, items[start : start + ITEMS_AT_ONCE], rival.base.device))
     return classifier_evaluation(rival.labels, items, torch.cat(scores))
+
+
+def ask_in_context(
+    task: LabelWords, training: ExampleSet, validation: ExampleSet, spec: TrainingSpec, reporter: Reporter
+) -> tuple[tuple[Evaluation, int] | None, Control]:
+    """`evaluate_in_context` and the number of examples shown, while the reporter lets it go on; also its last wish.
+
+    None as well, with a warning, where the base model's template or its context has no room for examples.
+    """
+    wish = reporter.control()
+
+    def may_go_on() -> bool:
+        nonlocal wish
+        wish = reporter.control()
+        return wish == "continue"
+
+    if wish != "continue":
+        return None, wish
+    try:
+        rival = InContext(task, training.examples, spec.task.description, spec.seed)
+        if rival.examples_shown == 0:
+            raise ValueError("no training example fits into the prompt")
+        found = evaluate_in_context(rival, validation.examples, may_go_on)
+    except ValueError as error:
+        reporter.report(Notice(level="warn", message=f"In-context prompting was not measured: {error}."))
+        return None, wish
+    if found is None:
+        return None, wish
+    words = f"{rival.examples_shown} of {len(training)} training examples in its prompt"
+    told = f"The base model with {words}: accuracy {found.accuracy:.3f} on the validation examples."
+    reporter.report(Notice(message=told))
+    return (found, rival.examples_shown), wish

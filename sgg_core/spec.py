@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -125,7 +124,10 @@ class CheckpointSpec(Group):
     every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
     """`auto` saves at each evaluation, at least every 50 steps."""
     keep_last: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """The service keeps so many of the newest, and the one of the lowest validation loss; `None` keeps all."""
+    """The service keeps so many of the newest, and the best ones; `None` keeps all unless `keep_best` is given."""
+    keep_best: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The service keeps so many of the lowest validation loss, and the newest ones. Where one of the two is given, the
+    other one counts as 1."""
 
 
 class TrainingSpec(Group):
@@ -143,7 +145,3 @@ class TrainingSpec(Group):
     checkpoint: CheckpointSpec = CheckpointSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seeds the adapter's initial weights and the order of the examples."""
-
-    def fingerprint(self) -> str:
-        """sha256 over the canonical JSON form, as hex."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -87,21 +87,22 @@ class Checkpoints:
         attempt.start_step = attempt.last_step = older.step if older else 0
         return older
 
-    def prune(self, lease: Lease, keep_last: int | None) -> list[CheckpointRecord]:
-        """Drop all but the newest `keep_last` sound checkpoints and the one of the lowest validation loss.
+    def prune(self, lease: Lease, keep_last: int | None, keep_best: int | None) -> list[CheckpointRecord]:
+        """Drop all but the newest `keep_last` sound checkpoints and the `keep_best` of the lowest validation loss.
 
-        Gives the dropped ones, so that the caller can delete their objects after the commit; none if `keep_last` is
-        None. Raises LeaseLostError.
+        Where one of the two is None, it counts as 1; where both are, none is dropped. Gives the dropped ones, so that
+        the caller can delete their objects after the commit. Raises LeaseLostError.
         """
         guard(self.session, lease)
-        if keep_last is None:
+        if keep_last is None and keep_best is None:
             return []
         query = select(CheckpointRecord).where(CheckpointRecord.job_id == lease.job_id, ~_NEEDED)
         found = list(self.session.scalars(query.order_by(CheckpointRecord.step.desc())))
         sound = [checkpoint for checkpoint in found if not checkpoint.damaged]
         validated = [checkpoint for checkpoint in sound if "full_valid_loss" in checkpoint.metrics]
-        best = min(validated, key=lambda checkpoint: checkpoint.metrics["full_valid_loss"], default=None)
-        return self._drop([each for each in found if each not in sound[:keep_last] and each is not best])
+        best = sorted(validated, key=lambda checkpoint: checkpoint.metrics["full_valid_loss"])
+        kept = {each.id for each in [*sound[: keep_last or 1], *best[: keep_best or 1]]}
+        return self._drop([each for each in found if each.id not in kept])
 
     def outdated(self, seconds: float, limit: int | None = None) -> list[CheckpointRecord]:
         """Checkpoints of jobs that ended more than `seconds` ago, except those that an unfinished job starts from."""

@@ -92,7 +92,7 @@ class TrainingFollower:
         directory = Path(saved.directory)
         if saved.step != self._uploaded_step:  # a run that is told to stop right after a checkpoint saves it again
             prefix, manifest = upload_checkpoint(self._objects, self._lease, saved.step, directory)
-            dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint.keep_last)
+            dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint)
             delete_objects(self._objects, (checkpoint.object_prefix for checkpoint in dropped))
             self._uploaded_step = saved.step
         shutil.rmtree(directory)

@@ -7,6 +7,7 @@ import time
 from sqlalchemy.orm import Session
 
 from sgg_core.reporting import AnyMessage, CheckpointSaved, EvaluationMetrics, Notice, Started, StepMetrics
+from sgg_core.spec import CheckpointSpec
 from sgg_store.attempts import Lease
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.events import Events, NewEvent
@@ -56,7 +57,7 @@ class JobReporter:
             self._flushed_at = time.monotonic()
 
     def checkpoint(
-        self, saved: CheckpointSaved, prefix: str, manifest: Manifest, keep_last: int | None
+        self, saved: CheckpointSaved, prefix: str, manifest: Manifest, keep: CheckpointSpec
     ) -> list[CheckpointRecord]:
         """Record an uploaded checkpoint together with the figures before it, so that none is ahead of its metrics.
 
@@ -68,7 +69,7 @@ class JobReporter:
             self._write_collected(session)
             Checkpoints(session).append(self._lease, saved.step, prefix, manifest, saved.metrics)
             Events(session).append(self._lease, [NewEvent(message, data={"step": saved.step})])
-            return Checkpoints(session).prune(self._lease, keep_last)
+            return Checkpoints(session).prune(self._lease, keep.keep_last, keep.keep_best)
 
         dropped = self._keeper.write(write)
         self._metrics, self._events = [], []

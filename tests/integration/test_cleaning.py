@@ -153,10 +153,22 @@ def test_a_job_keeps_its_newest_checkpoints_and_the_best_one(database: Database,
     for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.4), (5, None), (6, 0.3)):
         save_checkpoint(database, objects, lease, step, loss)
     with database.begin() as session:
-        assert Checkpoints(session).prune(lease, None) == []
-        dropped = Checkpoints(session).prune(lease, 2)
+        assert Checkpoints(session).prune(lease, None, None) == []
+        dropped = Checkpoints(session).prune(lease, 2, None)
     assert sorted(each.step for each in dropped) == [1, 3, 4]
     assert steps_of(database, lease.job_id) == [2, 5, 6]
+
+
+@pytest.mark.parametrize(("keep_last", "keep_best", "kept"), [(None, 2, [2, 5, 6]), (2, 3, [2, 4, 5, 6])])
+def test_a_job_keeps_several_of_its_best_checkpoints_and_always_the_newest_one(
+    database: Database, objects: LocalObjectStore, keep_last: int | None, keep_best: int, kept: list[int]
+) -> None:
+    lease = claim(database)
+    for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.4), (5, 0.3), (6, None)):
+        save_checkpoint(database, objects, lease, step, loss)
+    with database.begin() as session:
+        Checkpoints(session).prune(lease, keep_last, keep_best)
+    assert steps_of(database, lease.job_id) == kept
 
 
 def test_a_damaged_checkpoint_is_none_of_those_to_keep(database: Database, objects: LocalObjectStore) -> None:
@@ -167,7 +179,7 @@ def test_a_damaged_checkpoint_is_none_of_those_to_keep(database: Database, objec
         newest = Checkpoints(session).newest(lease.job_id)
         assert newest is not None
         Checkpoints(session).mark_damaged(lease, newest.id)
-        Checkpoints(session).prune(lease, 1)
+        Checkpoints(session).prune(lease, 1, None)
     assert steps_of(database, lease.job_id) == [2]
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, refused when damaged or foreign, and safe from a full disk."""
 
+import json
 import resource
 import shutil
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 from sgg_core.adapter_file import canonical
 from sgg_core.errors import CheckpointError, DiskFullError
-from sgg_core.files import whole_directory
+from sgg_core.files import sha256_of, whole_directory
 from sgg_core.reporting import CheckpointSaved, SilentReporter, StepMetrics
 from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import tiny_base
@@ -92,16 +93,29 @@ def test_a_checkpoint_that_is_not_there_is_refused(checkpoints, encoder, trainin
 def test_a_checkpoint_of_another_spec_data_or_base_model_is_refused(
     checkpoints, copy, encoder, training, validation, tmp_path
 ):
+    lora = checkpoints[0].lora.model_copy(update={"alpha": 3.0})
     foreign = [
-        {"base": encoder, "training": training, "seed": 9},
-        {"base": encoder, "training": validation},
-        {"base": tiny_base("encoder", seed=5), "training": training},
+        ("lora.alpha, seed", {"base": encoder, "training": training, "seed": 9, "lora": lora}),
+        ("training", {"base": encoder, "training": validation}),
+        ("base_model", {"base": tiny_base("encoder", seed=5), "training": training}),
     ]
-    for changes in foreign:
-        told = r"belongs to another run\. Resume with the same spec, data and base model\."
-        with pytest.raises(CheckpointError, match=told):
+    for names, changes in foreign:
+        with pytest.raises(CheckpointError) as caught:
             resume(checkpoints, tmp_path=tmp_path, directory=copy, **changes)
+        assert str(caught.value).endswith(
+            f"belongs to another run. These differ: {names}. Resume with the same spec, data and base model."
+        )
     resume(checkpoints, encoder, training, tmp_path, copy)
+
+
+def test_a_run_of_a_release_that_knew_fewer_settings_goes_on(checkpoints, copy, encoder, training, tmp_path):
+    state = json.loads((copy / "state.json").read_bytes())
+    assert state["identity"]["spec"]["checkpoint"].pop("keep_best") is None
+    del state["identity"]["spec"]["guidance"]["clip_z"]
+    (copy / "state.json").write_text(json.dumps(state))
+    hashes = json.loads((copy / "sha256.json").read_bytes())
+    (copy / "sha256.json").write_text(json.dumps(hashes | {"state.json": sha256_of(copy / "state.json")}))
+    assert resume(checkpoints, encoder, training, tmp_path, copy).step == 4
 
 
 class FillingReporter(SilentReporter):

@@ -1,0 +1,406 @@
+"""One training run: what is set up before the loop, the loop, and what becomes of its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from sgg_core.adapter import Adapted, write_adapter, write_config
+from sgg_core.adapter_file import AdapterMetadata
+from sgg_core.backbone import LoadedBase
+from sgg_core.checkpoint import Progress, load_checkpoint, save_checkpoint
+from sgg_core.doubts import MOST_EXAMPLES, doubts
+from sgg_core.encoding import Encoded
+from sgg_core.errors import TrainingDivergedError
+from sgg_core.estimate import reference_seconds
+from sgg_core.evaluation import evaluate
+from sgg_core.evidence import Doubt
+from sgg_core.examples import ExampleSet
+from sgg_core.figures import Evaluation
+from sgg_core.forgetting import Retention, retained
+from sgg_core.gradients import norm
+from sgg_core.guidance.passes import SourceBatch
+from sgg_core.guidance.step import GuidedStep, StepOutcome
+from sgg_core.identity import RunIdentity
+from sgg_core.in_context import ask_in_context
+from sgg_core.manifest import StartedFrom
+from sgg_core.objective import Objective
+from sgg_core.plain_rival import train_plainly
+from sgg_core.plan import Plan, make_plan
+from sgg_core.reporting import (
+    AnyMessage,
+    CheckpointSaved,
+    Control,
+    EvaluationMetrics,
+    Finished,
+    Notice,
+    Reporter,
+    Started,
+    StepMetrics,
+    Stopped,
+)
+from sgg_core.retention import RetentionSet
+from sgg_core.sources import SourceTasks
+from sgg_core.spec import TrainingSpec
+from sgg_core.start import StartingPoint
+from sgg_core.task_data import TaskData
+from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.tasks.label_words import LabelWords
+from sgg_core.tasks.pooled_head import PooledHead
+from sgg_core.tasks.task import Task
+from sgg_core.workload import workload
+
+
+class Run:
+    """What `train` makes for each seed; `go` runs it."""
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        base: LoadedBase,
+        adapted: Any,
+        training: ExampleSet,
+        validation: ExampleSet | None,
+        sources: Sequence[ExampleSet],
+        reporter: Reporter,
+        start: StartingPoint | None = None,
+        retention: ExampleSet | None = None,
+    ) -> None:
+        self.spec, self.base, self.adapted, self.reporter = spec, base, adapted, reporter
+        self.training, self.validation, self.sources, self.start = training, validation, sources, start
+        self.plan: Plan = make_plan(spec, base.entry.kind, len(training))
+        adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+        if start is not None:  # before the tasks are made, whose heads begin as probes of the adapted model
+            start.check(spec.lora, base)
+            start.put_on(adapter)
+        self.target = self._task_data(training, adapter, None)
+        self.objective = Objective(self.target, adapter, self.plan, spec.seed)
+        if start is not None and (note := start.put_on_head(self.target.task)) is not None:
+            reporter.report(Notice(message=note))
+        source_data = [self._task_data(examples, adapter, number) for number, examples in enumerate(sources)]
+        self.held_out = self._encoded(self.target.task, validation) if validation is not None else []
+        weights = sum(parameter.numel() for parameter in self.target.parameters.values())
+        self.workload = workload(spec, self.plan, base, self.target, source_data, self.held_out, weights)
+        self.retention = retention
+        self.kept = None if retention is None else RetentionSet(base, retention, spec.task.max_tokens)
+        self.shared = len(adapter)
+        self.everything, self.moving = dict(self.target.parameters), dict(self.objective.parameters)
+        for source in source_data:
+            self.everything |= source.parameters
+            self.moving |= source.parameters
+        guidance = spec.guidance if spec.method == "sgg" and spec.guidance.variant != "off" else None
+        scale = spec.lora.alpha / spec.lora.rank
+        names = list(self.objective.parameters)
+        self.guided = GuidedStep(list(self.objective.parameters.values()), guidance, names, scale)
+        files = [examples.filename for examples in sources]
+        self.source_tasks = SourceTasks(source_data, files, self.shared, spec, self.plan, self.guided)
+        self.optimizer = torch.optim.AdamW(
+            self.moving.values(), lr=self.plan.learning_rate, weight_decay=spec.optimization.weight_decay
+        )
+        self.progress = Progress()
+        self.initial = self._weights()
+        self.best: list[Tensor] | None = None
+        self.figures: Evaluation | None = None
+        self.figures_step: int | None = None
+        self.steps_before = 0  # of other seeds
+        self.carry: Callable[[Path], None] = lambda directory: None  # into each checkpoint
+
+    def go(self, output: Path, checkpoints: Path | None, resume_from: Path | None) -> Finished | Stopped:
+        """The loop: from the first step, or from a checkpoint, to the adapter on disk."""
+        if resume_from is not None:
+            self.progress, self.initial, self.best = load_checkpoint(
+                resume_from, self.identity(), self.everything, self.optimizer, self.guided
+            )
+        if self.progress.step == 0:
+            self.progress.baseline = self._evaluate()
+            self.progress.retention = self.kept.measure() if self.kept else None
+            if (wish := self._ask_in_context()) != "continue":
+                return Stopped(reason=wish, step=0, directory=None)
+            self.guided.begin(self.objective.batch(0))
+            if (wish := self.source_tasks.judge(self.target, self.reporter)) != "continue":
+                return Stopped(reason=wish, step=0, directory=None)
+        self._announce()
+        stopped_early = self._patience_is_over()
+        for step in range(self.progress.step + 1, self.plan.total_steps + 1):
+            if stopped_early:
+                break
+            if (wish := self.reporter.control()) != "continue":
+                saved = self._save(checkpoints) if self.progress.step else None
+                return Stopped(reason=wish, step=self.progress.step, directory=None if saved is None else str(saved))
+            self._step(step)
+            if self.held_out and self.plan.evaluates_at(step):
+                self._look_at_validation(step)
+                stopped_early = self._patience_is_over()
+            if stopped_early or self.plan.saves_at(step):
+                self._save(checkpoints)
+        return self._finish(output, stopped_early)
+
+    def identity(self) -> RunIdentity:
+        """Ties a checkpoint to its spec, data, base model and starting point."""
+        return RunIdentity(
+            spec=self.spec,
+            base_model=self.base.sha256,
+            training=self.training.sha256,
+            validation=None if self.validation is None else self.validation.sha256,
+            sources=tuple(source.sha256 for source in self.sources),
+            start=None if self.start is None else self.start.sha256,
+            retention=None if self.retention is None else self.retention.sha256,
+        )
+
+    def _step(self, step: int) -> None:
+        begun = time.perf_counter()
+        batch = self.objective.batch(step)
+        strength = self.guided.strength(step, self.plan.total_steps, self.spec.optimization.warmup_fraction)
+        sources = self.source_tasks.batches(step)
+        outcome = self.guided.take(batch, strength, sources)
+        self._update(step, outcome, sources)
+        self.progress.add_layer_cosines(outcome.layer_source_cosines or {})
+        tokens = sum(len(item.ids) for item in batch.items)
+        self.progress.step = step
+        self.progress.trained_tokens += tokens
+        seconds = time.perf_counter() - begun
+        self.progress.seconds += seconds
+        projected = outcome.projected
+        assert outcome.accuracy is not None  # batches of tasks know it
+        self._record(
+            StepMetrics(
+                step=step,
+                total_steps=self.plan.total_steps,
+                epoch=step / self.plan.steps_per_epoch,
+                train_loss=outcome.loss,
+                train_accuracy=outcome.accuracy,
+                learning_rate=self.plan.learning_rate_at(step),
+                gradient_norm=outcome.gradient_norm,
+                reference_cosine=outcome.reference_cosine,
+                clipped=outcome.clipped,
+                source_cosine=outcome.source_cosine,
+                source_weight=outcome.source_weight,
+                projected_gradient_norm=projected.gradient_norm if projected else None,
+                projected_reference_cosine=projected.reference_cosine if projected else None,
+                projected_source_cosine=projected.source_cosine if projected else None,
+                seconds=seconds,
+                tokens=tokens,
+            )
+        )
+        if outcome.clipped:
+            note = f"Step {step}: abnormal gradient norm {outcome.gradient_norm:.3g} was clipped."
+            self.reporter.report(Notice(level="warn", message=note))
+
+    def _update(self, step: int, outcome: StepOutcome, sources: Sequence[SourceBatch]) -> None:
+        """Hand the optimizer one gradient per parameter, clipped over the target's, and take its step."""
+        before = [parameter.detach().clone() for parameter in self.moving.values()]
+        for parameter in self.moving.values():
+            parameter.grad = None
+        target = list(self.objective.parameters.values())
+        for parameter, gradient in zip(target, outcome.gradient, strict=True):
+            parameter.grad = gradient
+        if self.plan.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(target, self.plan.clip_norm)
+        for source, of_source in zip(sources, outcome.source_gradients, strict=True):
+            own = self.source_tasks.own_parameters(source.number)
+            for parameter, gradient in zip(own, of_source[self.shared :], strict=True):
+                parameter.grad = gradient
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate_at(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        moved = torch._foreach_sub([p.detach() for p in self.moving.values()], before)
+        self.progress.path_length += norm(moved)
+
+    def _look_at_validation(self, step: int) -> None:
+        """Evaluate, and remember the best weights."""
+        self.objective.fit_head()
+        figures = self._evaluate()
+        assert figures is not None
+        self.figures, self.figures_step = figures, step
+        self._record(
+            EvaluationMetrics(
+                step=step,
+                valid_loss=figures.loss,
+                valid_accuracy=figures.accuracy,
+                valid_macro_f1=figures.macro_f1,
+                examples=figures.examples,
+            )
+        )
+        progress = self.progress
+        if progress.best_loss is None or figures.loss < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.evaluations_without_gain = figures.loss, step, 0
+            self.best = self._weights() if self.spec.evaluation.keep == "best" else None
+        else:
+            progress.evaluations_without_gain += 1
+
+    def _patience_is_over(self) -> bool:
+        """Whether the run ends before its last step. A function of what checkpoints hold, for those of such an end."""
+        patience, progress = self.spec.evaluation.patience, self.progress
+        if patience is None or progress.step == self.plan.total_steps:
+            return False
+        return progress.evaluations_without_gain >= patience
+
+    def _save(self, checkpoints: Path | None) -> Path | None:
+        if checkpoints is None:
+            return None
+        self.objective.fit_head()
+        directory = save_checkpoint(
+            checkpoints,
+            self.identity(),
+            self.progress,
+            self.everything,
+            self.optimizer,
+            self.guided,
+            self.initial,
+            self.best,
+            AdapterMetadata(
+                alpha=self.spec.lora.alpha, labels=self.target.task.labels, base_model_sha256=self.base.sha256
+            ),
+            self._describe,
+            self.steps_before,
+        )
+        self.reporter.report(
+            CheckpointSaved(step=self.progress.step, directory=str(directory), metrics=self.progress.newest_figures())
+        )
+        return directory
+
+    def _describe(self, directory: Path) -> None:
+        write_config(self.adapted, self.base, directory)
+        self.carry(directory)
+
+    def _finish(self, output: Path, stopped_early: bool) -> Finished | Stopped:
+        if self.spec.evaluation.keep == "best" and self.best is not None:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.everything.values()), self.best)
+        else:
+            self.objective.fit_head()
+        figures = self._newest_figures() or self._evaluate()
+        plain, wish = self._train_plainly(figures)
+        if wish != "continue":  # the last step's checkpoint holds the trained adapter
+            return Stopped(reason=wish, step=self.progress.step, directory=None)
+        result = Adapted(
+            spec=self.spec,
+            base=self.base,
+            adapted=self.adapted,
+            task=self.target.task,
+            plan=self.plan,
+            progress=self.progress,
+            training=self.training,
+            validation=self.validation,
+            sources=tuple(self.sources),
+            probes=(self.held_out or self.target.items)[:8],
+            evaluation=figures,
+            distance=self._distance(),
+            stopped_early=stopped_early,
+            start=None if self.start is None else StartedFrom(name=self.start.name, sha256=self.start.sha256),
+            doubts=self._doubts(),
+            retention_data=self.retention,
+            retention=self._retained(),
+            plain=plain,
+        )
+        report = write_adapter(result, output)
+        if (remark := self.source_tasks.remark(report.source)) is not None:
+            self.reporter.report(remark)
+        if report.retention is not None:
+            self.reporter.report(Notice(message=report.retention.verdict))
+        for baseline in report.baselines:
+            self.reporter.report(Notice(message=baseline.comparison.verdict))
+        return Finished(
+            step=self.progress.step,
+            trained_tokens=self.progress.trained_tokens,
+            stopped_early=stopped_early,
+            directory=str(output),
+        )
+
+    def _doubts(self) -> list[Doubt]:
+        """What the base model, without the adapter, thinks of the training examples' labels."""
+        task, items = self.target.task, self.target.items
+        if not isinstance(task, LabelWords | PooledHead) or len(items) > MOST_EXAMPLES:
+            return []
+        with self.adapted.disable_adapter():
+            return doubts(task, items, self.training.lines)
+
+    def _newest_figures(self) -> Evaluation | None:
+        """The last evaluation, if it was of the weights that are kept."""
+        kept = self.progress.best_step if self.spec.evaluation.keep == "best" else self.progress.step
+        return self.figures if self.figures_step == kept else None
+
+    def _retained(self) -> Retention | None:
+        before = self.progress.retention
+        return None if self.kept is None or before is None else retained(before, self.kept.measure())
+
+    def _evaluate(self) -> Evaluation | None:
+        if not self.held_out:
+            return None
+        figures = evaluate(self.target.task, self.held_out, self.base.device)
+        if not math.isfinite(figures.loss):
+            raise TrainingDivergedError(f"The validation loss is {figures.loss}.", "Lower the learning rate.")
+        return figures
+
+    def _train_plainly(self, figures: Evaluation | None) -> tuple[Evaluation | None, Control]:
+        """Let plain LoRA run, too, if that is to be compared; the adapter's weights are as they were afterwards."""
+        wanted = "plain_lora" in self.spec.evaluation.baselines and self.guided.spec is not None
+        if not wanted or figures is None or figures.answers is None:
+            return None, "continue"
+        initial = self.initial[: len(self.target.parameters)]
+        return train_plainly(self.target, self.held_out, initial, self.spec, self.reporter)
+
+    def _ask_in_context(self) -> Control:
+        """Let the bare base model answer the validation set with examples in its prompt, if that is to be compared."""
+        task, baselines = self.target.task, self.spec.evaluation.baselines
+        wanted = "in_context" in baselines or (baselines == "auto" and self.base.device.type == "cuda")
+        if not wanted or not isinstance(task, LabelWords) or self.validation is None:
+            return self.reporter.control()
+        with self.adapted.disable_adapter():
+            found, wish = ask_in_context(task, self.training, self.validation, self.spec, self.reporter)
+        if found is not None:
+            self.progress.in_context, self.progress.examples_shown = found
+        return wish
+
+    def _weights(self) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in self.everything.values()]
+
+    def _distance(self) -> float:
+        """|theta_T - theta_0| over what the optimizer moves."""
+        moved = [
+            now - then
+            for name, now, then in zip(self.everything, self._weights(), self.initial, strict=True)
+            if name in self.moving
+        ]
+        return norm(moved)
+
+    def _record(self, message: AnyMessage) -> None:
+        self.progress.history.append(message)
+        self.reporter.report(message)
+
+    def _announce(self) -> None:
+        self.reporter.report(
+            Started(
+                first_step=self.progress.step + 1,
+                total_steps=self.plan.total_steps,
+                trainable_parameters=self.workload.adapter_weights,
+                learning_rate=self.plan.learning_rate,
+                batch_size=self.plan.batch_size,
+                epochs=self.plan.epochs,
+                reference_seconds=reference_seconds(self.workload),
+            )
+        )
+
+    def _task_data(self, examples: ExampleSet, adapter: dict[str, Parameter], number: int | None) -> TaskData:
+        task = make_task(self.spec, self.base, examples, describe=number is None)
+        items = self._encoded(task, examples)
+        probe_head(task, items)
+        head, name = task.head(), "head" if number is None else f"source{number}"
+        own = {} if head is None else {f"{name}.{key}": p for key, p in head.named_parameters()}
+        return TaskData(task, items, adapter | own, number)
+
+    def _encoded(self, task: Task, examples: ExampleSet) -> list[Encoded]:
+        items = encoded(task, examples)
+        cut = sum(item.truncated for item in items)
+        if cut:
+            note = f"{examples.filename}: {cut} of {len(items)} texts were cut to fit task.max_tokens."
+            self.reporter.report(Notice(level="warn", message=note))
+        return items
