@@ -59,7 +59,7 @@ def test_one_jump_in_twenty_steps_is_abnormal():
     assert stability(steps_of(norms), 0).abnormal_share == 1 / 19
 
 
-@given(norms, st.floats(1e-3, 1e3), st.floats(0.5, 2))
+@given(norms, st.floats(1e-3, 1e3), st.floats(0.9, 2))  # above what counts as no gradient
 def test_stability_does_not_see_the_gradients_scale_or_a_steady_trend(norms, scale, trend):
     before = stability(steps_of(norms), 0).log_norm_change_std
     changed = [scale * trend**step * norm for step, norm in enumerate(norms)]
