@@ -39,6 +39,7 @@ from api.uploads import endpoints as uploads
 from api.webhooks import endpoints as webhooks
 from api.webhooks.sender import WebhookSender
 from api.webhooks.signing import Signer
+from api.workers import endpoints as workers
 from sgg_store.database import Database
 from sgg_store.forecasts import Forecasts
 from sgg_store.keys import load_key_secret
@@ -108,7 +109,7 @@ def create_app(
     register_error_handlers(app)
     # routers are asked one after the other, so those that are polled most come first
     fine_tuning = (jobs, comparisons, previews, graders, checkpoints)
-    for module in (*fine_tuning, files, uploads, models, trials, webhooks, projects, keys, audit):
+    for module in (*fine_tuning, files, uploads, models, trials, webhooks, projects, keys, audit, workers):
         app.include_router(module.router, dependencies=[Depends(refuse_broken_texts)], responses=RESPONSES)
     app.include_router(
         dashboard.router, responses={status: RESPONSES[status] for status in (400, 401, 403, 413, 500, 503)}

@@ -147,13 +147,19 @@ def download(
     say(f"Try it with: sgg predict {facts['directory']} --text '...'")
 
 
+def _place(ours: dict[str, Any]) -> str | None:
+    if ours["queue_position"] is None:
+        return None
+    return f"{ours['queue_position']}{'' if ours['workers'] else ' (no worker is running)'}"
+
+
 def _facts(job: dict[str, Any]) -> tuple[tuple[str, object], ...]:
     ours, error = job["sgg"], job["error"] or {}
     steps = f"{ours['step']} of {ours['total_steps'] or '?'}" if ours["step"] else None
     return (
         ("id", job["id"]),
         ("status", job["status"]),
-        ("place in queue", ours["queue_position"]),
+        ("place in queue", _place(ours)),
         ("steps", steps),
         ("base model", job["model"]),
         ("method", job["method"]["type"]),

@@ -15,6 +15,7 @@ from sgg_store.database import Database
 from sgg_store.job_state import JobStatus
 from sgg_store.outlook import Line, Outlook, Spread, spread_of
 from sgg_store.records import JobRecord, MetricRecord, ProjectRecord
+from sgg_store.workers import Workers
 
 RECENT_STEPS = 50
 RECENT_JOBS = 20
@@ -75,6 +76,7 @@ def read_outlook(session: Session) -> Outlook:
         left={each.id: left.get(each.id) or typical[each.base_model] for each in running},
         typical=typical,
         waiting=waiting,
+        workers=Workers(session).present(),
     )
 
 

@@ -68,6 +68,8 @@ class Outlook:
     """How long jobs on each base model took that is queued or running."""
     waiting: Mapping[str, int] = field(default_factory=dict)
     """How many queued jobs each base model has."""
+    workers: int = 0
+    """How many there are, idle or not."""
 
     def position(self, project_id: str, priority: int, place: int) -> int:
         """Which one a job is in the whole queue, counting from 1, that has this place among its project's queued jobs.
@@ -90,7 +92,9 @@ class Outlook:
         return NOTHING if left is None else Forecast(None, Spread(now, now, now).plus(left))
 
     def _wait(self, ahead: int) -> Spread | None:
-        """How long running jobs and so many of the queued ones need, shared by the workers that run jobs now."""
+        """How long running jobs and so many of the queued ones need, shared by the workers."""
+        if ahead < self.workers - len(self.left):
+            return NO_TIME
         total = NO_TIME
         for left in self.left.values():
             if left is None:
@@ -101,7 +105,7 @@ class Outlook:
             if mean is None:
                 return None
             total = total.plus(mean.times(ahead))
-        return total.times(1 / max(1, len(self.left)))
+        return total.times(1 / max(1, len(self.left), self.workers))
 
     def _mean_of_waiting(self) -> Spread | None:
         total = NO_TIME

@@ -18,6 +18,7 @@ class Periodic:
         self._seconds = seconds
         self._action = action
         self._over = threading.Event()
+        self._due = threading.Event()  # before its time
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
     @property
@@ -34,9 +35,14 @@ class Periodic:
         """Begin, with a first call at once."""
         self._thread.start()
 
+    def hurry(self) -> None:
+        """Call it again at once, or as soon as the call that is under way has ended."""
+        self._due.set()
+
     def stop(self) -> None:
         """End after the call that is under way."""
         self._over.set()
+        self._due.set()
         self._thread.join()
 
     def _loop(self) -> None:
@@ -45,5 +51,7 @@ class Periodic:
                 self._action()
             except StoreError as error:
                 _log.warning("a round was left out", part=self._thread.name, error=str(error))
-            if self._over.wait(self._seconds):
+            self._due.wait(self._seconds)
+            self._due.clear()
+            if self._over.is_set():
                 return

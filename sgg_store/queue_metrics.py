@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -14,6 +16,7 @@ from sgg_store.errors import StoreError
 from sgg_store.job_state import ACTIVE, AttemptState, JobStatus
 from sgg_store.logs import get_logger
 from sgg_store.records import AttemptRecord, JobRecord, database_now
+from sgg_store.workers import Workers, WorkerState
 
 _log = get_logger(__name__)
 
@@ -33,7 +36,7 @@ class QueueCollector(Collector):
         up = GaugeMetricFamily("sgg_database_up", "Whether the database answered this scrape.")
         try:
             with self._database.read() as session:
-                families = [*_jobs(session), _leases(session, self._lease_seconds)]
+                families = [*_jobs(session), _leases(session, self._lease_seconds), _workers(session)]
         except StoreError as error:
             _log.warning("a scrape cannot ask the database", error=str(error))
             up.add_metric([], 0)
@@ -70,4 +73,12 @@ def _leases(session: Session, lease_seconds: float) -> GaugeMetricFamily:
     age = session.execute(oldest.where(AttemptRecord.state == AttemptState.RUNNING)).scalar_one()
     family = GaugeMetricFamily("sgg_lease_oldest_seconds", "Time since the least recently renewed lease was renewed.")
     family.add_metric([], age or 0.0)
+    return family
+
+
+def _workers(session: Session) -> GaugeMetricFamily:
+    family = GaugeMetricFamily("sgg_workers", "Workers by what they do.", labels=["status"])
+    counts = Counter(view.state for view in Workers(session).all())
+    for state in get_args(WorkerState):
+        family.add_metric([state], counts[state])
     return family

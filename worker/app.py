@@ -23,6 +23,7 @@ from worker.cleaner import make_cleaner
 from worker.consumer import Consumer
 from worker.dispatcher import make_dispatcher
 from worker.errors import TrainerNotInstalledError
+from worker.presence import PresenceBeat
 from worker.run_job import JobRunner
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
@@ -57,6 +58,7 @@ class Worker:
         self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds, settings.quotas)
         self._reaper = make_reaper(database, settings.reap_seconds)
         self._cleaner = make_cleaner(Cleaner(database, objects, settings), settings.clean_seconds)
+        self._presence = PresenceBeat(database, owner)
         self.trials = TrialRunner(settings, database, objects) if settings.trial_memory_bytes else None
 
     def dead_parts(self) -> list[str]:
@@ -66,6 +68,7 @@ class Worker:
             "dispatcher": self._dispatcher.alive,
             "reaper": self._reaper.alive,
             "cleaner": self._cleaner.alive,
+            "presence": self._presence.alive,
         }
         if self.trials is not None:
             parts["trials"] = self.trials.alive
@@ -74,6 +77,7 @@ class Worker:
     def start(self) -> None:
         """Start everything; returns before the trainer has warmed up, which is when the first job will start faster."""
         self.supervisor.start(base_model_to_warm(self.settings, self.database))
+        self._presence.start()
         self._consumer.start()
         self._reaper.start()
         self._cleaner.start()
@@ -85,6 +89,7 @@ class Worker:
     def stop(self) -> None:
         """Give a running job back after a checkpoint, then end everything; takes at most about `stop_seconds`."""
         self._runner.drain()
+        self._presence.drain()
         self._dispatcher.stop()
         self._reaper.stop()
         self._cleaner.stop()
@@ -93,6 +98,7 @@ class Worker:
         self._consumer.stop()
         self.supervisor.stop()
         self._runner.close()
+        self._presence.stop()
         _log.info("the worker stopped")
 
     def run(self, on_started: Callable[[], None]) -> None:

@@ -116,6 +116,7 @@ def _sgg_out(view: JobView, outlook: Outlook, alone: bool) -> SggJobOut:
         kind=cast(Literal["classification", "completion", "chat"] | None, view.kind),
         suffix=job.suffix,
         queue_position=position,
+        workers=None if position is None else outlook.workers,
         step=job.step,
         total_steps=job.total_steps,
         progress=1.0 if job.status is JobStatus.SUCCEEDED else min(1.0, done),

@@ -242,6 +242,8 @@ class SggJobOut(Out):
     """As it was asked for; a part of the model's name."""
     queue_position: int | None
     """1 is next; null unless the job is queued."""
+    workers: int | None
+    """How many workers there are to take it; null unless the job is queued."""
     step: int
     total_steps: int | None
     progress: float

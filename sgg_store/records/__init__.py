@@ -15,6 +15,7 @@ from sgg_store.records.project import ProjectRecord
 from sgg_store.records.trial import TrialRecord, TrialState
 from sgg_store.records.upload import UploadPartRecord, UploadRecord
 from sgg_store.records.webhook import DeliveryState, WebhookDeliveryRecord, WebhookEndpointRecord
+from sgg_store.records.worker import WorkerRecord
 
 __all__ = [
     "ApiKeyRecord",
@@ -39,5 +40,6 @@ __all__ = [
     "UploadRecord",
     "WebhookDeliveryRecord",
     "WebhookEndpointRecord",
+    "WorkerRecord",
     "database_now",
 ]

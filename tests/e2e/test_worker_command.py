@@ -5,9 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import redis
+
+from sgg_store.database import Database
+from sgg_store.workers import Workers
 
 REDIS_URL = os.environ.get("SGG_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 
@@ -24,6 +28,18 @@ def broker():
     return REDIS_URL
 
 
+def registered(url, pids):
+    """What the register tells as soon as it names these processes, or after some time."""
+    database, deadline = Database(url), time.monotonic() + 30
+    while True:
+        with database.read() as session:
+            found = [(view.state, view.presence.pid) for view in Workers(session).all()]
+        if [pid for _, pid in found] == pids or time.monotonic() > deadline:
+            database.dispose()
+            return found
+        time.sleep(0.1)
+
+
 @pytest.mark.redis
 def test_a_worker_says_that_it_is_up_and_stops_when_it_is_told_to(tmp_path, sqlite_url, broker):
     settings = {"SGG_DATA_DIR": str(tmp_path / "data"), "SGG_DATABASE_URL": sqlite_url, "SGG_BROKER_URL": broker}
@@ -31,7 +47,9 @@ def test_a_worker_says_that_it_is_up_and_stops_when_it_is_told_to(tmp_path, sqli
     with subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True) as worker:
         try:
             assert json.loads(worker.stdout.readline())["pid"] == worker.pid
+            assert registered(sqlite_url, pids=[worker.pid]) == [("idle", worker.pid)]
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(30) == 0
+            assert registered(sqlite_url, pids=[]) == []
         finally:
             worker.kill()

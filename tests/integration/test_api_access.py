@@ -85,6 +85,7 @@ RULES: dict[Route, Rule] = {
     ("GET", "/v1/organization/projects/{project_id}/api_keys/{key_id}"): Rule("admin"),
     ("DELETE", "/v1/organization/projects/{project_id}/api_keys/{key_id}"): Rule("admin"),
     ("GET", "/v1/organization/audit_logs"): Rule("admin"),
+    ("GET", "/v1/organization/workers"): Rule("admin"),
 }
 SESSION = "/dashboard/session"
 OPEN = {("GET", "/health/live"), ("GET", "/health/ready"), ("POST", SESSION), ("GET", SESSION), ("DELETE", SESSION)}

@@ -97,3 +97,11 @@ def test_a_spread_holds_eight_of_ten_values() -> None:
     spread = spread_of(values)
     assert (spread.early, spread.likely, spread.late) == (10, 50, 90)
     assert spread_of([3.0]).early == spread_of([3.0]).late == 3.0
+
+
+def test_an_idle_worker_takes_a_job_at_once_and_all_workers_share_what_lies_before() -> None:
+    known = {"left": {"a": HOUR}, "typical": {"m": HOUR}, "waiting": {"m": 4}}
+    of_three = Outlook(**known, workers=3)
+    starts = [of_three.of_queued("m", position, 0.0).start for position in (1, 2, 3)]
+    assert starts == [Spread(0, 0, 0), Spread(0, 0, 0), HOUR.times(3).times(1 / 3)]
+    assert Outlook(**known).of_queued("m", 1, 0.0).start == HOUR

@@ -20,3 +20,20 @@ def test_it_goes_on_after_the_store_was_away() -> None:
     periodic.stop()
     after = len(calls)
     assert not thrice.wait(0) or len(calls) == after
+
+
+def test_it_does_not_wait_when_it_is_told_to_hurry() -> None:
+    calls: list[int] = []
+    called = threading.Semaphore(0)
+
+    def action() -> None:
+        calls.append(1)
+        called.release()
+
+    periodic = Periodic("test", 3600, action)
+    periodic.start()
+    assert called.acquire(timeout=30)
+    periodic.hurry()
+    assert called.acquire(timeout=30)
+    periodic.stop()
+    assert len(calls) == 2

@@ -15,6 +15,7 @@ export const jobTitle = (job) => job.metadata.name || (job.sgg || job).suffix ||
 /** What one sees of a job at a glance: how far, how long, how good. */
 export function Outlook({ job }) {
   const { sgg } = job;
+  if (job.status === "queued" && sgg.workers === 0) return html`<span>Waits for a worker: none is running</span>`;
   if (job.status === "queued") return html`<span>${sgg.queue_position === 1 ? "Next in the queue" : `Number ${sgg.queue_position} in the queue`}</span>`;
   if (job.status === "failed") return html`<span class="cut">${job.error.message}</span>`;
   if (job.status === "running" || job.status === "paused") {

@@ -1,0 +1,1 @@
+"""The workers that are there."""

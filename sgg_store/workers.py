@@ -1,0 +1,107 @@
+"""The register of workers: who is there, idle ones too. It is for people; who may run a job, leases alone decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from sgg_store.job_state import AttemptState
+from sgg_store.records import AttemptRecord, WorkerRecord, database_now
+
+BEAT_SECONDS = 10.0
+"""How often a worker says that it is there."""
+LOST_SECONDS = 45.0
+"""A worker that was not seen for so long is lost."""
+FORGOTTEN_SECONDS = 3600.0
+"""A lost worker is told of for so long."""
+
+_LOST = WorkerRecord.seen_at <= database_now() - LOST_SECONDS
+
+WorkerState = Literal["idle", "busy", "draining", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a worker says of itself. `owner` is its name in attempts."""
+
+    owner: str
+    host: str
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker as the register and the running attempts tell it. Times are Unix seconds."""
+
+    presence: Presence
+    state: WorkerState
+    job_id: str | None
+    started_at: float
+    seen_at: float
+
+
+class Workers:
+    """The register."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def enter(self, presence: Presence) -> None:
+        """Write down a worker that starts, in the place of an earlier one of its name; forget the long lost."""
+        self._delete(WorkerRecord.owner == presence.owner)
+        self._delete(WorkerRecord.seen_at <= database_now() - FORGOTTEN_SECONDS)
+        self.session.add(
+            WorkerRecord(
+                owner=presence.owner,
+                host=presence.host,
+                pid=presence.pid,
+                version=presence.version,
+                draining=False,
+            )
+        )
+
+    def beat(self, presence: Presence, *, draining: bool) -> None:
+        """Note that a worker is still there; one that was forgotten meanwhile is written down again."""
+        seen = (
+            update(WorkerRecord)
+            .where(WorkerRecord.owner == presence.owner)
+            .values(seen_at=database_now(), draining=draining)
+            .returning(WorkerRecord.owner)
+            .execution_options(synchronize_session=False)
+        )
+        if self.session.execute(seen).one_or_none() is None:
+            self.enter(presence)
+
+    def leave(self, owner: str) -> None:
+        """Take a worker out that ended in order."""
+        self._delete(WorkerRecord.owner == owner)
+
+    def present(self) -> int:
+        """How many workers take jobs, now or when they are done with what they have."""
+        query = select(func.count()).select_from(WorkerRecord).where(~_LOST, WorkerRecord.draining.is_(False))
+        return self.session.execute(query).scalar_one()
+
+    def all(self) -> list[WorkerView]:
+        """All workers, those that started first before the others."""
+        running = and_(AttemptRecord.owner == WorkerRecord.owner, AttemptRecord.state == AttemptState.RUNNING)
+        query = (
+            select(WorkerRecord, func.max(AttemptRecord.job_id), _LOST)
+            .outerjoin(AttemptRecord, running)
+            .group_by(WorkerRecord.owner)
+            .order_by(WorkerRecord.started_at, WorkerRecord.owner)
+        )
+        return [_view(record, job_id, lost) for record, job_id, lost in self.session.execute(query)]
+
+    def _delete(self, which: object) -> None:
+        query = delete(WorkerRecord).where(which)  # type: ignore[arg-type]
+        self.session.execute(query.execution_options(synchronize_session=False))
+
+
+def _view(record: WorkerRecord, job_id: str | None, lost: bool) -> WorkerView:
+    state: WorkerState = "lost" if lost else "draining" if record.draining else "busy" if job_id else "idle"
+    presence = Presence(record.owner, record.host, record.pid, record.version)
+    return WorkerView(presence, state, job_id, record.started_at, record.seen_at)
