@@ -63,8 +63,9 @@ def read_outlook(session: Session) -> Outlook:
     """The queue as it is now."""
     groups = _queued(session)
     running = _running(session)
+    workers = Workers(session).present()  # also while nothing waits: the next job's caller is told of them at once
     if not groups and not running:
-        return Outlook()
+        return Outlook(workers=workers)
     base_models = {group.base_model for group in groups} | {each.base_model for each in running}
     typical = {base_model: _typical(session, base_model) for base_model in base_models}
     left = _left(session)
@@ -76,7 +77,7 @@ def read_outlook(session: Session) -> Outlook:
         left={each.id: left.get(each.id) or typical[each.base_model] for each in running},
         typical=typical,
         waiting=waiting,
-        workers=Workers(session).present(),
+        workers=workers,
     )
 
 

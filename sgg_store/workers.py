@@ -19,6 +19,7 @@ FORGOTTEN_SECONDS = 3600.0
 """A lost worker is told of for so long."""
 
 _LOST = WorkerRecord.seen_at <= database_now() - LOST_SECONDS
+_FORGOTTEN = WorkerRecord.seen_at <= database_now() - FORGOTTEN_SECONDS
 
 WorkerState = Literal["idle", "busy", "draining", "lost"]
 
@@ -53,7 +54,7 @@ class Workers:
     def enter(self, presence: Presence) -> None:
         """Write down a worker that starts, in the place of an earlier one of its name; forget the long lost."""
         self._delete(WorkerRecord.owner == presence.owner)
-        self._delete(WorkerRecord.seen_at <= database_now() - FORGOTTEN_SECONDS)
+        self._delete(_FORGOTTEN)
         self.session.add(
             WorkerRecord(
                 owner=presence.owner,
@@ -86,11 +87,12 @@ class Workers:
         return self.session.execute(query).scalar_one()
 
     def all(self) -> list[WorkerView]:
-        """All workers, those that started first before the others."""
+        """All workers but the forgotten, those that started first before the others."""
         running = and_(AttemptRecord.owner == WorkerRecord.owner, AttemptRecord.state == AttemptState.RUNNING)
         query = (
             select(WorkerRecord, func.max(AttemptRecord.job_id), _LOST)
             .outerjoin(AttemptRecord, running)
+            .where(~_FORGOTTEN)  # their rows stay until a worker starts
             .group_by(WorkerRecord.owner)
             .order_by(WorkerRecord.started_at, WorkerRecord.owner)
         )

@@ -9,9 +9,11 @@ import time
 
 import pytest
 import redis
+from sqlalchemy import update
 
 from sgg_store.database import Database
-from sgg_store.workers import Workers
+from sgg_store.records import WorkerRecord
+from sgg_store.workers import FORGOTTEN_SECONDS, LOST_SECONDS, Workers
 
 REDIS_URL = os.environ.get("SGG_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 
@@ -26,6 +28,14 @@ def broker():
             pytest.fail(message)
         pytest.skip(message)
     return REDIS_URL
+
+
+def age(url, seconds):
+    """Let the time pass that nobody was seen in."""
+    database = Database(url)
+    with database.begin() as session:
+        session.execute(update(WorkerRecord).values(seen_at=WorkerRecord.seen_at - seconds))
+    database.dispose()
 
 
 def registered(url, pids):
@@ -53,3 +63,19 @@ def test_a_worker_says_that_it_is_up_and_stops_when_it_is_told_to(tmp_path, sqli
             assert registered(sqlite_url, pids=[]) == []
         finally:
             worker.kill()
+
+
+@pytest.mark.redis
+def test_a_killed_worker_is_lost_and_forgotten_at_last(tmp_path, sqlite_url, broker):
+    settings = {"SGG_DATA_DIR": str(tmp_path / "data"), "SGG_DATABASE_URL": sqlite_url, "SGG_BROKER_URL": broker}
+    command = [sys.executable, "-m", "cli.main", "worker", "--json"]
+    with subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True) as worker:
+        try:
+            worker.stdout.readline()
+            assert registered(sqlite_url, pids=[worker.pid]) == [("idle", worker.pid)]
+        finally:
+            worker.kill()
+    age(sqlite_url, LOST_SECONDS)
+    assert registered(sqlite_url, pids=[worker.pid]) == [("lost", worker.pid)]
+    age(sqlite_url, FORGOTTEN_SECONDS)
+    assert registered(sqlite_url, pids=[]) == []

@@ -76,6 +76,7 @@ def test_a_silent_worker_is_lost_comes_back_with_a_beat_and_is_forgotten_at_last
         Workers(session).beat(A, draining=False)
     assert (states(database), present(database)) == ({A.owner: "idle"}, 1)
     age(database, A, FORGOTTEN_SECONDS + 1)
+    assert states(database) == {}
     enter(database, B)
     assert states(database) == {B.owner: "idle"}
     with database.begin() as session:
@@ -90,9 +91,11 @@ def test_a_worker_that_starts_again_under_its_name_takes_the_place_of_the_earlie
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_the_outlook_knows_how_many_workers_there_are(database: Database, workers: int) -> None:
-    with database.begin() as session:
-        add_job(session)
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_the_outlook_knows_how_many_workers_there_are(database: Database, workers: int, jobs: int) -> None:
+    for _ in range(jobs):
+        with database.begin() as session:
+            add_job(session)
     enter(database, *(Presence(f"w{number}", "h", number, "1") for number in range(workers)))
     with database.read() as session:
         assert read_outlook(session).workers == workers
