@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import BindParameter, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from sgg_store.errors import QuotaExceededError, RecordNotFoundError
 from sgg_store.job_state import ACTIVE, JobStatus
+from sgg_store.quota_limits import Quota, QuotaLimits
 from sgg_store.records import (
     AttemptRecord,
     FileRecord,
@@ -21,30 +20,10 @@ from sgg_store.records import (
     database_now,
 )
 
-Quota = Literal["running_jobs", "queued_jobs", "stored_bytes", "trainer_seconds_per_day"]
 QuotaChange = dict[Quota, int | None]
 WAITING = tuple(sorted(ACTIVE - {JobStatus.RUNNING}))
 """The statuses of jobs that count as queued: those that a worker has yet to take, now or later."""
 DAY_SECONDS = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaLimits:
-    """The most that a project may have; None is no limit. The names are those of `Quota`."""
-
-    running_jobs: int | None = None
-    queued_jobs: int | None = None
-    stored_bytes: int | None = None
-    trainer_seconds_per_day: int | None = None
-
-    def of(self, project: ProjectRecord) -> QuotaLimits:
-        """The project's own limits, with these where it has none."""
-        return QuotaLimits(
-            running_jobs=_first(project.max_running_jobs, self.running_jobs),
-            queued_jobs=_first(project.max_queued_jobs, self.queued_jobs),
-            stored_bytes=_first(project.max_stored_bytes, self.stored_bytes),
-            trainer_seconds_per_day=_first(project.max_trainer_seconds_per_day, self.trainer_seconds_per_day),
-        )
 
 
 class Quotas:
@@ -72,7 +51,7 @@ class Quotas:
 
     def expect_job(self, project_id: str) -> None:
         """Say whether another job would be refused now. Raises QuotaExceededError."""
-        self._check_jobs(project_id, self.defaults.of(self._project(project_id)), more=1)
+        self._check_jobs(project_id, limits_of(self._project(project_id), self.defaults), more=1)
 
     def _check_jobs(self, project_id: str, limits: QuotaLimits, more: int) -> None:
         """Compare what there is, and `more` jobs that are not there yet, with the limits."""
@@ -92,7 +71,7 @@ class Quotas:
 
     def expect_bytes(self, project_id: str, count: int) -> None:
         """Refuse a file of `count` bytes early if there is no room for it now. Raises QuotaExceededError."""
-        self._check_bytes(project_id, count, self.defaults.of(self._project(project_id)))
+        self._check_bytes(project_id, count, limits_of(self._project(project_id), self.defaults))
 
     def _check_bytes(self, project_id: str, count: int, limits: QuotaLimits) -> None:
         if limits.stored_bytes is not None and self._one(_bytes(project_id)) + count > limits.stored_bytes:
@@ -107,7 +86,7 @@ class Quotas:
 
     def _locked_limits(self, project_id: str) -> QuotaLimits:
         """Lock the project's row, so that calls which add to the same quota take turns until they commit."""
-        return self.defaults.of(self._project(project_id, locked=True))
+        return limits_of(self._project(project_id, locked=True), self.defaults)
 
     def _project(self, project_id: str, *, locked: bool = False) -> ProjectRecord:
         project = self.session.scalars(_one_project(locked), {"project_id": project_id}).one_or_none()
@@ -133,6 +112,16 @@ class Quotas:
             (max(began, midnight), now if ended is None else ended) for began, ended in self.session.execute(query)
         )
         return sum(max(0.0, end - begin) for begin, end in spans)
+
+
+def limits_of(project: ProjectRecord, defaults: QuotaLimits) -> QuotaLimits:
+    """The project's own limits, with the defaults where it has none."""
+    return QuotaLimits(
+        running_jobs=_first(project.max_running_jobs, defaults.running_jobs),
+        queued_jobs=_first(project.max_queued_jobs, defaults.queued_jobs),
+        stored_bytes=_first(project.max_stored_bytes, defaults.stored_bytes),
+        trainer_seconds_per_day=_first(project.max_trainer_seconds_per_day, defaults.trainer_seconds_per_day),
+    )
 
 
 def _first(own: int | None, default: int | None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sgg_store.quotas import QuotaLimits
+from sgg_store.quota_limits import QuotaLimits
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Quota = Annotated[int, Field(ge=0, le=2**53)] | None

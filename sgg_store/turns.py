@@ -18,7 +18,8 @@ from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from sgg_store.job_state import JobStatus
-from sgg_store.quotas import QuotaLimits, Quotas
+from sgg_store.quota_limits import QuotaLimits
+from sgg_store.quotas import Quotas, limits_of
 from sgg_store.records import JobRecord, ProjectRecord, database_now
 
 _LOCK = 7_305_776_122  # any number that other users of the same Postgres database do not use
@@ -79,7 +80,7 @@ class Turns:
         return JobRecord.project_id.not_in(full)
 
     def _is_full(self, project: ProjectRecord, running: int) -> bool:
-        limits = self.defaults.of(project)
+        limits = limits_of(project, self.defaults)
         if limits.running_jobs is not None and running >= limits.running_jobs:
             return True
         seconds = limits.trainer_seconds_per_day

@@ -8,7 +8,7 @@ from sgg_store.database import Database
 from sgg_store.leases import Leases
 from sgg_store.periodic import Periodic
 from sgg_store.queue import ring
-from sgg_store.quotas import QuotaLimits
+from sgg_store.quota_limits import QuotaLimits
 from sgg_store.turns import Turns
 
 

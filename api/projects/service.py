@@ -11,7 +11,8 @@ from api.dependencies import Services
 from api.projects.schemas import ProjectChangeIn, ProjectIn, ProjectOut, QuotaOut, QuotasOut, SggProjectOut
 from api.schemas import CursorListOut
 from sgg_store.projects import Projects
-from sgg_store.quotas import Quota, QuotaChange, QuotaLimits, Quotas
+from sgg_store.quota_limits import Quota, QuotaLimits
+from sgg_store.quotas import QuotaChange, Quotas, limits_of
 from sgg_store.records import ProjectRecord
 
 
@@ -53,7 +54,7 @@ def _quotas(change: ProjectChangeIn) -> QuotaChange:
 
 
 def _out(session: Session, project: ProjectRecord, defaults: QuotaLimits) -> ProjectOut:
-    own, limits, quotas = QuotaLimits().of(project), defaults.of(project), Quotas(session, defaults)
+    own, limits, quotas = limits_of(project, QuotaLimits()), limits_of(project, defaults), Quotas(session, defaults)
     return ProjectOut(
         id=project.id,
         name=project.name,

@@ -16,7 +16,8 @@ from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import Leases
 from sgg_store.projects import Projects
-from sgg_store.quotas import QuotaLimits, Quotas
+from sgg_store.quota_limits import QuotaLimits
+from sgg_store.quotas import Quotas
 from sgg_store.records import AttemptRecord, database_now
 from sgg_store.retries import Cause
 from sgg_store.testing import add_file, add_job, new_job

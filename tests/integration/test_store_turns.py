@@ -16,7 +16,7 @@ from sgg_store.errors import DatabaseUnavailableError
 from sgg_store.job_state import JobStatus
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.projects import Projects
-from sgg_store.quotas import QuotaLimits
+from sgg_store.quota_limits import QuotaLimits
 from sgg_store.records import AttemptRecord, JobRecord, ProjectRecord, database_now
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job
