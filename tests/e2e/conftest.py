@@ -33,6 +33,8 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.log = home / "serve.log"
         self.process = None
+        # one for all: to make a client costs more than a request
+        self.http = httpx.Client(trust_env=False, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("SGG_") or name == "SGG_CACHE_DIR"
         }
@@ -54,14 +56,10 @@ class Service:
                 env=self.environment,
                 text=True,
             )
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{self.port}/health/live", timeout=PATIENCE)
-                break
-            except httpx.TransportError:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() - began < PATIENCE, self.log.read_text()
-                time.sleep(0.02)
+        while not self._answers():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() - began < PATIENCE, self.log.read_text()
+            time.sleep(0.02)
         return json.loads(self.process.stdout.readline())
 
     def kill(self):
@@ -121,13 +119,34 @@ class Service:
         options = [part for setting in settings for part in ("--set", setting)]
         return self.sgg_json("jobs", "submit", "--model", "tiny", "--train", training, *options)["id"]
 
+    def job(self, job_id):
+        """A job as the API tells it; a command would take its start from the processor that the job needs."""
+        key = (self.data_dir / "admin-key").read_text().strip()
+        answer = self.http.get(f"{self.url}/fine_tuning/jobs/{job_id}", headers={"Authorization": f"Bearer {key}"})
+        answer.raise_for_status()
+        return answer.json()
+
     def wait_for_step(self, job_id, step):
         """Wait until a job has taken so many steps."""
         deadline = time.monotonic() + PATIENCE
-        while (job := self.sgg_json("jobs", "show", job_id))["sgg"]["step"] < step:
+        while (job := self.job(job_id))["sgg"]["step"] < step:
             assert time.monotonic() < deadline, job
             assert job["status"] in ("queued", "running"), job
-            time.sleep(0.1)
+            time.sleep(0.05)
+
+    def wait_for_success(self, job_id):
+        """Wait until a job has succeeded."""
+        deadline = time.monotonic() + 2 * PATIENCE
+        while (job := self.job(job_id))["status"] != "succeeded":
+            assert time.monotonic() < deadline, job
+            assert job["status"] in ("queued", "running"), job
+            time.sleep(0.05)
+
+    def _answers(self):
+        try:
+            return self.http.get(f"http://127.0.0.1:{self.port}/health/live").status_code == 200
+        except httpx.TransportError:
+            return False
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import httpx
 import pytest
@@ -117,7 +116,7 @@ def test_a_job_is_watched_paused_resumed_and_cancelled(page, service, tickets):
     expect(plot).to_have_attribute("data-points", re.compile(r"\d{2,}"))
     page.get_by_role("button", name="Pause").click()
     status(page, "Paused")
-    held = service.sgg_json("jobs", "show", job_id)["sgg"]["step"]
+    held = service.job(job_id)["sgg"]["step"]
     expect(plot).to_have_attribute("data-points", str(held))
     page.get_by_role("button", name="Resume").click()
     status(page, "Running")
@@ -159,8 +158,7 @@ def test_a_failed_job_says_why_and_what_to_do(page, service, tickets):
 def test_every_page_can_be_used_with_assistive_technology(browser, service, tickets, scheme):
     pair = [service.submit(tickets, *QUICK, f"optimization.learning_rate={rate}") for rate in (0.001, 0.01)]
     for job_id in pair:
-        while service.sgg_json("jobs", "show", job_id)["status"] not in ("succeeded", "failed"):
-            time.sleep(0.2)
+        service.wait_for_success(job_id)
     found = {}
     with opened(browser, color_scheme=scheme, viewport={"width": 390, "height": 844}) as page:
         page.goto(f"{origin(service)}/")

@@ -44,7 +44,7 @@ def browser():
 def test_the_first_byte_comes_within_a_tenth_of_a_second(service):
     took = []
     deadline = time.monotonic() + 60
-    while httpx.get(f"{origin(service)}/health/ready").status_code != 200 and time.monotonic() < deadline:
+    while service.http.get(f"{origin(service)}/health/ready").status_code != 200 and time.monotonic() < deadline:
         time.sleep(0.2)  # the worker's imports take a core
     for _ in range(9):
         began = time.perf_counter()

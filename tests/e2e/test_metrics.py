@@ -11,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import Service
 from tests.servers import free_port
-from worker.testing import eventually
 
 SGG = (sys.executable, "-m", "cli.main")
 
@@ -37,7 +36,7 @@ def measured(tmp_path_factory, tiny_directory):
 
 def test_a_job_leaves_its_trace_in_the_metrics(measured, tickets):
     job_id = measured.submit(tickets, "optimization.max_steps=3")
-    eventually(lambda: measured.sgg_json("jobs", "show", job_id)["status"] == "succeeded")
+    measured.wait_for_success(job_id)
     found = scrape(measured.metrics_port)
     assert found["sgg_attempts_ended_total", ("cause", "none"), ("state", "succeeded")] == 1
     assert found["sgg_step_seconds_count", ("base_model", "tiny")] == 3

@@ -2,13 +2,12 @@
 
 import time
 
-import httpx
 import pytest
 
 from worker.testing import eventually
 
 SLOW = (
-    "optimization.max_steps=400",
+    "optimization.max_steps=200",
     "optimization.epochs=50",
     "optimization.batch_size=1",
     "task.max_tokens=256",
@@ -40,7 +39,7 @@ def test_a_server_says_that_its_worker_is_not_up_yet_until_it_is_ready(own_servi
     own_service.start()  # returns at the first answer
 
     def is_ready():
-        answer = httpx.get(own_service.url.replace("/v1", "/health/ready"))
+        answer = own_service.http.get(own_service.url.replace("/v1", "/health/ready"))
         if answer.status_code != 200:
             assert answer.status_code == 503
             assert answer.json()["checks"] == {
