@@ -5,7 +5,7 @@ id() { python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }
 training=$(curl -fsS "$SGG_BASE_URL/files" -H "$auth" -F purpose=fine-tune -F file=@examples/support_tickets.train.jsonl | id)
 
 job=$(curl -fsS "$SGG_BASE_URL/fine_tuning/jobs" -H "$auth" -H "Content-Type: application/json" -d '{
-  "model": "smollm2-135m-instruct",
+  "model": "all-minilm-l6-v2",
   "training_file": "'"$training"'",
   "method": {"type": "sgg", "sgg": {"hyperparameters": {"max_steps": 4, "guidance": {"radius": 0.02}}}}
 }' | id)
