@@ -69,6 +69,7 @@ class PostgresServer:
         command = [_needed("postgres"), "-D", str(self._data), "-p", str(self.port), "-k", str(self.directory)]
         with (self.directory / "log").open("ab") as log:
             options = ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]
+            options += ["-c", "fsync=off"]  # what it wrote is the kernel's, which outlives its death
             self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log, user=self._user)
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
