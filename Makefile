@@ -12,8 +12,6 @@ DEMO_DIR ?= demo-data
 CLIENTS ?= 1.109.1 2.54.0 3.54.0
 NODE_CLIENT ?= ^7
 
-# all operations of the schema have one test id here, and pytest-xdist would run the first one only
-SCHEMA_TESTS := tests/integration/test_api_schema.py
 SOURCES := api worker cli sgg_core sgg_store migrations
 
 .PHONY: screenshots help install demo test test-conformance test-faults check audit docs pictures terminal-picture format clean
@@ -34,8 +32,7 @@ demo: $(INSTALLED) ## Train an adapter through the real service and predict with
 	PATH="$(abspath $(BIN)):$$PATH" DEMO_DIR="$(DEMO_DIR)" DEMO_STEPS="$(DEMO_STEPS)" examples/demo.sh
 
 test: $(INSTALLED) ## Run all tests that this machine can run
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder --ignore=$(SCHEMA_TESTS)
-	$(BIN)/python -m pytest $(SCHEMA_TESTS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder
 
 test-conformance: $(INSTALLED) ## The API against OpenAI's clients: three generations for Python, and the one for Node
 	for generation in $(CLIENTS); do \

@@ -46,7 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
     if same:
-        raise pytest.UsageError(f"xdist would run only the first of the tests with one id: run them without -n: {same}")
+        raise pytest.UsageError(f"xdist would run only the first of the tests with one id: {same}")
+    # the longest piece of work begins first, so that no process is left alone with it
+    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
 
 
 @pytest.fixture(scope="session")
