@@ -1,4 +1,4 @@
-"""`sgg bench`: accuracy of methods on few-shot tasks of yours, and the cost of a step."""
+"""`sgg bench`: accuracy of methods on few-shot tasks of yours, the cost of a step, and jobs an hour."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def accuracy(
             model,
             methods.split(","),
             pair_methods.split(","),
-            _numbers(shots),
+            _numbers(shots, "--shots 4,8,16"),
             range(seeds),
         )
     )
@@ -140,6 +140,31 @@ def overhead(
     typer.echo(measured.as_table(found))
 
 
+@app.command("throughput")
+def throughput(
+    model: Annotated[str, typer.Option("--model", "-m", help="Base model.")] = "all-minilm-l6-v2",
+    train: Annotated[Path, typer.Option(help="Training file that all jobs use, each with a seed of its own.")] = Path(
+        "examples/support_tickets.train.jsonl"
+    ),
+    jobs: Annotated[str, typer.Option(help="Numbers of jobs, comma-separated.")] = "1,4,8,16",
+    rounds: Annotated[int, typer.Option(min=1, help="Each number of jobs has its turn in every round.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each job.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Jobs an hour on one base model: trained together in a pack, against one after the other."""
+    from sgg_core.bench import throughput as measured
+    from sgg_core.catalogue import Catalogue
+    from sgg_store.settings import StoreSettings
+
+    entry = Catalogue.load(StoreSettings().data_dir).get(model)
+    found = measured.compare(measured.Setting(entry, train, steps), _numbers(jobs, "--jobs 1,4,8"), rounds, say)
+    if as_json:
+        for line in found:
+            print_json_line(line)
+        return
+    typer.echo(measured.as_table(found))
+
+
 def _pair(text: str) -> tuple[Path, Path]:
     target, colon, source = text.partition(":")
     if not colon or not target or not source:
@@ -147,8 +172,12 @@ def _pair(text: str) -> tuple[Path, Path]:
     return Path(target), Path(source)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, example: str) -> list[int]:
+    option = example.split()[0]
     try:
-        return [int(part) for part in text.split(",")]
+        found = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise CliError(f"--shots {text!r} are no numbers.", "Write --shots 4,8,16.", exit_code=USAGE) from error
+        raise CliError(f"{option} {text!r} are no numbers.", f"Write {example}.", exit_code=USAGE) from error
+    if min(found) < 1:
+        raise CliError(f"{option} {text!r} holds a number below 1.", f"Write {example}.", exit_code=USAGE)
+    return found

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -28,11 +28,22 @@ from sgg_core.torch_seeding import torch_seed
 UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
+class Rendezvous(Protocol):
+    """Where the training passes of jobs that share a base model meet (sgg_core.packed)."""
+
+    def states(self, ids: Tensor, mask: Tensor, positions: Tensor | None, types: Tensor | None) -> Tensor:
+        """What `hidden_states` gives, as a leaf of the job's own graph."""
+
+    def backward(self) -> None:
+        """Carry the gradients of those leaves through the network, into the adapter's `grad`."""
+
+
 @dataclass
 class LoadedBase:
     """A base model in memory, ready for one adapter after another.
 
-    `sha256` is that of the weights as loaded (after de-quantization); `directory` is where they lie.
+    `sha256` is that of the weights as loaded (after de-quantization); `directory` is where they lie. With a
+    `rendezvous`, passes that are to have a gradient are made there.
     """
 
     entry: BaseModelEntry
@@ -41,6 +52,7 @@ class LoadedBase:
     sha256: str
     directory: Path | None
     device: torch.device
+    rendezvous: Rendezvous | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -283,6 +295,8 @@ def hidden_states(
     base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None, types: Tensor | None = None
 ) -> Tensor:
     """Last hidden states (B, T, d) of token ids (B, T), with a padding mask (B, T) or a full one (B, 1, T, T)."""
+    if base.rendezvous is not None and torch.is_grad_enabled():
+        return base.rendezvous.states(ids, mask, positions, types)
     body = base.model.base_model if base.entry.kind == "causal" else base.model
     extra: dict[str, Any] = {"use_cache": False} if base.entry.kind == "causal" else {}
     if positions is not None:
@@ -291,6 +305,13 @@ def hidden_states(
         extra["token_type_ids"] = types
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
         return body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
+
+
+def backward(base: LoadedBase, loss: Tensor) -> None:
+    """Add the gradient of a loss of `hidden_states` to `grad` of whatever is trained."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    if base.rendezvous is not None:
+        base.rendezvous.backward()
 
 
 def layer_states(base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor) -> Sequence[Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sgg_core.backbone import backward
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.gradients import Gradient
@@ -74,7 +75,7 @@ class TaskBatch:
         with torch_seed(self.seed), _fresh(self.parameters) as gradient:
             for group in self.task.passes(self.items):
                 part = self.task.loss([self.items[index] for index in group])
-                (part.total / units).backward()  # type: ignore[no-untyped-call]
+                backward(self.task.base, part.total / units)
                 total += part.total.detach()
                 correct += part.correct
         loss = float(total) / units
@@ -109,7 +110,7 @@ class TaskBatch:
                 with placed(self.parameters, origin), torch.no_grad():
                     before = self.task.log_probabilities(items)
                 now = self.task.log_probabilities(items)
-                ((before.exp() * (before - now)).sum() / units).backward()  # type: ignore[no-untyped-call]
+                backward(self.task.base, (before.exp() * (before - now)).sum() / units)
         return gradient
 
 

@@ -48,6 +48,8 @@ def test_cells_are_measured_once_told_and_tabled(sgg, folder, tmp_path):
         (("accuracy", "r.csv"), "Give --task or --pair, and --model"),
         (("accuracy", "r.csv", "--pair", "one"), "Write TARGET:SOURCE"),
         (("accuracy", "r.csv", "--task", "x", "-m", "tiny-encoder", "--shots", "few"), "Write --shots"),
+        (("throughput", "-m", "tiny-encoder", "--jobs", "1;2"), "Write --jobs"),
+        (("throughput", "-m", "tiny-encoder", "--jobs", "0,2"), "holds a number below 1"),
     ],
 )
 def test_usage_errors_say_what_to_write(sgg, arguments, said):
@@ -60,3 +62,11 @@ def test_an_unknown_method_and_an_empty_file_are_said(sgg, folder, tmp_path):
     result = sgg("accuracy", tmp_path / "r.csv", "--task", folder, "-m", "tiny-encoder", "--methods", "sggg")
     assert result.exit_code == 1 and "There is no method 'sggg'" in result.output
     assert "Run `sgg bench accuracy` first" in sgg("table", tmp_path / "none.csv").output
+
+
+def test_throughput_is_told_as_lines_of_json(sgg, folder):
+    command = ("throughput", "-m", "tiny-encoder", "--train", folder / "train.jsonl", "--jobs", "2")
+    result = sgg(*command, "--rounds", 1, "--steps", 1, "--json")
+    assert result.exit_code == 0, result.output
+    (line,) = [json.loads(text) for text in result.output.splitlines() if text.startswith("{")]
+    assert line["jobs"] == 2 and line["jobs_an_hour"] > 0

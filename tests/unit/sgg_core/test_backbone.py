@@ -2,12 +2,13 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sgg_core.backbone import converted_gguf, linear_layers, load_base, lora
+from sgg_core.backbone import backward, converted_gguf, hidden_states, linear_layers, load_base, lora
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.spec import LoraSpec
@@ -199,3 +200,25 @@ def test_an_adapter_starts_as_no_change_from_its_seed_and_comes_off_again(base):
         raise KeyError
     assert torch.equal(base.model(input_ids=ids)[0], before)
     assert not any("lora" in name for name, _ in base.model.named_modules())
+
+
+def test_only_passes_that_are_to_have_a_gradient_go_to_a_rendezvous(encoder):
+    met = []
+
+    class Elsewhere:
+        def states(self, ids, mask, positions, types):
+            met.append("states")
+            return torch.ones(*ids.shape, 32, requires_grad=True)
+
+        def backward(self):
+            met.append("backward")
+
+    base = replace(encoder, rendezvous=Elsewhere())
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        alone = hidden_states(base, ids, torch.ones_like(ids))
+        assert torch.equal(alone, hidden_states(encoder, ids, torch.ones_like(ids)))
+    assert met == []
+    states = hidden_states(base, ids, torch.ones_like(ids))
+    backward(base, states.sum())
+    assert met == ["states", "backward"] and torch.equal(states.grad, torch.ones_like(states))

@@ -5,7 +5,7 @@ import torch
 from torch.nn import Parameter, functional
 
 from sgg_core import encoding
-from sgg_core.backbone import lora
+from sgg_core.backbone import LoadedBase, lora
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.guidance.closures import ClosureBatch
@@ -33,6 +33,7 @@ class SmallTask:
             Parameter(torch.randn(4, 2, generator=generator, dtype=torch.float64)),
         ]
         self.dropout = dropout
+        self.base = LoadedBase(None, None, None, "", None, torch.device("cpu"))  # no network, and nobody to meet
 
     def units(self, items):
         return len(items)

@@ -1,0 +1,159 @@
+"""Jobs that run in turns, each in a thread of its own, and wait for each other at every pass through the network.
+
+Only one thread runs at any moment: the coordinator hands the turn to one job after the other, and each goes on until it
+needs the network or has ended. When all that are left wait, those that wait for states get them from one forward pass;
+when all of them wait for gradients, one backward pass serves them. No job waits for another's next step: a second pass
+of one meets the first pass of others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sgg_core.backbone import LoadedBase
+from sgg_core.packed.network import Member, PassInput, StackedNetwork, twin
+
+
+class PackClosedError(BaseException):
+    """Ends a job's thread where it waits, since the pack ends; no handler of errors is to catch it."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A job's own part of the states (R, T, d) of a shared pass, which have the graph: rows from `first` on."""
+
+    leaf: Tensor
+    states: Tensor
+    first: int
+
+
+class Seat:
+    """A job's place in the pack: its base model, and where its thread waits. A `sgg_core.backbone.Rendezvous`."""
+
+    def __init__(self, base: LoadedBase, job: Callable[[LoadedBase], object], number: int) -> None:
+        self.base = twin(base, rendezvous=self)
+        self.job = job
+        self.done = self.running = False
+        self.outcome: object = None  # what the job returned, or the error that it ended with
+        self.wanted: PassInput | None = None  # None while it waits for gradients, or runs
+        self.answer: Tensor | BaseException | None = None
+        self.leaves: list[Leaf] = []  # since the last backward pass
+        self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._live, name=f"packed job {number}", daemon=True)
+        self._thread.start()
+
+    def states(self, ids: Tensor, mask: Tensor, positions: Tensor | None, types: Tensor | None) -> Tensor:
+        """States (B, T, d) from a pass that other jobs share."""
+        self.wanted = PassInput(ids, mask, positions, types)
+        answer = self._wait()
+        assert answer is not None
+        return answer
+
+    def backward(self) -> None:
+        """Wait until a shared backward pass has filled `grad` of the adapter's parameters."""
+        self._wait()
+
+    def go_on(self) -> None:
+        """Give the job its turn, until it waits or has ended. What is no Exception ends the pack, not the job alone."""
+        self.running = True
+        self._turn.release()
+        self._back.acquire()
+        self.running = False
+        if isinstance(self.outcome, BaseException) and not isinstance(self.outcome, Exception):
+            raise self.outcome
+
+    def close(self) -> None:
+        """Make the job end where it waits."""
+        if self.running:  # the coordinator was interrupted while it waited
+            self._back.acquire()
+        while not self.done:
+            self.wanted, self.answer = None, PackClosedError()
+            with suppress(BaseException):
+                self.go_on()
+        self._thread.join()
+
+    def _live(self) -> None:
+        self._turn.acquire()
+        try:
+            if not isinstance(self.answer, BaseException):
+                self.outcome = self.job(self.base)
+        except BaseException as error:
+            self.outcome = error
+        finally:
+            self.done, self.leaves = True, []
+            self._back.release()
+
+    def _wait(self) -> Tensor | None:
+        self._back.release()
+        self._turn.acquire()
+        answer, self.answer = self.answer, None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class Pack:
+    """The coordinator of jobs on one base model whose adapters are on the layers named by `targets`."""
+
+    def __init__(self, base: LoadedBase, targets: Sequence[str]) -> None:
+        self.base = base
+        self.network = StackedNetwork(base, targets)
+
+    def run(self, jobs: Sequence[Callable[[LoadedBase], object]]) -> list[object]:
+        """Let all of them go to their ends: what each returned, or the Exception that it raised.
+
+        Each is called with a base model of its own, on which it puts its adapter.
+        """
+        seats = [Seat(self.base, job, number) for number, job in enumerate(jobs)]
+        with torch.random.fork_rng():  # jobs in turns put back each other's state of the generators
+            try:
+                self._take_turns(seats)
+            finally:
+                for seat in seats:
+                    seat.close()
+        return [seat.outcome for seat in seats]
+
+    def _take_turns(self, seats: Sequence[Seat]) -> None:
+        ready = live = list(seats)
+        while ready:
+            for seat in ready:
+                seat.go_on()
+            live = [seat for seat in live if not seat.done]
+            asking = [seat for seat in live if seat.wanted is not None]
+            ready = asking or live
+            try:
+                (self._forward if asking else self._backward)(ready)
+            except Exception as error:  # memory, as a rule: whoever waits for the pass has to know
+                for seat in ready:
+                    seat.wanted, seat.answer = None, error
+
+    def _forward(self, seats: Sequence[Seat]) -> None:
+        """Answer all that wait for states."""
+        members = [Member(seat.base, seat.wanted) for seat in seats if seat.wanted is not None]
+        states = self.network.states(members)
+        first = 0
+        for seat, member in zip(seats, members, strict=True):
+            count, width = member.wanted.ids.shape
+            leaf = states[first : first + count, :width].detach().requires_grad_()
+            seat.wanted, seat.answer = None, leaf
+            seat.leaves.append(Leaf(leaf, states, first))
+            first += count
+
+    def _backward(self, seats: Sequence[Seat]) -> None:
+        """Carry the gradients of all leaves through the passes that they are from, padding and absent jobs as zero."""
+        gradients: dict[Tensor, Tensor] = {}
+        for seat in seats:
+            for part in seat.leaves:
+                if part.leaf.grad is not None:
+                    whole = gradients.setdefault(part.states, torch.zeros_like(part.states))
+                    count, width = part.leaf.shape[:2]
+                    whole[part.first : part.first + count, :width] = part.leaf.grad
+            seat.leaves = []
+        if gradients:
+            torch.autograd.backward(list(gradients), list(gradients.values()))

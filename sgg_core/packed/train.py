@@ -1,0 +1,86 @@
+"""Training several jobs on one base model at once, each as `sgg_core.trainer.train` would train it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from sgg_core.backbone import LoadedBase, adapted_names
+from sgg_core.errors import SpecError
+from sgg_core.examples import ExampleSet
+from sgg_core.packed.meeting import Pack
+from sgg_core.reporting import Finished, Reporter, Stopped
+from sgg_core.spec import TrainingSpec
+from sgg_core.trainer import train
+
+
+@dataclass(frozen=True)
+class PackedJob:
+    """The arguments of `sgg_core.trainer.train`, but for the base model."""
+
+    spec: TrainingSpec
+    training: ExampleSet
+    output: Path
+    reporter: Reporter
+    validation: ExampleSet | None = None
+    sources: Sequence[ExampleSet] = ()
+    checkpoints: Path | None = None
+    resume_from: Path | None = None
+    start_from: Path | None = None
+    retention: ExampleSet | None = None
+
+    def train(self, base: LoadedBase) -> Finished | Stopped:
+        """Train it on a base model of its own."""
+        return train(
+            self.spec,
+            base,
+            self.training,
+            output=self.output,
+            reporter=self.reporter,
+            validation=self.validation,
+            sources=self.sources,
+            checkpoints=self.checkpoints,
+            resume_from=self.resume_from,
+            start_from=self.start_from,
+            retention=self.retention,
+        )
+
+
+def train_packed(base: LoadedBase, jobs: Sequence[PackedJob]) -> list[Finished | Stopped | Exception]:
+    """Train all jobs together; what became of each, in their order: what `train` returns, or the error it raised.
+
+    They may differ in everything but base model and lora.targets. A job that fails or is stopped leaves the others
+    as they are. Memory grows with the number of jobs: the rows of all of them are in the network at once.
+    Raises SpecError, before anything is trained, where a job cannot be in a pack (see `check_together`).
+    """
+    check_together(base, [job.spec for job in jobs])
+    if not jobs:
+        return []
+    pack = Pack(base, adapted_names(base, jobs[0].spec.lora))
+    return cast("list[Finished | Stopped | Exception]", pack.run([job.train for job in jobs]))
+
+
+def check_together(base: LoadedBase, specs: Sequence[TrainingSpec]) -> None:
+    """Raise SpecError unless jobs with these specs can share their passes: one base model, the same adapted layers, no
+    dropout (its draws would depend on the neighbours), and no variant `exact`, whose double backward needs a graph of
+    its own."""
+    for number, spec in enumerate(specs):
+        guided = spec.method == "sgg"
+        for wrong, what, remedy in (
+            (spec.base_model != base.entry.name, f"base_model is not {base.entry.name!r}", "Put it in another pack."),
+            (
+                adapted_names(base, spec.lora) != adapted_names(base, specs[0].lora),
+                "lora.targets are not those of the first job",
+                "Put it in another pack.",
+            ),
+            (spec.lora.dropout > 0, "lora.dropout is above 0", "Set it to 0, or train the job alone."),
+            (
+                guided and spec.guidance.variant == "exact",
+                "guidance.variant is 'exact'",
+                "Use 'finite_difference', or train the job alone.",
+            ),
+        ):
+            if wrong:
+                raise SpecError(f"Job {number + 1} cannot be trained in a pack: {what}.", remedy)

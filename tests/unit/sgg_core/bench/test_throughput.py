@@ -1,0 +1,37 @@
+"""The throughput table: every number of jobs has its turn, each job takes its steps, packed or not."""
+
+from pathlib import Path
+
+import pytest
+
+from sgg_core.bench.throughput import Setting, as_table, compare, turn
+from sgg_core.examples import read_examples
+from sgg_core.guidance.passes import TaskBatch
+from sgg_core.tiny import save_tiny_base, tiny_base
+
+DATA = Path(__file__).parents[4] / "examples" / "support_tickets.train.jsonl"
+
+
+def test_every_number_of_jobs_has_its_turn(tmp_path):
+    told = []
+    setting = Setting(save_tiny_base(tmp_path / "base", "encoder"), DATA, 2)
+    lines = compare(setting, (1, 3), 1, told.append)
+    assert [line["jobs"] for line in lines] == [1, 3]
+    assert [text.split(":")[0] for text in told] == [
+        f"round 1 of 1, {way}" for way in ("one job alone", "1 packed", "3 packed")
+    ]
+    for line in lines:
+        assert line["jobs_an_hour"] == pytest.approx(3600 * line["jobs"] / line["seconds"], rel=0.01)
+        assert line["ratio"] == pytest.approx(
+            line["jobs_an_hour"] / line["jobs_an_hour_one_by_one"], rel=0.02, abs=0.01
+        )
+    assert as_table(lines).count("\n") == 3
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_each_job_takes_its_steps_and_no_more(packed, monkeypatch):
+    taken = []
+    gradient = TaskBatch.gradient
+    monkeypatch.setattr(TaskBatch, "gradient", lambda batch: taken.append(batch.seed) or gradient(batch))
+    assert turn(tiny_base("encoder"), read_examples(DATA), 2, 3, packed) > 0
+    assert len(taken) == 3 * 2

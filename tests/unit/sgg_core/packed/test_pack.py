@@ -1,0 +1,137 @@
+"""Passes that jobs share: each job's states and gradients are those it would have alone, whoever its neighbours are."""
+
+import pytest
+import torch
+
+from sgg_core.backbone import backward, hidden_states, lora
+from sgg_core.packed.meeting import Pack, PackClosedError
+from sgg_core.packed.network import twin
+from sgg_core.spec import LoraSpec
+
+# rank, alpha, rows, tokens of each pass
+JOBS = ((2, 16.0, (4, 7)), (3, 2.0, (6, 3)), (1, 4.0, (2, 9)))
+
+
+def targets(base):
+    from sgg_core.backbone import adapted_names
+
+    return adapted_names(base, LoraSpec())
+
+
+def asked(base, number, rows, tokens):
+    """The arguments of a pass: padded rows for an encoder, a mask of its own shape for a causal model."""
+    make = torch.Generator().manual_seed(number)
+    ids = torch.randint(256, (rows, tokens), generator=make)
+    if base.entry.kind == "encoder":
+        lengths = torch.randint(1, tokens + 1, (rows, 1), generator=make)
+        return ids, (torch.arange(tokens) < lengths).long()
+    seen = torch.randint(2, (rows, 1, tokens, tokens), generator=make).bool() | torch.eye(tokens, dtype=torch.bool)
+    return ids, seen.tril(), torch.arange(tokens).repeat(rows, 1)
+
+
+def gradients(base, number, passes=1, told=None):
+    """States, and gradients of the adapter, after `passes` forward passes and one backward pass."""
+    rank, alpha, (rows, tokens) = JOBS[number]
+    with lora(base, LoraSpec(rank=rank, alpha=alpha), number) as adapted:
+        trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        make = torch.Generator().manual_seed(50 + number)
+        with torch.no_grad():
+            for parameter in trained:
+                parameter.copy_(torch.randn(parameter.shape, generator=make) * 0.1)
+        found = [hidden_states(base, *asked(base, 10 * number + n, rows, tokens)) for n in range(passes)]
+        if told is not None:
+            told.append(number)
+        backward(base, torch.stack([states.square().sum() * states[0, 0, 0] for states in found]).sum())
+        return [states.detach().clone() for states in found], [parameter.grad for parameter in trained]
+
+
+def assert_same(found, expected):
+    """Two gradients in float64, against the largest part: attention that is certain leaves some of them near zero."""
+    largest = max(part.abs().max() for part in expected)
+    assert largest > 0
+    assert all((one - other).abs().max() <= 1e-10 * largest for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "causal"])
+def test_every_job_has_its_own_states_and_gradients(sharp, kind):
+    """In float64, with other ranks, scales, numbers of rows and lengths beside it."""
+    base = sharp(kind)
+    pack = Pack(base, targets(base))
+    packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
+    assert pack.network.forwards == 1
+    for number, (states, found) in enumerate(packed):
+        alone_states, alone = gradients(base, number)
+        assert torch.allclose(states[0], alone_states[0], rtol=1e-10, atol=1e-10)
+        assert len(found) == len(alone) > 0
+        assert_same(found, alone)
+
+
+def test_jobs_that_need_several_passes_before_their_gradient_share_the_backward_pass(sharp):
+    base = sharp("encoder")
+    pack = Pack(base, targets(base))
+    packed = pack.run([lambda own, n=n: gradients(own, n, passes=n + 1) for n in range(len(JOBS))])
+    assert pack.network.forwards == len(JOBS)
+    for number, (_, found) in enumerate(packed):
+        _, alone = gradients(base, number, passes=number + 1)
+        assert_same(found, alone)
+
+
+def test_a_job_that_fails_between_its_passes_leaves_the_others_alone(sharp):
+    base = sharp("encoder")
+
+    def fails(own):
+        with lora(own, LoraSpec(), 0):
+            hidden_states(own, *asked(own, 3, 2, 5))
+            raise ValueError("no loss today")
+
+    ended = Pack(base, targets(base)).run([lambda own: gradients(own, 0), fails, lambda own: gradients(own, 1)])
+    assert isinstance(ended[1], ValueError)
+    for found, number in ((ended[0], 0), (ended[2], 1)):
+        assert_same(found[1], gradients(base, number)[1])
+
+
+def test_a_pass_that_fails_is_told_to_all_who_wait_for_it(sharp):
+    base = sharp("encoder")
+
+    def unknown_token(own):
+        with lora(own, LoraSpec(), 0):
+            hidden_states(own, torch.tensor([[10**6]]), torch.ones(1, 1, dtype=torch.long))
+
+    ended = Pack(base, targets(base)).run([unknown_token, lambda own: gradients(own, 1)])
+    assert [type(error) for error in ended] == [IndexError, IndexError]
+
+
+def test_an_interruption_ends_every_job_where_it_waits(sharp):
+    base = sharp("encoder")
+    left = []
+
+    def waits(own):
+        try:
+            gradients(own, 0)
+        except PackClosedError:
+            left.append(own)
+            raise
+
+    def interrupted(own):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pack(base, targets(base)).run([waits, interrupted, waits])
+    assert len(left) == 1  # the third one had not begun
+
+
+def test_twins_share_their_weights_and_no_adapter(encoder):
+    other = twin(encoder)
+    assert other.model is not encoder.model
+    shared = dict(encoder.model.named_parameters())
+    assert all(parameter is shared[name] for name, parameter in other.model.named_parameters())
+    names = set(encoder.model.state_dict())
+    with lora(other, LoraSpec(), 0):
+        assert set(encoder.model.state_dict()) == names
+
+
+def test_the_generators_of_random_numbers_are_as_before(sharp):
+    base = sharp("encoder")
+    before = torch.get_rng_state()
+    Pack(base, targets(base)).run([lambda own: torch.manual_seed(1), lambda own: torch.rand(3)])
+    assert torch.equal(torch.get_rng_state(), before)

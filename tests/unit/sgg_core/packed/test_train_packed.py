@@ -1,0 +1,174 @@
+"""Packed jobs against the same jobs one by one: the whole loss curve, the adapter, and how each of them ends."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sgg_core import backbone
+from sgg_core.errors import SpecError, TrainingDivergedError
+from sgg_core.guidance.passes import TaskBatch
+from sgg_core.packed.meeting import Pack
+from sgg_core.packed.train import PackedJob, check_together, train_packed
+from sgg_core.reporting import Finished, SilentReporter, StepMetrics, Stopped
+from sgg_core.trainer import train
+
+TOLERANCE = 1e-5  # of losses
+ADAPTER_TOLERANCE = 1e-4  # AdamW divides by the gradient's size, and so makes the rounding of small gradients large
+
+
+@pytest.fixture
+def few(file_of):
+    """Files that differ in their texts and lengths."""
+
+    def build(number):
+        words = {"good": ("fine", "sunny", "great", "warm"), "bad": ("poor", "rainy", "awful", "cold")}
+        rows = [
+            {"text": " ".join([word] * (1 + place * number % 5)) + " x" * number, "label": label}
+            for label, some in words.items()
+            for place, word in enumerate(some)
+        ]
+        return file_of(rows, f"few{number}.jsonl")
+
+    return build
+
+
+def mixed(base, spec_for):
+    """Jobs that differ in all that they may."""
+    encoder = base.entry.kind == "encoder"
+    return [
+        spec_for(base, seed=1, guidance={"every": 1}),
+        spec_for(
+            base,
+            seed=2,
+            lora={"rank": 3, "alpha": 4.0},
+            optimization={"learning_rate": 0.003, "max_steps": 9},
+            guidance={"every": 2, "reference": "anchor"},
+        ),
+        spec_for(base, seed=3, method="supervised", optimization={"batch_size": 3}),
+        spec_for(
+            base,
+            seed=4,
+            guidance={"every": 1, "reference": "base_kl"},
+            task={"objective": "cross_entropy"} if encoder else {},
+        ),
+        spec_for(base, seed=5, guidance={"variant": "momentum", "alignment": 0.5}),
+    ]
+
+
+def packed_job(spec, number, training, tmp_path, **more):
+    return PackedJob(spec, training, tmp_path / f"packed-{number}", SilentReporter(), **more)
+
+
+def losses(reporter):
+    return [message.train_loss for message in reporter.messages if isinstance(message, StepMetrics)]
+
+
+def assert_as_alone(base, job, tmp_path):
+    """Train the job's twin alone, and compare curve, adapter, and what was said."""
+    reporter, output = SilentReporter(), tmp_path / f"alone-{job.output.name}"
+    train(
+        job.spec, base, job.training, output=output, reporter=reporter, validation=job.validation, sources=job.sources
+    )
+    assert losses(job.reporter) == pytest.approx(losses(reporter), rel=TOLERANCE, abs=1e-7)
+    assert [message.type for message in job.reporter.messages] == [message.type for message in reporter.messages]
+    together, alone = (load_file(path / "adapter_model.safetensors") for path in (job.output, output))
+    assert set(together) == set(alone)
+    apart = torch.stack([(together[name] - alone[name]).norm() for name in alone]).norm()
+    assert apart <= ADAPTER_TOLERANCE * torch.stack([weight.norm() for weight in alone.values()]).norm()
+
+
+def test_packed_jobs_are_the_runs_made_one_by_one(base, spec_for, few, validation, source, tmp_path):
+    jobs = [
+        packed_job(spec, n, few(n + 1), tmp_path, validation=validation, sources=(source,) if n == 4 else ())
+        for n, spec in enumerate(mixed(base, spec_for))
+    ]
+    names = set(base.model.state_dict())
+    for ended in train_packed(base, jobs):
+        assert isinstance(ended, Finished), ended
+    assert set(base.model.state_dict()) == names and base.rendezvous is None
+    for job in jobs:
+        assert_as_alone(base, job, tmp_path)
+
+
+def test_chats_are_packed_as_well(causal, spec_for, file_of, tmp_path):
+    def chats(number):
+        turns = [[("user", f"say {word}"), ("assistant", word * number)] for word in ("ho", "hum", "hey", "oh")]
+        return file_of(
+            [{"messages": [{"role": role, "content": text} for role, text in turn]} for turn in turns], "chat.jsonl"
+        )
+
+    jobs = [packed_job(spec_for(causal, seed=n), n, chats(n + 1), tmp_path) for n in range(2)]
+    assert [ended.type for ended in train_packed(causal, jobs)] == ["finished", "finished"]
+    assert_as_alone(causal, jobs[1], tmp_path)
+
+
+def test_equal_jobs_take_the_passes_of_one(base, spec_for, training, tmp_path, monkeypatch):
+    """Each batch of training examples goes through the network once for all jobs."""
+    spec = spec_for(base, guidance={"every": 2})
+    taken = []
+    gradient = TaskBatch.gradient
+    monkeypatch.setattr(TaskBatch, "gradient", lambda batch: taken.append(batch) or gradient(batch))
+    alone = packed_job(spec, "one", training, tmp_path)
+    train(spec, base, training, output=alone.output, reporter=alone.reporter)
+    gradients_of_one = len(taken)
+    pack = Pack(base, backbone.adapted_names(base, spec.lora))
+    jobs = [packed_job(spec, number, training, tmp_path) for number in range(4)]
+    assert [ended.type for ended in pack.run([job.train for job in jobs])] == ["finished"] * 4
+    assert len(taken) == 5 * gradients_of_one
+    assert pack.network.forwards == gradients_of_one
+    for job in jobs:
+        assert losses(job.reporter) == pytest.approx(losses(alone.reporter), rel=TOLERANCE)
+
+
+class StopsAt(SilentReporter):
+    """Cancels after some steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def control(self):
+        return "cancel" if len(losses(self)) == self.steps else "continue"
+
+
+def test_a_job_that_diverges_or_is_stopped_leaves_alone(base, spec_for, few, tmp_path):
+    rates = {"learning_rate": 1.0, "learning_rate_multiplier": 100.0, "clip_norm": None, "warmup_fraction": 0.0}
+    rates |= {"weight_decay": 1.0, "max_steps": 60, "epochs": 60}
+    wild = spec_for(base, lora={"alpha": 1024}, optimization=rates)
+    jobs = [
+        packed_job(spec_for(base, seed=1), 0, few(1), tmp_path),
+        packed_job(wild, 1, few(2), tmp_path),
+        PackedJob(spec_for(base, seed=2), few(3), tmp_path / "stopped", StopsAt(2), checkpoints=tmp_path / "saved"),
+    ]
+    finished, diverged, stopped = train_packed(base, jobs)
+    assert isinstance(diverged, TrainingDivergedError) and not jobs[1].output.exists()
+    assert isinstance(stopped, Stopped) and stopped.step == 2
+    assert isinstance(finished, Finished)
+    assert_as_alone(base, jobs[0], tmp_path)
+    again = replace(jobs[2], reporter=SilentReporter(), resume_from=tmp_path / "saved" / "step-00000002")
+    (ended,) = train_packed(base, [again])
+    assert isinstance(ended, Finished) and len(losses(again.reporter)) == 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"lora": {"dropout": 0.1}}, "lora.dropout"),
+        ({"guidance": {"variant": "exact"}}, "'exact'"),
+        ({"lora": {"targets": ["q_proj"]}}, "lora.targets"),
+        ({"base_model": "another"}, "base_model"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused_before_training(causal, spec_for, training, tmp_path, groups, said):
+    specs = [spec_for(causal), spec_for(causal, **groups)]
+    jobs = [packed_job(spec, number, training, tmp_path) for number, spec in enumerate(specs)]
+    with pytest.raises(SpecError, match=f"Job 2 cannot be trained in a pack: .*{said}"):
+        train_packed(causal, jobs)
+    assert jobs[0].reporter.messages == []
+
+
+def test_plain_lora_may_name_a_variant_that_it_ignores(causal, spec_for):
+    check_together(causal, [spec_for(causal, method="supervised", guidance={"variant": "exact"})])
+    assert train_packed(causal, []) == []
