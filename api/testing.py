@@ -143,7 +143,7 @@ class HandWorker:
 
     def checkpoint(self, step: int) -> None:
         """Store and record a checkpoint."""
-        prefix = checkpoint_prefix(self.lease, step)
+        prefix = checkpoint_prefix(self.lease, f"step-{step:08d}")
         for name in ("state.json", *ADAPTER_FILES):
             self.server.objects.put(f"{prefix}/{name}", b"{}")
         with self.server.database.begin() as session:

@@ -82,7 +82,6 @@ class Adapted:
     doubts: Sequence[Doubt] = ()
     retention_data: ExampleSet | None = None
     retention: Retention | None = None
-    plain: Evaluation | None = None
 
 
 def write_adapter(result: Adapted, output: Path) -> TrainingReport:
@@ -191,8 +190,8 @@ def _judged(result: Adapted) -> dict[str, Any]:
         if (rival := result.progress.in_context) is not None:
             words = f"the base model with {result.progress.examples_shown} training examples in its prompt"
             fields["baselines"].append(against("in_context", rival, after, words))
-        if result.plain is not None:
-            fields["baselines"].append(against("plain_lora", result.plain, after, "plain LoRA with the same seed"))
+        if (rival := result.progress.plain) is not None:
+            fields["baselines"].append(against("plain_lora", rival, after, "plain LoRA with the same seed"))
     return fields
 
 

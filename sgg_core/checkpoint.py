@@ -49,6 +49,7 @@ class Progress(BaseModel):
     in_context: Evaluation | None = None  # the same set, by the base model with examples in its prompt
     examples_shown: int = 0  # in that prompt
     retention: Evaluation | None = None  # the retention file before the first step
+    plain: Evaluation | None = None  # the validation set, by plain LoRA after as many steps
     history: list[AnyMessage] = []
     layer_cosines: dict[str, tuple[int, float]] = {}  # of sources: number and sum by layer
 
@@ -92,9 +93,13 @@ class SavedScalars(BaseModel):
     optimizer_steps: dict[str, float]  # by parameter: a source task's head steps only when it is its turn
 
 
-def checkpoint_name(step: int) -> str:
-    """Directory name: sorts by step."""
-    return f"step-{step:08d}"
+def checkpoint_name(step: int, compared: bool = False) -> str:
+    """Directory name: sorts by step.
+
+    After the last step there may be two: that with what plain LoRA reached does not take the other's name, from which
+    somebody may still read.
+    """
+    return f"step-{step:08d}{'-compared' if compared else ''}"
 
 
 def save_checkpoint(
@@ -115,7 +120,7 @@ def save_checkpoint(
     Its weights are an adapter file with `metadata`, which another run can start from; `describe` writes PEFT's
     configuration beside it. `steps_before` counts those of other runs, which the name counts, too.
     """
-    target = directory / checkpoint_name(steps_before + progress.step)
+    target = directory / checkpoint_name(steps_before + progress.step, progress.plain is not None)
     tensors: dict[str, Tensor] = {}
     names = list(parameters)
     steps: dict[str, float] = {}

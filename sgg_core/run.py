@@ -140,6 +140,10 @@ class Run:
                 stopped_early = self._patience_is_over()
             if stopped_early or self.plan.saves_at(step):
                 self._save(checkpoints)
+        if self._wants_plain() and self.progress.plain is None:
+            if (wish := self._train_plainly()) != "continue":  # the last step's checkpoint holds the trained adapter
+                return Stopped(reason=wish, step=self.progress.step, directory=None)
+            self._save(checkpoints)
         return self._finish(output, stopped_early)
 
     def identity(self) -> RunIdentity:
@@ -271,16 +275,13 @@ class Run:
         write_config(self.adapted, self.base, directory)
         self.carry(directory)
 
-    def _finish(self, output: Path, stopped_early: bool) -> Finished | Stopped:
+    def _finish(self, output: Path, stopped_early: bool) -> Finished:
         if self.spec.evaluation.keep == "best" and self.best is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.everything.values()), self.best)
         else:
             self.objective.fit_head()
         figures = self._newest_figures() or self._evaluate()
-        plain, wish = self._train_plainly(figures)
-        if wish != "continue":  # the last step's checkpoint holds the trained adapter
-            return Stopped(reason=wish, step=self.progress.step, directory=None)
         result = Adapted(
             spec=self.spec,
             base=self.base,
@@ -299,7 +300,6 @@ class Run:
             doubts=self._doubts(),
             retention_data=self.retention,
             retention=self._retained(),
-            plain=plain,
         )
         report = write_adapter(result, output)
         if (remark := self.source_tasks.remark(report.source)) is not None:
@@ -340,13 +340,16 @@ class Run:
             raise TrainingDivergedError(f"The validation loss is {figures.loss}.", "Lower the learning rate.")
         return figures
 
-    def _train_plainly(self, figures: Evaluation | None) -> tuple[Evaluation | None, Control]:
-        """Let plain LoRA run, too, if that is to be compared; the adapter's weights are as they were afterwards."""
-        wanted = "plain_lora" in self.spec.evaluation.baselines and self.guided.spec is not None
-        if not wanted or figures is None or figures.answers is None:
-            return None, "continue"
+    def _wants_plain(self) -> bool:
+        """Whether plain LoRA is to be compared, and can be: example by example."""
+        guided = "plain_lora" in self.spec.evaluation.baselines and self.guided.spec is not None
+        return guided and bool(self.held_out) and isinstance(self.target.task, LabelWords | PooledHead)
+
+    def _train_plainly(self) -> Control:
+        """Let plain LoRA run, too; the adapter's weights are as they were afterwards."""
         initial = self.initial[: len(self.target.parameters)]
-        return train_plainly(self.target, self.held_out, initial, self.spec, self.reporter)
+        self.progress.plain, wish = train_plainly(self.target, self.held_out, initial, self.spec, self.reporter)
+        return wish
 
     def _ask_in_context(self) -> Control:
         """Let the bare base model answer the validation set with examples in its prompt, if that is to be compared."""

@@ -64,7 +64,7 @@ def workload(
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
         examined_positions=_examined(target),
-        checkpoints=sum(plan.saves_at(step) for step in range(1, plan.total_steps + 1)),
+        checkpoints=sum(plan.saves_at(step) for step in range(1, plan.total_steps + 1)) + compared,
         largest_pass=max(map(max, passes)),
         largest_trained=_largest_trained(target.task, batches) if over_vocabulary else 0,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, aliased
 
 from sgg_store import ids
@@ -44,13 +44,19 @@ class Checkpoints:
     ) -> CheckpointRecord:
         """Record a checkpoint whose files are all uploaded under `object_prefix`; its adapter can be downloaded.
 
-        `manifest` maps each file's name to {"bytes", "sha256"}. A checkpoint that an earlier attempt left of the same
-        step is replaced. Raises LeaseLostError.
+        `manifest` maps each file's name to {"bytes", "sha256"}. A checkpoint of the same step that is there already
+        becomes this one and keeps its id, by which jobs may start from it, and those of its downloads.
+        Raises LeaseLostError.
         """
         guard(self.session, lease)
-        self.session.execute(
-            delete(CheckpointRecord).where(CheckpointRecord.job_id == lease.job_id, CheckpointRecord.step == step)
-        )
+        of_step = (CheckpointRecord.job_id == lease.job_id, CheckpointRecord.step == step)
+        earlier = self.session.scalars(select(CheckpointRecord).where(*of_step)).one_or_none()
+        if earlier is not None:
+            earlier.attempt, earlier.damaged = lease.attempt, False
+            earlier.object_prefix, earlier.manifest, earlier.metrics = object_prefix, manifest, metrics
+            self._point_downloads(earlier)
+            self.session.flush()
+            return earlier
         checkpoint = CheckpointRecord(
             id=ids.new_id("ftckpt_"),
             project_id=lease.project_id,
@@ -116,6 +122,13 @@ class Checkpoints:
     def drop_outdated(self, seconds: float, limit: int) -> list[CheckpointRecord]:
         """Delete the rows of up to `limit` outdated checkpoints; their objects are for the caller, after the commit."""
         return self._drop(self.outdated(seconds, limit))
+
+    def _point_downloads(self, checkpoint: CheckpointRecord) -> None:
+        """Let the rows of files to download tell of the objects that the checkpoint has now."""
+        for file in self.files_of([checkpoint.id])[checkpoint.id]:
+            facts = checkpoint.manifest[file.filename]
+            file.bytes, file.sha256 = facts["bytes"], facts["sha256"]
+            file.object_key = f"{checkpoint.object_prefix}/{file.filename}"
 
     def _drop(self, checkpoints: list[CheckpointRecord]) -> list[CheckpointRecord]:
         for checkpoint in checkpoints:

@@ -139,9 +139,9 @@ def attempt_prefix(lease: Lease) -> str:
     return check_key(f"{job_prefix(lease.job_id)}/attempts/{lease.attempt}-{lease.token}")
 
 
-def checkpoint_prefix(lease: Lease, step: int) -> str:
-    """Folder of one checkpoint's files."""
-    return f"{attempt_prefix(lease)}/checkpoints/step-{step:08d}"
+def checkpoint_prefix(lease: Lease, name: str) -> str:
+    """Folder of the files of one checkpoint, called as its directory was."""
+    return check_key(f"{attempt_prefix(lease)}/checkpoints/{name}")
 
 
 def result_key(lease: Lease, name: str) -> str:

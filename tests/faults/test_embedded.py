@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from sqlalchemy import func, select
 
 from sgg_core.catalogue import BaseModelEntry
+from sgg_core.report import REPORT
 from sgg_store.database import Database
+from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.objects import open_object_store
 from sgg_store.records import JobRecord
+from sgg_store.reports import key_of_report
 from tests.faults.invariants import check_invariants
 from tests.faults.running import ROOT, lives
 from tests.faults.site import Site
-from worker.testing import eventually
+from worker.testing import TWO_LABELS, eventually
 
 WRITERS, JOBS_EACH = 8, 5
 WRITER = """
@@ -70,6 +75,30 @@ def test_a_server_that_is_killed_resumes_by_itself_without_waiting_for_the_lease
         assert (first.state, second.start_step >= 20) == (AttemptState.LOST, True)
         assert len(site.assert_whole(waiting)) == 1
         assert {site.weights(running), site.weights(waiting)} == {reference}
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_server_killed_after_plain_lora_ran_does_not_train_it_again(embedded_site: Site, seeds: int) -> None:
+    with embedded_site.in_use() as site:
+        wanted = {"seeds": seeds, "evaluation": {"baselines": ["plain_lora"]}}
+        body = site.request(12, 6, **wanted) | {"validation_file": site.upload(TWO_LABELS)}
+        site.arm(Failpoint.RESULT_STORED, "kill")
+        job_id = site.submit_request(body)
+        site.wait_until_fired(Failpoint.RESULT_STORED)
+        assert site.api is not None
+        site.api.process.wait(60)
+        site.start()
+        job = site.bench.wait_for_end(job_id)
+        assert (job.status, job.error_message) == (JobStatus.SUCCEEDED, None)
+        assert site.bench.steps(job_id) == list(range(1, 12 * seeds + 1))
+        assert site.bench.attempts(job_id)[-1].start_step == 12 * seeds
+        begun = [event for event in site.bench.events(job_id) if "comparison: step 1 of 12" in event.message]
+        assert len(begun) == seeds
+        with site.bench.database.read() as session:
+            key = key_of_report(session, job, REPORT)
+        assert key is not None
+        report = json.loads(b"".join(site.bench.objects.open(key)))
+        assert "plain_lora" in [baseline["name"] for baseline in report["baselines"]]
 
 
 def test_eight_writers_of_one_sqlite_file_take_turns(sqlite_url: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def claim(database: Database, **values: Any) -> Lease:
 def save_checkpoint(
     database: Database, objects: ObjectStore, lease: Lease, step: int, loss: float | None = None, *, row: bool = True
 ) -> str:
-    prefix = checkpoint_prefix(lease, step)
+    prefix = checkpoint_prefix(lease, f"step-{step:08d}")
     for name in ("state.safetensors", "manifest.json"):
         objects.put(f"{prefix}/{name}", b"x" * 10)
     if row:

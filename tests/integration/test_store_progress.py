@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
-from sgg_store.checkpoints import Checkpoints
+from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import CursorNotFoundError
 from sgg_store.events import Events, NewEvent
@@ -135,6 +135,24 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_listed_no_more(
         newest = checkpoints.newest(lease.job_id)
         assert newest is not None
         assert newest.object_prefix == "prefix-8-again"
+
+
+def test_a_checkpoint_saved_again_keeps_its_id_and_those_of_its_downloads(database: Database, lease: Lease) -> None:
+    def save(prefix: str, size: int) -> tuple[str, list[tuple[str, str, int]]]:
+        manifest = {name: {"bytes": size, "sha256": f"{size}"} for name in (*ADAPTER_FILES, "state.json")}
+        with database.begin() as session:
+            checkpoint_id = Checkpoints(session).append(lease, 8, prefix, manifest, {"step": 8}).id
+        with database.read() as session:
+            files = Checkpoints(session).files_of([checkpoint_id])[checkpoint_id]
+            return checkpoint_id, [(file.id, file.object_key, file.bytes) for file in files]
+
+    first, before = save("prefix-8", 2)
+    second, after = save("prefix-8-compared", 3)
+    assert first == second
+    assert [file_id for file_id, _, _ in before] == [file_id for file_id, _, _ in after]
+    assert sorted((key, size) for _, key, size in after) == sorted(
+        (f"prefix-8-compared/{name}", 3) for name in ADAPTER_FILES
+    )
 
 
 def test_checkpoints_are_paged_newest_first_within_their_project(database: Database, lease: Lease) -> None:

@@ -18,6 +18,28 @@ class Stopping(SilentReporter):
         return "pause" if begun else "continue"
 
 
+class KilledError(Exception):
+    """Stands for a kill: nothing of the run is tidied up by what it says or saves."""
+
+
+class KilledAt(SilentReporter):
+    """Ends the run where a message says `words`, as abruptly as can be told."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.words = words
+
+    def report(self, message):
+        super().report(message)
+        if self.words in message.model_dump_json():
+            raise KilledError
+
+
+def rival_starts(reporter):
+    """How often plain LoRA began at its first step."""
+    return sum("comparison: step 1 of" in getattr(message, "message", "") for message in reporter.messages)
+
+
 def report(directory):
     return json.loads((directory / "report.json").read_text())
 
@@ -48,3 +70,36 @@ def test_a_run_stopped_meanwhile_goes_on_with_the_adapter_that_it_had(
     run(spec, causal, training, validation, tmp_path / "a", resume_from=checkpoints / "step-00000006")
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
     assert report(tmp_path / "a")["baselines"] == report(tmp_path / "whole")["baselines"]
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_what_it_reached_is_in_the_state_and_survives_a_kill(
+    base, training, validation, spec_for, tmp_path, adapter_bytes, keep
+):
+    spec, checkpoints = spec_for(base, evaluation=BOTH | {"keep": keep}), tmp_path / "checkpoints"
+    run(spec, base, training, validation, tmp_path / "whole")
+    killed = KilledAt("-compared")
+    with pytest.raises(KilledError):
+        run(spec, base, training, validation, tmp_path / "a", killed, checkpoints=checkpoints)
+    again = SilentReporter()
+    run(spec, base, training, validation, tmp_path / "a", again, resume_from=max(checkpoints.iterdir()))
+    assert (rival_starts(killed), rival_starts(again)) == (1, 0)
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
+    assert report(tmp_path / "a")["baselines"] == report(tmp_path / "whole")["baselines"]
+
+
+@pytest.mark.parametrize(("words", "seeds_left"), [("Seed 43, 2 of 2", 1), ("step-00000012-compared", 0)])
+def test_a_kill_between_seeds_costs_no_rival_that_has_run(
+    causal, training, validation, spec_for, tmp_path, adapter_bytes, words, seeds_left
+):
+    spec = spec_for(causal, evaluation=BOTH, optimization={"seeds": 2}, seed=42)
+    checkpoints = tmp_path / "checkpoints"
+    run(spec, causal, training, validation, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run(spec, causal, training, validation, tmp_path / "a", KilledAt(words), checkpoints=checkpoints)
+    again = SilentReporter()
+    run(spec, causal, training, validation, tmp_path / "a", again, resume_from=max(checkpoints.iterdir()))
+    assert rival_starts(again) == seeds_left
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
+    for part in ("baselines", "seeds"):
+        assert report(tmp_path / "a")[part] == report(tmp_path / "whole")[part]

@@ -52,7 +52,7 @@ def test_a_stream_that_was_opened_goes_on_after_a_delete(objects: LocalObjectSto
 def test_the_layout_keeps_attempts_apart() -> None:
     assert file_key("file-1") == "files/file-1"
     assert attempt_prefix(LEASE) == "jobs/ftjob-1/attempts/2-abc"
-    assert checkpoint_prefix(LEASE, 12) == "jobs/ftjob-1/attempts/2-abc/checkpoints/step-00000012"
+    assert checkpoint_prefix(LEASE, "step-00000012") == "jobs/ftjob-1/attempts/2-abc/checkpoints/step-00000012"
     assert result_key(LEASE, "adapter.tar.gz") == "jobs/ftjob-1/attempts/2-abc/results/adapter.tar.gz"
     with pytest.raises(InvalidObjectKeyError):
         file_key("../file-1")
