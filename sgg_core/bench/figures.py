@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from sgg_core.bench.cells import Row
 from sgg_core.bench.tables import bootstrap, groups, paired
 
+COLOURS = ("#1f6fb2", "#e07b00", "#2f8f46", "#c23b3b", "#7b5bb0", "#7a5a44", "#d46aa8", "#6b6b6b", "#a3a52e", "#2aa7b8")
 PARTS = ("lora_clip", "sgg_magnitude", "sgg_direction", "sgg")
 
 
@@ -21,11 +21,11 @@ def write_figures(rows: Sequence[Row], baseline: str, directory: Path) -> list[P
     """Write the PNGs that the rows allow; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     made = {
-        "accuracy.png": _by_shots(rows, "mean accuracy over the tasks", lambda row: row.accuracy),
-        "stability.png": _by_shots(
+        "accuracy.png": _by_task(rows, "accuracy, mean over seeds (95 %)", lambda row: row.accuracy),
+        "stability.png": _by_task(
             rows, "std of the step-to-step change of log|g|", lambda row: row.log_norm_change_std
         ),
-        "alignment.png": _by_shots(rows, "cosine to held-out gradients", lambda row: row.directional_alignment),
+        "alignment.png": _by_task(rows, "cosine to held-out gradients", lambda row: row.directional_alignment),
         "ablation.png": _ablation(rows, baseline),
     }
     written = []
@@ -36,21 +36,42 @@ def write_figures(rows: Sequence[Row], baseline: str, directory: Path) -> list[P
     return written
 
 
-def _by_shots(rows: Sequence[Row], label: str, value: Callable[[Row], float | None]) -> Figure | None:
-    """A line for each method and base model; only methods that have the value."""
-    lines: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | None]) -> Figure | None:
+    """A panel for each task and base model, with the methods' means over seeds and their intervals, by shots.
+
+    Nothing is averaged over tasks, since not every method has run on all of them.
+    """
+    panels: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
         found = value(row)
         if found is not None and not row.source:
-            lines[f"{row.method}, {row.base_model}"][row.shots].append(found)
-    if not lines:
+            panels[f"{row.task}, {row.base_model}"][row.method][row.shots].append(found)
+    if not panels:
         return None
-    figure, axes = _axes(label, "examples a label")
-    for name, by_shots in sorted(lines.items()):
-        shots = sorted(by_shots)
-        axes.plot(shots, [fmean(by_shots[count]) for count in shots], marker="o", markersize=4, label=name)
-    axes.set_xscale("log", base=2)
-    axes.legend(fontsize=7, ncols=2, frameon=False)
+    methods = sorted({method for found in panels.values() for method in found})
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.7 * lines + 0.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (name, found) in enumerate(sorted(panels.items()), start=1):
+        axes = figure.add_subplot(lines, columns, place)
+        axes.set_title(name, fontsize=8)
+        axes.grid(axis="y", color="#e4e4e4")
+        shots = sorted({count for by_shots in found.values() for count in by_shots})
+        axes.set_xticks(range(len(shots)), [str(count) for count in shots])
+        axes.set_xlim(-0.5, len(shots) - 0.5)
+        for number, method in enumerate(methods):
+            spans = {count: bootstrap(values) for count, values in found[method].items()}
+            at = [shots.index(count) + 0.6 * ((number + 0.5) / len(methods) - 0.5) for count in spans]
+            means = [span.mean for span in spans.values()]
+            below = [span.mean - span.low for span in spans.values()]
+            above = [span.high - span.mean for span in spans.values()]
+            colour = COLOURS[number % len(COLOURS)]
+            axes.errorbar(at, means, [below, above], fmt="o", markersize=4, elinewidth=1.2, color=colour, label=method)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(6, len(names)), fontsize=8, frameon=False)
+    figure.supylabel(label, fontsize=9)
+    figure.supxlabel("examples a label", fontsize=9)
     return figure
 
 
