@@ -48,20 +48,20 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
             panels[f"{row.task}, {row.base_model}"][row.method][row.shots].append(found)
     if not panels:
         return None
-    methods = sorted({method for found in panels.values() for method in found})
+    methods = sorted({method for by_method in panels.values() for method in by_method})
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.7 * lines + 0.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    for place, (name, found) in enumerate(sorted(panels.items()), start=1):
+    for place, (name, by_method) in enumerate(sorted(panels.items()), start=1):
         axes = figure.add_subplot(lines, columns, place)
         axes.set_title(name, fontsize=8)
         axes.grid(axis="y", color="#e4e4e4")
-        shots = sorted({count for by_shots in found.values() for count in by_shots})
+        shots = sorted({count for by_shots in by_method.values() for count in by_shots})
         axes.set_xticks(range(len(shots)), [str(count) for count in shots])
         axes.set_xlim(-0.5, len(shots) - 0.5)
         for number, method in enumerate(methods):
-            spans = {count: bootstrap(values) for count, values in found[method].items()}
+            spans = {count: bootstrap(values) for count, values in by_method[method].items()}
             at = [shots.index(count) + 0.6 * ((number + 0.5) / len(methods) - 0.5) for count in spans]
             means = [span.mean for span in spans.values()]
             below = [span.mean - span.low for span in spans.values()]
