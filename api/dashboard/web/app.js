@@ -39,12 +39,12 @@ function Frame() {
   const View = at.name === "jobs" && at.id ? Job : place?.[2] || Jobs;
   return html`<div class="shell">
     <button class="skip" onClick=${() => document.querySelector("main").focus()}>Skip to the content</button>
-    <div class="side">
+    <header class="side">
       <a class="brand" href="#/jobs" aria-label="SGG, to the jobs"><img src=${new URL("./icon.svg", import.meta.url).href} alt="" /><b>SGG</b></a>
       <nav aria-label="Pages">${places.map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${label}</a>`)}</nav>
       <div class="foot"><span class="cut" title=${getSession().project_id}>${getSession().key_name || getSession().key_id}</span>
         <button class="small" onClick=${signOut}>Sign out</button></div>
-    </div>
+    </header>
     <main tabindex="-1"><${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} /></main>
   </div>`;
 }

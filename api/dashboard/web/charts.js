@@ -37,7 +37,9 @@ export function align(series) {
 function axes(log) {
   const shared = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   const readable = (plot, splits) => splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(4)))));
-  return [{ ...shared, grid: { show: false }, size: 30 }, { ...shared, size: 52, values: readable, ...(log && { space: 26, filter: (plot, splits) => splits.map((value) => (Number.isInteger(Math.log10(value)) || /^[25]/.test(value.toExponential(0)) ? value : null)), grid: { show: false } }) }];
+  const named = (wide) => (wide ? /^1e/ : /^[125]e/); // over more than two decades the labels of all three would overlap
+  const filter = (plot, splits) => splits.map((value) => (named(splits[splits.length - 1] > 200 * splits[0]).test(value.toExponential(0)) ? value : null));
+  return [{ ...shared, grid: { show: false }, size: 30 }, { ...shared, size: 52, values: readable, ...(log && { space: 26, filter, grid: { show: false } }) }];
 }
 
 function make(place, series, data, { log, band, range, sync }) {

@@ -62,11 +62,23 @@ export function labels(rows) {
   return counts;
 }
 
+const words = (row) => textOf(row).toLowerCase().replace(/\s+/g, " ").trim();
+
+/** Rows whose words another row has under another label: [{place, other}]. The split may part them, so that no one file shows it. */
+export function contradictions(rows) {
+  const groups = new Map();
+  rows.forEach((row, place) => {
+    if (labelOf(row) !== null) groups.set(words(row), [...(groups.get(words(row)) || []), place]);
+  });
+  return [...groups.values()].flatMap((places) => places.map((place) => ({ place, other: places.find((each) => labelOf(rows[each]) !== labelOf(rows[place])) })))
+    .filter(({ other }) => other !== undefined);
+}
+
 /** Places of the rows that say again what an earlier one says, word for word. */
 export function duplicates(rows) {
   const seen = new Set(), found = [];
   rows.forEach((row, index) => {
-    const key = row.value ? JSON.stringify([textOf(row).toLowerCase().replace(/\s+/g, " ").trim(), labelOf(row)]) : row.raw;
+    const key = row.value ? JSON.stringify([words(row), labelOf(row)]) : row.raw;
     if (seen.has(key)) found.push(index);
     seen.add(key);
   });

@@ -24,6 +24,8 @@ export const date = (unix) => new Date(unix * 1000).toLocaleString([], { dateSty
 export const clock = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 export const count = (number) => number.toLocaleString("en");
 export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
+/** A difference of two shares, in percentage points. */
+export const points = (share) => `${share > 0 ? "+" : share < 0 ? "−" : ""}${Math.abs(share * 100).toFixed(1)}`;
 
 export function figure(value) {
   if (value === null || value === undefined) return "–";

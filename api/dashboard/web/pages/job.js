@@ -16,8 +16,9 @@ function Facts({ job }) {
   const { sgg } = job, { metrics, forecast } = sgg;
   const facts = [];
   if (job.status === "queued") {
-    facts.push(["In the queue", sgg.queue_position === 1 ? "next" : `number ${sgg.queue_position}`, forecast?.start ? `begins in ${until(forecast.start)}` : "start not known yet"]);
+    facts.push(["In the queue", sgg.queue_position === 1 ? "next" : `number ${sgg.queue_position}`, forecast?.start ? (forecast.start.late - Date.now() / 1000 < 2 ? "begins at once" : `begins in ${until(forecast.start)}`) : "start not known yet"]);
   }
+  if (job.status === "running" && !sgg.total_steps) facts.push(["Getting ready", "loading", "the worker reads the base model and the examples"]);
   if (sgg.total_steps) facts.push(["Step", `${count(sgg.step)} of ${count(sgg.total_steps)}`, metrics.seconds ? `${figure(metrics.seconds)} s a step` : null]);
   if (job.status === "running" && forecast?.end) facts.push(["Time left", duration(forecast.end.likely - Date.now() / 1000), `likely ${until(forecast.end)}`]);
   if (metrics.train_loss != null) facts.push(["Training loss", figure(metrics.train_loss)]);

@@ -92,6 +92,6 @@ function Form({ models, files, earlier }) {
   return html`<${Page} title=${earlier ? "Run again with changes" : "New job"} lead="A few labelled sentences make a model of your own: bring them, look at what is found in them, and start.">
     <${NewData} data=${data} stored=${stored} dirty=${dirty} busy=${save.busy} error=${save.error} open=${open} edit=${edit} save=${() => save.run(latest.current)} />
     ${ready && html`<${NewSettings} models=${usable} files=${files} stored=${stored} settings=${settings} change=${(change) => setSettings((now) => ({ ...now, ...change }))} />
-      <${NewCheck} request=${request} submit=${submit} />`}
+      <${NewCheck} request=${request} submit=${submit} rows=${data?.rows} stored=${stored} />`}
   <//>`;
 }

@@ -1,8 +1,9 @@
 import { html, useEffect, useRef, useState } from "../core.js";
 import { post } from "../api.js";
 import { useAction } from "../live.js";
-import { bytes, count, duration, percent } from "../format.js";
+import { bytes, count, duration, plural } from "../format.js";
 import { Bones, Card, Problem } from "../parts.js";
+import { located } from "./new_data.js";
 
 const PAUSE = 400; // after the last change of a setting
 
@@ -28,12 +29,12 @@ function Estimate({ told }) {
   const facts = [["Steps", count(estimate.steps), `${estimate.epochs} passes`]];
   if (estimate.seconds) facts.push(["Takes about", duration(estimate.seconds.expected), `${duration(estimate.seconds.low)} to ${duration(estimate.seconds.high)}`]);
   if (estimate.peak_memory_bytes) facts.push(["Memory at its peak", bytes(estimate.peak_memory_bytes)]);
-  if (queue) facts.push(["Begins", queue.position > 1 ? `as number ${queue.position}` : "at once", queue.starts_in_seconds?.expected > 5 ? `in about ${duration(queue.starts_in_seconds.expected)}` : null]);
+  if (queue) facts.push(["Begins", queue.position > 1 ? `after ${plural(queue.position - 1, "job")}` : "at once", queue.starts_in_seconds?.expected > 5 ? `in about ${duration(queue.starts_in_seconds.expected)}` : null]);
   if (data?.tokens != null) facts.push(["Tokens", count(data.tokens), data.truncated ? `${data.truncated} examples are cut` : null]);
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
 }
 
-function Preview({ request }) {
+function Preview({ request, place }) {
   const show = useAction(() => post("/v1/fine_tuning/preview", { model: request.model, training_file: request.training_file, method: request.method, limit: 3 }));
   const [shown, setShown] = useState();
   const newest = useRef(0);
@@ -43,25 +44,30 @@ function Preview({ request }) {
     if (found && turn === newest.current) setShown(found);
   };
   return html`<div class="stack tight"><div class="row"><button disabled=${show.busy} onClick=${read}>${show.busy ? "Asking the worker…" : "Show what the model will see"}</button>
-    <span class="soft small">${shown?.trained || "The first examples as prompts; what is marked is learned, the rest is given."}</span></div>
+    <span class="soft small">${shown ? `What is learned: ${shown.trained}` :  "The first examples as prompts; what is marked is learned, the rest is given."}</span></div>
     <${Problem} error=${show.error} />
-    ${shown && shown.data.map((example) => html`<figure class="prompt"><figcaption class="soft small">Line ${example.line}: ${example.tokens} tokens, ${example.trained_tokens} of them learned${example.truncated ? "; it is cut" : ""}${example.label ? `; its label is ${example.label}` : ""}</figcaption>
+    ${shown && shown.data.map((example) => html`<figure class="prompt"><figcaption class="soft small">Example ${place(example.line)}: ${plural(example.tokens, "token")}${example.trained_tokens ? `, ${count(example.trained_tokens)} of them learned` : ""}${example.truncated ? "; it is cut" : ""}${example.label ? `; its label is ${example.label}` : ""}</figcaption>
       <pre>${example.segments.map((segment) => (segment.trained ? html`<mark>${segment.text}</mark>` : segment.text))}</pre>${example.problem && html`<p class="small bad">${example.problem.reason} ${example.problem.remedy}</p>`}</figure>`)}</div>`;
 }
 
-export function NewCheck({ request, submit }) {
+/** `rows` are those of the page, if the file was brought to it; then findings and previews name the examples as the page numbers them. */
+export function NewCheck({ request, submit, rows, stored }) {
   const { value: told, error } = useDryRun(request);
-  const severe = told?.findings.filter((finding) => finding.severity === "error") || [];
-  const mild = told?.findings.filter((finding) => finding.severity === "warning") || [];
+  const part = (file) => (file === stored.validation?.id ? stored.valid : stored.train);
+  const findings = (told?.findings || []).map((finding) => located(rows || [], part(finding.file_id), finding, finding.reason.includes("training file") ? stored.train : part(finding.file_id)));
+  const severe = findings.filter((finding) => finding.severity === "error");
+  const mild = findings.filter((finding) => finding.severity === "warning");
+  const place = (line) => (located(rows || [], stored.train, { line, reason: "" }).place ?? line - 1) + 1;
+  const where = (finding) => (finding.place !== undefined ? `Example ${finding.place + 1}: ` : finding.line ? `Line ${finding.line}: ` : finding.param ? `${finding.param}: ` : "");
   return html`<${Card} title="Start" lead="What will happen, before it does.">
     <div class="stack">
       ${!told && !error && html`<${Bones} heights=${[50]} label="Estimating" />`}
       ${told?.estimate && html`<${Estimate} told=${told} />`}
-      ${told?.smallest_difference && html`<p class="soft small">With the examples set aside, differences in accuracy from about ${percent(told.smallest_difference)} on can be shown.</p>`}
-      ${severe.length > 0 && html`<div class="notice bad" role="alert"><strong>This has to be changed first</strong><ul>${severe.map((finding) => html`<li>${finding.line ? `Line ${finding.line}: ` : finding.param ? `${finding.param}: ` : ""}${finding.reason} ${finding.remedy}</li>`)}</ul></div>`}
-      ${mild.length > 0 && html`<details class="notice warn"><summary>${mild.length === 1 ? "One thing" : `${mild.length} things`} to know</summary><ul>${mild.slice(0, 50).map((finding) => html`<li>${finding.line ? `Line ${finding.line}: ` : ""}${finding.reason} ${finding.remedy}</li>`)}</ul></details>`}
+      ${told?.smallest_difference && html`<p class="soft small">With the examples set aside, only differences in accuracy of about ${Math.round(told.smallest_difference * 100)} points or more can be told from chance.</p>`}
+      ${severe.length > 0 && html`<div class="notice bad" role="alert"><strong>This has to be changed first</strong><ul>${severe.map((finding) => html`<li>${where(finding)}${finding.reason} ${finding.remedy}</li>`)}</ul></div>`}
+      ${mild.length > 0 && html`<details class="notice warn"><summary>${mild.length === 1 ? "One thing" : `${mild.length} things`} to know</summary><ul>${mild.slice(0, 50).map((finding) => html`<li>${where(finding)}${finding.reason} ${finding.remedy}</li>`)}</ul></details>`}
       <${Problem} error=${submit.error || error} title="The job cannot start like this" />
-      <${Preview} request=${request} key=${`${request.model}${request.training_file}`} />
+      <${Preview} request=${request} place=${place} key=${`${request.model}${request.training_file}`} />
       <div><button class="primary" disabled=${submit.busy || severe.length > 0} onClick=${() => submit.run()}>Start the training</button></div>
     </div><//>`;
 }

@@ -1,6 +1,6 @@
 import { html, useState } from "../core.js";
 import { count, plural } from "../format.js";
-import { duplicates, fresh, labelOf, labels as labelsOf, textOf } from "../examples.js";
+import { contradictions, duplicates, fresh, labelOf, labels as labelsOf, textOf } from "../examples.js";
 import { Bones, Card, Icon, Problem } from "../parts.js";
 
 const SHOWN = 25;
@@ -17,27 +17,36 @@ function Drop({ open, small }) {
 
 /** One example that can be corrected where it stands. */
 function Row({ row, place, names, change, drop, children }) {
-  const label = labelOf(row);
+  const label = labelOf(row), labelled = label !== null || (names.length > 1 && typeof row.value?.text === "string");
   return html`<li class="example">
     <span class="soft num small">${place + 1}</span>
     <div class="grow stack tight"><span class="words">${textOf(row).slice(0, 400)}</span>${children}</div>
-    ${label !== null && html`<select aria-label=${`Label of example ${place + 1}`} value=${label} onChange=${(event) => change(place, event.target.value)}>${names.map((name) => html`<option value=${name} selected=${name === label}>${name}</option>`)}</select>`}
+    ${labelled && html`<select aria-label=${`Label of example ${place + 1}`} value=${label ?? ""} onChange=${(event) => change(place, event.target.value)}>${label === null && html`<option value="" disabled selected>Choose a label</option>`}${names.map((name) => html`<option value=${name} selected=${name === label}>${name}</option>`)}</select>`}
     <button class="small danger" aria-label=${`Remove example ${place + 1}`} onClick=${() => drop([place])}>Remove</button>
   </li>`;
 }
 
+/** A finding of the server on one part of the rows, with the place among all rows that it speaks of. */
+export function located(rows, part, problem, mentioned = part) {
+  const places = new Map(rows.map((row, index) => [row, index]));
+  const here = (of, line) => places.get(of?.[line - 1]);
+  const told = (text) => text.replace(/\bline (\d+)/g, (said, line) => (here(mentioned, line) === undefined ? said : `line ${here(mentioned, line) + 1}`));
+  const field = problem.field && problem.reason.startsWith("The field ") ? problem.reason.replace("The field ", `The field "${problem.field}" `) : problem.reason;
+  return { ...problem, reason: told(field), place: problem.line ? here(part, problem.line) : undefined };
+}
+
 /** What the server found, at the rows that it speaks of. */
 function findingsOf(data, stored, error) {
-  const rows = new Map(data.rows.map((row, index) => [row, index]));
-  const here = (part, line) => rows.get(part?.[line - 1]);
-  const told = (part, text) => text.replace(/\bline (\d+)/g, (said, line) => (here(part, line) === undefined ? said : `line ${here(part, line) + 1}`));
-  const at = (part, problem) => ({ ...problem, reason: told(part, problem.reason), place: problem.line ? here(part, problem.line) : undefined });
+  const at = (part, problem) => located(data.rows, part, problem);
   if (error?.problems?.length) {
     return error.problems.map((problem) => ({ ...at(error.rows, problem), severity: "error" }));
   }
   const warnings = (file, part) => (file?.sgg.warnings || []).map((problem) => ({ ...at(part, problem), severity: "warning" }));
-  return stored ? [...warnings(stored.training, stored.train), ...warnings(stored.validation, stored.valid)] : [];
+  return stored && !error ? [...warnings(stored.training, stored.train), ...warnings(stored.validation, stored.valid)] : [];
 }
+
+/** Rows that contradict each other, wherever the split puts them. */
+const contradicting = (rows) => contradictions(rows).map(({ place, other }) => ({ place, severity: "warning", reason: `Example ${other + 1} says the same, but is labelled ${labelOf(rows[other])}.`, remedy: "Correct or remove one of them." }));
 
 /** One row for each example, however much is found in it. */
 function gathered(findings) {
@@ -82,8 +91,9 @@ export function NewData({ data, stored, dirty, busy, error, open, edit, save }) 
   const drop = (places) => edit({ rows: data.rows.filter((row, index) => !places.includes(index)) });
   const change = (place, label) => edit({ rows: data.rows.map((row, index) => (index === place ? fresh({ ...row.value, label }) : row)) });
   const edits = { names, change, drop };
-  const findings = dirty ? [] : findingsOf({ ...data, error }, stored, error);
-  const untold = error && !findings.length;
+  const found = dirty ? [] : findingsOf(data, stored, error);
+  const findings = [...found, ...contradicting(data.rows).filter(({ place }) => !found.some((each) => each.place === place && each.reason.includes("label")))];
+  const untold = error && !dirty && !found.length;
   return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}`}>
     <div class="stack">
       ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}

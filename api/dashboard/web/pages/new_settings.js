@@ -1,9 +1,9 @@
 import { html } from "../core.js";
-import { count } from "../format.js";
+import { ago, count, plural } from "../format.js";
 import { Card, Field } from "../parts.js";
 
 const numbers = [
-  ["n_epochs", "Passes over the examples", "auto: small files get enough steps to learn from"],
+  ["n_epochs", "Passes over the file", "auto: small files get enough steps to learn from"],
   ["batch_size", "Examples a step", "auto: 8"],
   ["learning_rate", "Learning rate", "auto: depends on the base model"],
   ["max_steps", "At most so many steps", "empty: as many as the passes make"],
@@ -15,12 +15,15 @@ export const defaults = (models) => ({ model: models[0]?.id || "", method: "sgg"
 export function settingsOf(job) {
   const { hyperparameters, sources, start_from: startFrom } = job.method[job.method.type];
   const { lora, guidance, evaluation } = hyperparameters;
-  const typed = Object.fromEntries(numbers.map(([name]) => [name, hyperparameters[name]]).filter(([, value]) => value !== null && value !== "auto"));
+  const chosen = Object.fromEntries(numbers.map(([name]) => [name, hyperparameters[name]]).filter(([, value]) => value !== null && value !== "auto"));
   return {
     model: job.model, method: job.method.type, suffix: job.sgg.suffix || "", sources, alignment: String(guidance?.alignment || 0.5),
-    rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: typed, startFrom, carried: hyperparameters,
+    rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: chosen, startFrom, carried: hyperparameters,
   };
 }
+
+/** A number, or what was typed instead of one, which the server answers with what is wrong about it. */
+const typed = (value) => (Number.isNaN(Number(value)) ? value : Number(value));
 
 /** The request for a job. */
 export function requestOf(settings, stored) {
@@ -28,20 +31,20 @@ export function requestOf(settings, stored) {
   for (const [name] of numbers) {
     delete hyperparameters[name];
     const value = settings.hyperparameters[name];
-    if (value !== undefined && value !== "") hyperparameters[name] = Number(value);
+    if (value !== undefined && value !== "") hyperparameters[name] = typed(value);
   }
-  if (settings.rank) hyperparameters.lora = { ...hyperparameters.lora, rank: Number(settings.rank), ...(settings.carried ? {} : { alpha: 2 * Number(settings.rank) }) };
+  if (settings.rank) hyperparameters.lora = { ...hyperparameters.lora, rank: typed(settings.rank), ...(!settings.carried && Number(settings.rank) && { alpha: 2 * Number(settings.rank) }) };
   hyperparameters.evaluation = { ...hyperparameters.evaluation, keep: stored.validation ? settings.keep : "last", ...(!stored.validation && { patience: null }) };
   const sources = settings.method === "sgg" ? settings.sources : [];
   if (settings.method !== "sgg") delete hyperparameters.guidance;
-  else if (sources.length) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: Number(settings.alignment) };
+  else if (sources.length) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: typed(settings.alignment) };
   else if (hyperparameters.guidance) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: 0 };
   return {
     model: settings.model,
     training_file: stored.training.id,
     ...(stored.validation && { validation_file: stored.validation.id }),
     ...(settings.suffix && { suffix: settings.suffix }),
-    ...(settings.seed !== "" && { seed: Number(settings.seed) }),
+    ...(settings.seed !== "" && { seed: typed(settings.seed) }),
     method: { type: settings.method, [settings.method]: { hyperparameters, ...(sources.length && { sources }), ...(settings.startFrom && { start_from: settings.startFrom }) } },
   };
 }
@@ -64,12 +67,12 @@ export function NewSettings({ models, files, stored, settings, change }) {
     <details><summary>More settings</summary><div class="stack">
       <div class="fields">
         ${numbers.map(([name, label, hint]) => html`<${Field} label=${label} hint=${hint}>${(ids) => html`<input ...${ids} inputmode="decimal" placeholder=${name === "max_steps" ? "" : "auto"} value=${settings.hyperparameters[name] ?? ""} onInput=${(event) => set(name, event.target.value.trim())} />`}<//>`)}
-        <${Field} label="Rank of the adapter" hint="8: more rank can hold more, and forgets its manners sooner">${(ids) => html`<input ...${ids} inputmode="numeric" placeholder="8" value=${settings.rank} onInput=${(event) => change({ rank: event.target.value.trim() })} />`}<//>
+        <${Field} label="Rank of the adapter" hint="8; a higher one can hold more, and fits chance sooner">${(ids) => html`<input ...${ids} inputmode="numeric" placeholder="8" value=${settings.rank} onInput=${(event) => change({ rank: event.target.value.trim() })} />`}<//>
         <${Field} label="Seed" hint="empty: drawn by the server; the same seed gives the same run">${(ids) => html`<input ...${ids} inputmode="numeric" value=${settings.seed} onInput=${(event) => change({ seed: event.target.value.trim() })} />`}<//>
       </div>
       ${stored.validation && html`<label class="check"><input type="checkbox" checked=${settings.keep === "best"} onChange=${(event) => change({ keep: event.target.checked ? "best" : "last" })} /><span>Keep the weights that did best on the examples set aside<span class="hint">Otherwise those of the last step.</span></span></label>`}
-      ${settings.method === "sgg" && others.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: related examples whose gradients may help</legend>
-        ${others.slice(0, 12).map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${file.sgg.examples} examples</span></span></label>`)}
+      ${settings.method === "sgg" && others.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: files of related examples that steer the training without being learned</legend>
+        ${others.slice(0, 12).map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${plural(file.sgg.examples, "example")}, ${ago(file.created_at)}</span></span></label>`)}
         ${settings.sources.length > 0 && html`<div class="fields"><${Field} label="Strength of the alignment" hint="0 to 1">${(ids) => html`<input ...${ids} inputmode="decimal" value=${settings.alignment} onInput=${(event) => change({ alignment: event.target.value.trim() })} />`}<//></div>`}
       </fieldset>`}
     </div></details></div><//>`;

@@ -2,11 +2,11 @@ import { html } from "../core.js";
 import { get, getText } from "../api.js";
 import { read, textOf } from "../examples.js";
 import { useRead } from "../live.js";
-import { percent } from "../format.js";
+import { percent, points } from "../format.js";
 import { Card } from "../parts.js";
 
 const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "the same training without guidance" };
-const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(share * 100).toFixed(1)}`;
+const DOUBTFUL = 0.75; // a right label with less than this was found with doubts
 
 function Baselines({ report }) {
   if (!report.baselines?.length) return null;
@@ -29,7 +29,7 @@ function Hardest({ report, texts }) {
   if (!report.hardest?.length) return null;
   return html`<details><summary>The hardest examples</summary><ul class="examples">${report.hardest.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
     <div class="grow stack tight"><span class="words">${texts?.[each.line - 1] ?? `Line ${each.line} of the validation file`}</span>
-    <span class="small soft">is <b>${each.label}</b>, ${each.predicted === each.label ? "and was found, but with doubts" : html`was taken for <b>${each.predicted}</b>`}; the right label got ${percent(each.probability, 0)}</span></div></li>`)}</ul></details>`;
+    <span class="small soft">is <b>${each.label}</b>, ${each.predicted === each.label ? `was found${each.probability < DOUBTFUL ? ", but with doubts" : ""}` : html`was taken for <b>${each.predicted}</b>`}; the right label got ${percent(each.probability, 0)}</span></div></li>`)}</ul></details>`;
 }
 
 async function textsOf(job, report) {
@@ -55,10 +55,11 @@ export function Report({ job }) {
     </div><//>`;
 }
 
-/** Examples whose label may be wrong, as the training saw it. */
+/** Examples whose label may be wrong, as the training saw it; the server ranks all of them, also those that nothing speaks against. */
 export function Suspicious({ job }) {
   const { value } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/examples?limit=10`), [job.id, job.status]);
-  if (!value?.data?.length) return null;
-  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say. Correct those that are wrong, and run again."><ul class="examples">${value.data.slice(0, 10).map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
-    <div class="grow stack tight"><span class="words">${each.text}</span><span class="small soft">labelled <b>${each.label}</b>${each.predicted_label && each.predicted_label !== each.label ? html`, the others suggest <b>${each.predicted_label}</b>` : ""}. ${each.reason}</span></div><span class="badge warn num">${percent(each.suspicion)}</span></li>`)}</ul><//>`;
+  const doubted = (value?.data || []).filter((each) => each.predicted_label !== each.label || each.gradient_agreement < 0);
+  if (!doubted.length) return null;
+  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say. Correct those that are wrong, and run again."><ul class="examples">${doubted.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
+    <div class="grow stack tight"><span class="words">${each.text ?? `Line ${each.line} of the training file, which is deleted`}</span><span class="small soft">labelled <b>${each.label}</b>. ${each.reason}</span></div><span class="badge warn num">doubt ${percent(each.suspicion)}</span></li>`)}</ul><//>`;
 }
