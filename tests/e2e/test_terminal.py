@@ -2,6 +2,8 @@
 
 import os
 import pty
+import select
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,11 +68,41 @@ def test_without_a_server_nothing_is_offered_and_nothing_is_said(service):
     assert completed(service, "bash", ["jobs", "show", "ftjob-"], **away).strip() == ""
 
 
-def test_completion_is_installed_for_the_shell_that_asks(service, tmp_path):
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed_and_works_in_the_real_shell(service, job_id, tmp_path, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed. Run `apt-get install {shell}`.")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = service.environment | {"HOME": str(tmp_path), "PATH": path}
-    subprocess.run(["bash", "-c", "sgg --install-completion; true"], env=environment, check=True, capture_output=True)
-    assert any("_SGG_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    environment = service.environment | {"HOME": str(tmp_path), "PATH": path, "TERM": "dumb", "ZDOTDIR": str(tmp_path)}
+    environment |= {"XDG_CONFIG_HOME": str(tmp_path / ".config"), "DISABLE_AUTO_UPDATE": "1"}
+    subprocess.run([shell, "-c", "sgg --install-completion; true"], env=environment, check=True, capture_output=True)
+    for line, whole in (("sgg jobs sub", "submit"), (f"sgg jobs show {job_id[:9]}", job_id)):
+        assert whole in offered_by(shell, line, whole, environment)
+
+
+def offered_by(shell, line, whole, environment):
+    """What a shell shows when Tab is pressed after a line; fish is asked for it, for it draws what it offers."""
+    if shell == "fish":
+        asked = [shell, "-c", f"complete --do-complete '{line}'"]
+        return subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    parent, child = pty.openpty()
+    with subprocess.Popen([shell, "-i"], stdin=child, stdout=child, stderr=child, env=environment) as process:
+        os.close(child)
+        os.write(parent, b"echo re''ady\n")
+        read_until(parent, b"ready")
+        os.write(parent, f"{line}\t".encode())
+        written = read_until(parent, whole.encode())
+        process.kill()
+    os.close(parent)
+    return written.decode(errors="replace")
+
+
+def read_until(terminal, wanted):
+    """Read what comes until it holds what is wanted, or nothing has come for a minute."""
+    written = b""
+    while wanted not in written and select.select([terminal], [], [], 60)[0]:
+        written += os.read(terminal, 4096)
+    return written
 
 
 def shown(service, *arguments, **environment):
