@@ -11,10 +11,11 @@ DEMO_STEPS ?= 40
 DEMO_DIR ?= demo-data
 CLIENTS ?= 1.109.1 2.54.0 3.54.0
 NODE_CLIENT ?= ^7
+LIGHTHOUSE ?= 12
 
 SOURCES := api worker cli sgg_core sgg_store migrations
 
-.PHONY: screenshots help install demo test test-conformance test-faults check audit docs pictures terminal-picture format clean
+.PHONY: lighthouse screenshots help install demo test test-conformance test-faults check audit docs pictures terminal-picture format clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -72,6 +73,10 @@ terminal-picture: $(INSTALLED) ## Draw docs/pictures/terminal.svg from a job tha
 
 screenshots: $(INSTALLED) ## Picture the dashboard into docs/dashboard/ (needs chromium)
 	$(BIN)/python -m docs.generate.screenshots
+
+lighthouse: $(INSTALLED) ## Score the dashboard with Lighthouse; 0.9 of 1 is the least in each category (needs npm, chromium)
+	[ -d build/lighthouse/node_modules ] || npm install --silent --no-audit --no-fund --prefix build/lighthouse 'lighthouse@$(LIGHTHOUSE)'
+	$(BIN)/python -m benchmarks.lighthouse build/lighthouse/node_modules/.bin/lighthouse
 
 format: $(INSTALLED) ## Bring the code into shape
 	$(BIN)/ruff check --fix .
