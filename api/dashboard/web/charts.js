@@ -104,7 +104,7 @@ export function Chart({ title, text, series, log, band, range, sync }) {
   const last = (each) => each.values[each.values.length - 1];
   const said = named.map((each) => `${each.label} ${figure(last(each))}`).join(", ");
   return html`<figure class="card chart">
-    <header class="stack tight"><div class="row between"><h3>${title}</h3>
+    <header class="stack tight"><div class="row between"><h2>${title}</h2>
       <div class="legend">${named.map((each, index) => html`<span class=${`c${(each.colour ?? index) % 4}`}><i></i><span class="soft">${each.label}</span> <b>${figure(last(each))}</b></span>`)}</div></div></header>
     <div class="plot" ref=${place} data-points=${data[0].length} role="img" aria-label=${`${title}. ${said || "No figures yet."}`}></div>
     ${!shown.length && html`<p class="soft small">No figures yet.</p>`}
