@@ -81,6 +81,7 @@ class CheckpointSaved(Message):
     step: int
     directory: str
     metrics: dict[str, float]  # the newest figures under OpenAI's names: step, train_loss, valid_loss, ...
+    compared: bool = False  # the one of the last step, saved once more with what plain LoRA reached
 
 
 class Finished(Message):

@@ -267,7 +267,12 @@ class Run:
             self.steps_before,
         )
         self.reporter.report(
-            CheckpointSaved(step=self.progress.step, directory=str(directory), metrics=self.progress.newest_figures())
+            CheckpointSaved(
+                step=self.progress.step,
+                directory=str(directory),
+                metrics=self.progress.newest_figures(),
+                compared=self.progress.plain is not None,
+            )
         )
         return directory
 

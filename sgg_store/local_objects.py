@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -25,8 +26,9 @@ class LocalObjectStore:
         self._parts = root / ".parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         for part in self._parts.iterdir():  # left by killed processes
-            if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # somebody else's, who is done with it by now
+                if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    part.unlink()
 
     def put(self, key: str, source: Source, *, create_only: bool = True) -> None:
         """See ObjectStore.put."""

@@ -140,7 +140,7 @@ def attempt_prefix(lease: Lease) -> str:
 
 
 def checkpoint_prefix(lease: Lease, name: str) -> str:
-    """Folder of the files of one checkpoint, called as its directory was."""
+    """Folder of the files of one checkpoint."""
     return check_key(f"{attempt_prefix(lease)}/checkpoints/{name}")
 
 

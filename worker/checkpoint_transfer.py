@@ -20,13 +20,13 @@ MANIFEST = "manifest.json"
 Manifest = dict[str, dict[str, Any]]
 
 
-def upload_checkpoint(objects: ObjectStore, lease: Lease, directory: Path) -> tuple[str, Manifest]:
-    """Store a checkpoint's files and then, as the sign that all are there, their manifest.
+def upload_checkpoint(objects: ObjectStore, lease: Lease, name: str, directory: Path) -> tuple[str, Manifest]:
+    """Store the files of a checkpoint of this name and then, as the sign that all are there, their manifest.
 
     Gives the folder of the objects and the manifest: file name -> {"bytes", "sha256"}.
     Raises StorageFullError; what was stored by then is garbage that no row points to.
     """
-    prefix = checkpoint_prefix(lease, directory.name)
+    prefix = checkpoint_prefix(lease, name)
     paths = sorted(path for path in directory.iterdir() if path.is_file())
     manifest = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
     for path in paths:

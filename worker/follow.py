@@ -90,9 +90,10 @@ class TrainingFollower:
 
     def _upload(self, saved: CheckpointSaved) -> None:
         directory = Path(saved.directory)
-        if directory.name != self._uploaded:  # a run that is told to stop right after a checkpoint saves it again
-            prefix, manifest = upload_checkpoint(self._objects, self._lease, directory)
+        name = f"step-{saved.step:08d}{'-compared' if saved.compared else ''}"
+        if name != self._uploaded:  # a run that is told to stop right after a checkpoint saves it again
+            prefix, manifest = upload_checkpoint(self._objects, self._lease, name, directory)
             dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint)
             delete_objects(self._objects, (checkpoint.object_prefix for checkpoint in dropped))
-            self._uploaded = directory.name
+            self._uploaded = name
         shutil.rmtree(directory)

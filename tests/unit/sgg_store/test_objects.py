@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,3 +117,20 @@ def test_addresses_are_absolute_paths_or_file_addresses(tmp_path: Path) -> None:
     for url in ("relative/path", "ftp://host/x", "", "file://", "s3://", "s3:///prefix"):
         with pytest.raises(ObjectStoreUrlError, match="SGG_OBJECT_STORE_URL"):
             open_object_store(url)
+
+
+def test_a_store_is_opened_while_another_one_writes(tmp_path: Path) -> None:
+    writing = LocalObjectStore(tmp_path)
+    over = threading.Event()
+
+    def write() -> None:
+        for number in range(500):
+            writing.put(f"files/{number}", b"x")
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not over.is_set():  # a part that is listed may be gone when it is looked at
+        LocalObjectStore(tmp_path)
+    writer.join()
+    assert len(everything_on_disk(writing)) == 500

@@ -23,7 +23,7 @@ def stored(tmp_path: Path, objects: LocalObjectStore) -> CheckpointRecord:
     directory.mkdir()
     (directory / "state.json").write_bytes(b"{}")
     (directory / "adapter_model.safetensors").write_bytes(b"weights" * 1000)
-    prefix, manifest = upload_checkpoint(objects, LEASE, directory)
+    prefix, manifest = upload_checkpoint(objects, LEASE, "step-00000012", directory)
     return CheckpointRecord(step=12, object_prefix=prefix, manifest=manifest)
 
 
