@@ -81,9 +81,18 @@ def test_completion_is_installed_and_works_in_the_real_shell(service, job_id, tm
 
 
 def offered_by(shell, line, whole, environment):
-    """What a shell shows when Tab is pressed after a line; fish is asked for it, for it draws what it offers."""
-    if shell == "fish":
-        asked = [shell, "-c", f"complete --do-complete '{line}'"]
+    """What a shell shows when Tab is pressed after a line.
+
+    fish draws what it offers, and so is asked for it; of zsh, whose line editor wants a terminal that can do more than
+    this one, the installed function's question is asked.
+    """
+    questions = {
+        "fish": f"complete --do-complete '{line}'",
+        "zsh": f"grep -q _SGG_COMPLETE=complete_zsh ~/.zfunc/_sgg && "
+        f"_TYPER_COMPLETE_ARGS='{line}' _SGG_COMPLETE=complete_zsh sgg",
+    }
+    if shell in questions:
+        asked = [shell, "-c", questions[shell]]
         return subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
     parent, child = pty.openpty()
     with subprocess.Popen([shell, "-i"], stdin=child, stdout=child, stderr=child, env=environment) as process:

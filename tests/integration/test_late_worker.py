@@ -54,7 +54,8 @@ def test_a_worker_is_ready_once_it_is_up_and_as_long_as_its_parts_live(bench: Wo
     assert late.problem() == "Its dispatcher stopped; restart the server."
     late.stop()
     assert (
-        late.problem() == "Its consumer and dispatcher and reaper and cleaner and trials stopped; restart the server."
+        late.problem()
+        == "Its consumer and dispatcher and reaper and cleaner and presence and trials stopped; restart the server."
     )
 
 
