@@ -28,7 +28,7 @@ from sgg_core.files import sha256_of, whole_directory
 from sgg_core.guidance.alignment import SmoothedCosine
 from sgg_core.guidance.step import GuidedStep
 from sgg_core.identity import RunIdentity
-from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics
+from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics, checkpoint_name
 
 TENSORS = "state.safetensors"
 SCALARS = "state.json"
@@ -91,15 +91,6 @@ class SavedScalars(BaseModel):
     agreements: dict[int, list[tuple[int, float]]] = {}  # by source, one for each part of the gradient
     trust: dict[int, float] = {}
     optimizer_steps: dict[str, float]  # by parameter: a source task's head steps only when it is its turn
-
-
-def checkpoint_name(step: int, compared: bool = False) -> str:
-    """Directory name: sorts by step.
-
-    After the last step there may be two: that with what plain LoRA reached does not take the other's name, from which
-    somebody may still read.
-    """
-    return f"step-{step:08d}{'-compared' if compared else ''}"
 
 
 def save_checkpoint(

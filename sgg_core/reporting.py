@@ -74,6 +74,15 @@ class EvaluationMetrics(Message):
     examples: int
 
 
+def checkpoint_name(step: int, compared: bool = False) -> str:
+    """Name of a checkpoint's directory: sorts by step.
+
+    After the last step there may be two: that with what plain LoRA reached does not take the other's name, from which
+    somebody may still read.
+    """
+    return f"step-{step:08d}{'-compared' if compared else ''}"
+
+
 class CheckpointSaved(Message):
     """A complete checkpoint lies in `directory` (fsynced, renamed into place)."""
 

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from sgg_core.reporting import CheckpointSaved, Control, Finished, StepMetrics, Stopped
+from sgg_core.reporting import CheckpointSaved, Control, Finished, StepMetrics, Stopped, checkpoint_name
 from sgg_core.spec import TrainingSpec
 from sgg_store.attempts import Lease
 from sgg_store.cleaning import delete_objects
@@ -90,7 +90,7 @@ class TrainingFollower:
 
     def _upload(self, saved: CheckpointSaved) -> None:
         directory = Path(saved.directory)
-        name = f"step-{saved.step:08d}{'-compared' if saved.compared else ''}"
+        name = checkpoint_name(saved.step, saved.compared)
         if name != self._uploaded:  # a run that is told to stop right after a checkpoint saves it again
             prefix, manifest = upload_checkpoint(self._objects, self._lease, name, directory)
             dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint)

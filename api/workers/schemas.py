@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from api.schemas import Identified
+from sgg_store.workers import WorkerState
 
 
 class WorkerOut(Identified):
@@ -14,7 +15,7 @@ class WorkerOut(Identified):
     host: str
     pid: int
     version: str
-    status: Literal["idle", "busy", "draining", "lost"]
+    status: WorkerState
     """`draining`: it ends after a checkpoint. `lost`: it was not seen for 45 s; after an hour it is left out."""
     job_id: str | None
     """The job that it runs."""
