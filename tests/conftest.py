@@ -18,7 +18,9 @@ from xdist.scheduler import LoadScopeScheduling
 from sgg_store.database import Database, upgrade_schema
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.objects import ObjectStore, open_object_store
+from sgg_store.queue import QUEUE_JOBS, make_celery
 from sgg_store.records import Record
+from sgg_store.settings import StoreSettings
 from tests.seaweedfs import BUCKET, SeaweedServer, weed_program
 
 # several processes of tests share the cores; set before torch is imported, and inherited by what tests start
@@ -57,6 +59,15 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("schema") / "empty.sqlite3"
     upgrade_schema(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture
+def no_doorbells() -> None:
+    """Empties the in-memory broker: a process has one, and other tests leave their doorbells in it."""
+    app = make_celery(StoreSettings(broker_url="memory://"))
+    with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE_JOBS) as queue:
+        queue.clear()
+    app.close()
 
 
 @pytest.fixture

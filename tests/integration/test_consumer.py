@@ -12,6 +12,7 @@ from worker.settings import WorkerSettings
 from worker.testing import eventually
 
 
+@pytest.mark.usefixtures("no_doorbells")
 def test_a_second_consumer_of_a_process_is_refused_until_the_first_has_stopped(tmp_path: Path) -> None:
     app = make_celery(WorkerSettings(data_dir=tmp_path))
     heard: list[str] = []

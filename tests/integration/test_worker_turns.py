@@ -73,6 +73,7 @@ def rung(app: Celery) -> list[str]:
             message.ack()
 
 
+@pytest.mark.usefixtures("no_doorbells")
 def test_a_project_without_room_is_neither_run_nor_rung(bench: Workbench, runner: JobRunner) -> None:
     job_id = bench.submit(**SPEC)
     with bench.database.begin() as session:

@@ -12,6 +12,7 @@ from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery, ring
 from sgg_store.settings import StoreSettings
 
 
+@pytest.mark.usefixtures("no_doorbells")
 def test_a_ring_is_one_message_with_a_job_id_and_nothing_else() -> None:
     app = make_celery(StoreSettings(broker_url="memory://"))
     job_id = f"ftjob-{uuid4().hex}"
