@@ -82,19 +82,25 @@ SCARCE_MEMORY = """
 import resource
 from pathlib import Path
 from worker import trainer_process
-trainer_process.import_training()
-limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 400 * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+class Reporter(trainer_process.PipeReporter):
+    def report(self, message):
+        super().report(message)
+        if message.type == "started" and message.batch_size > 100:  # as if others took the memory at this moment
+            limit = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() + 2**20
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+trainer_process.PipeReporter = Reporter
 trainer_process.main()
 """
 
 
 def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_runs(make_bench: MakeBench) -> None:
     bench = make_bench()
-    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(256)]
+    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(128)]
     too_much = "".join(json.dumps(row) + "\n" for row in rows).encode()
     with embedded(bench, Supervisor([sys.executable, "-c", SCARCE_MEMORY])) as worker:
-        large = bench.submit(too_much, optimization={"max_steps": 2, "batch_size": 256}, task={"max_tokens": 1024})
+        large = bench.submit(too_much, optimization={"max_steps": 2, "batch_size": 128}, task={"max_tokens": 1024})
         small = bench.submit_steps(STEPS, 10)
         worker.ring(large)
         job = bench.wait_for_end(large)
