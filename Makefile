@@ -58,8 +58,10 @@ check: $(INSTALLED) docs ## Style, types, layers, documentation, and whether the
 	export SGG_DATA_DIR="$$(mktemp -d)"; trap 'rm -rf "$$SGG_DATA_DIR"' EXIT; \
 		$(BIN)/alembic upgrade head; $(BIN)/alembic check
 
-audit: $(INSTALLED) ## Ask the vulnerability database about everything that is installed (needs the network)
-	$(BIN)/pip-audit --skip-editable --progress-spinner off
+audit: $(INSTALLED) ## Ask PyPI for known vulnerabilities of everything that is installed (needs the network)
+	mkdir -p build
+	$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' > build/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/installed.txt
 
 docs: $(INSTALLED) ## Build the documentation into build/site/, and check every link in it
 	$(BIN)/python -m docs.generate build/docs

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -111,6 +111,8 @@ class Run:
         self.figures_step: int | None = None
         self.steps_before = 0  # of other seeds
         self.carry: Callable[[Path], None] = lambda directory: None  # into each checkpoint
+        self.saved: Path | None = None  # the newest checkpoint, which is of this step:
+        self.saved_step = 0
 
     def go(self, output: Path, checkpoints: Path | None, resume_from: Path | None) -> Finished | Stopped:
         """The loop: from the first step, or from a checkpoint, to the adapter on disk."""
@@ -118,22 +120,22 @@ class Run:
             self.progress, self.initial, self.best = load_checkpoint(
                 resume_from, self.identity(), self.everything, self.optimizer, self.guided
             )
+            self.saved, self.saved_step = resume_from, self.progress.step
         if self.progress.step == 0:
             self.progress.baseline = self._evaluate()
             self.progress.retention = self.kept.measure() if self.kept else None
             if (wish := self._ask_in_context()) != "continue":
-                return Stopped(reason=wish, step=0, directory=None)
+                return self._stopped(wish, checkpoints)
             self.guided.begin(self.objective.batch(0))
             if (wish := self.source_tasks.judge(self.target, self.reporter)) != "continue":
-                return Stopped(reason=wish, step=0, directory=None)
+                return self._stopped(wish, checkpoints)
         self._announce()
         stopped_early = self._patience_is_over()
         for step in range(self.progress.step + 1, self.plan.total_steps + 1):
             if stopped_early:
                 break
             if (wish := self.reporter.control()) != "continue":
-                saved = self._save(checkpoints) if self.progress.step else None
-                return Stopped(reason=wish, step=self.progress.step, directory=None if saved is None else str(saved))
+                return self._stopped(wish, checkpoints)
             self._step(step)
             if self.held_out and self.plan.evaluates_at(step):
                 self._look_at_validation(step)
@@ -141,8 +143,8 @@ class Run:
             if stopped_early or self.plan.saves_at(step):
                 self._save(checkpoints)
         if self._wants_plain() and self.progress.plain is None:
-            if (wish := self._train_plainly()) != "continue":  # the last step's checkpoint holds the trained adapter
-                return Stopped(reason=wish, step=self.progress.step, directory=None)
+            if (wish := self._train_plainly()) != "continue":
+                return self._stopped(wish, checkpoints)
             self._save(checkpoints)
         return self._finish(output, stopped_early)
 
@@ -247,11 +249,18 @@ class Run:
             return False
         return progress.evaluations_without_gain >= patience
 
-    def _save(self, checkpoints: Path | None) -> Path | None:
+    def _stopped(self, wish: Literal["cancel", "pause", "drain"], checkpoints: Path | None) -> Stopped:
+        """End with a checkpoint of the present step; one that is there already is not written again."""
+        if self.saved_step != self.progress.step:
+            self._save(checkpoints)
+        directory = None if self.saved is None else str(self.saved)
+        return Stopped(reason=wish, step=self.progress.step, directory=directory)
+
+    def _save(self, checkpoints: Path | None) -> None:
         if checkpoints is None:
-            return None
+            return
         self.objective.fit_head()
-        directory = save_checkpoint(
+        self.saved = directory = save_checkpoint(
             checkpoints,
             self.identity(),
             self.progress,
@@ -266,6 +275,7 @@ class Run:
             self._describe,
             self.steps_before,
         )
+        self.saved_step = self.progress.step
         self.reporter.report(
             CheckpointSaved(
                 step=self.progress.step,
@@ -274,7 +284,6 @@ class Run:
                 compared=self.progress.plain is not None,
             )
         )
-        return directory
 
     def _describe(self, directory: Path) -> None:
         write_config(self.adapted, self.base, directory)

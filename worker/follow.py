@@ -44,7 +44,6 @@ class TrainingFollower:
         self._spec = spec
         self._wish: Control = "continue"
         self._wished_at = 0.0
-        self._uploaded = ""
 
     def follow(self, run: TrainerRun, draining: threading.Event) -> Finished | Stopped:
         """Serve the training until its last message; `draining` or the caller's wish tells it to stop.
@@ -91,9 +90,7 @@ class TrainingFollower:
     def _upload(self, saved: CheckpointSaved) -> None:
         directory = Path(saved.directory)
         name = checkpoint_name(saved.step, saved.compared)
-        if name != self._uploaded:  # a run that is told to stop right after a checkpoint saves it again
-            prefix, manifest = upload_checkpoint(self._objects, self._lease, name, directory)
-            dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint)
-            delete_objects(self._objects, (checkpoint.object_prefix for checkpoint in dropped))
-            self._uploaded = name
+        prefix, manifest = upload_checkpoint(self._objects, self._lease, name, directory)
+        dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint)
+        delete_objects(self._objects, (checkpoint.object_prefix for checkpoint in dropped))
         shutil.rmtree(directory)

@@ -64,6 +64,8 @@ class JobReporter:
         Gives the checkpoints that were dropped for it; their objects are for the caller.
         """
         message = f"Checkpoint saved after step {saved.step}."
+        if saved.compared:
+            message = f"The checkpoint of step {saved.step} now holds what plain LoRA reached."
 
         def write(session: Session) -> list[CheckpointRecord]:
             self._write_collected(session)

@@ -31,7 +31,7 @@ from sgg_core.errors import (
     SourceFileError,
     ValidationFileError,
 )
-from sgg_core.reporting import AnyMessage, CheckpointSaved, Control
+from sgg_core.reporting import AnyMessage, Control
 from sgg_store import logs
 from worker.messages import Alive, Failed, GpuMemory, InputFile, Ready, Steer, Train, Warm, command_adapter
 
@@ -72,7 +72,6 @@ class PipeReporter:
         self._run = 0
         self._wishes: dict[int, Control] = {}
         self._last_alive = 0.0
-        self._handed_over = 0
 
     def begin(self, run: int) -> None:
         """Listen to the wishes for this run only."""
@@ -83,16 +82,7 @@ class PipeReporter:
         self._wishes[command.run] = command.action
 
     def report(self, message: AnyMessage) -> None:
-        """Send one message to the parent. A checkpoint changes hands: its directory gets a name of its own.
-
-        Otherwise a run that is told to stop right after a checkpoint would save the same step again, into the directory
-        that the parent is uploading.
-        """
-        if isinstance(message, CheckpointSaved):
-            self._handed_over += 1
-            directory = Path(message.directory)
-            directory = directory.rename(directory.with_name(f"handed-over-{self._handed_over}"))
-            message = message.model_copy(update={"directory": str(directory)})
+        """Send one message to the parent, which takes a checkpoint's directory over."""
         self._pipe.send(message)
 
     def control(self) -> Control:

@@ -94,6 +94,9 @@ def test_a_server_killed_after_plain_lora_ran_does_not_train_it_again(embedded_s
         assert site.bench.attempts(job_id)[-1].start_step == 12 * seeds
         begun = [event for event in site.bench.events(job_id) if "comparison: step 1 of 12" in event.message]
         assert len(begun) == seeds
+        saved = [event for event in site.bench.events(job_id) if event.message.startswith("Checkpoint saved")]
+        steps = [event.data["step"] for event in saved]
+        assert len(steps) == len(set(steps))  # the one with the comparison has words of its own
         with site.bench.database.read() as session:
             key = key_of_report(session, job, REPORT)
         assert key is not None

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import closing
+from pathlib import Path
 
+import pytest
+
+from sgg_core.catalogue import BaseModelEntry
 from sgg_store.job_state import AttemptState
 from sgg_store.retries import Cause
 from tests.faults.running import lives
@@ -51,6 +56,26 @@ def test_a_frozen_worker_comes_back_as_a_zombie_that_writes_nothing(site: Site, 
     eventually(lambda: not lives(trainer), 10)  # its training is nobody's any more
     assert worker.alive
     assert site.weights(job_id) == reference
+
+
+def test_a_stopped_trainer_is_noticed_killed_and_replaced(
+    backend: str, request: pytest.FixtureRequest, tiny: BaseModelEntry, tmp_path: Path, reference: str
+) -> None:
+    servers = request.getfixturevalue("servers").environment() if backend == "servers" else None
+    patience = {"SGG_STALL_SECONDS": "8"}
+    with closing(Site(tmp_path, tiny, servers, workers=1, environment=patience)) as site, site.in_use():
+        job_id = site.begin(15)
+        worker = site.worker_of(job_id)
+        trainer = worker.trainer()
+        trainer.suspend()
+        stopped = len(site.bench.attempts(job_id))
+        eventually(lambda: not lives(trainer))
+        attempts = site.assert_whole(job_id)
+        assert worker.alive and len(attempts) > stopped
+        assert attempts[stopped - 1].cause is Cause.CRASHED
+        assert "no progress" in str(attempts[stopped - 1].detail)
+        assert attempts[stopped].start_step >= 10
+        assert site.weights(job_id) == reference
 
 
 def test_a_worker_that_is_told_to_stop_gives_its_job_back_within_seconds(site: Site, reference: str) -> None:

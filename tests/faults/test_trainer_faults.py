@@ -1,13 +1,9 @@
 """The trainer dies, hangs, or cannot write: its job goes on from the last checkpoint, or says why it does not."""
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import psutil
 
 from sgg_store.errors import StorageFullError
 from sgg_store.job_state import AttemptState, JobStatus
@@ -31,13 +27,6 @@ def embedded(bench: Workbench, supervisor: Supervisor | None = None) -> Iterator
         worker.stop()
 
 
-def begin(bench: Workbench, worker: EmbeddedWorker, step: int) -> str:
-    job_id = bench.submit_steps(STEPS, 10)
-    worker.ring(job_id)
-    bench.wait_for_step(job_id, step)
-    return job_id
-
-
 def assert_whole(bench: Workbench, job_id: str) -> None:
     """The job succeeded once, and its story has neither holes nor doubles."""
     job = bench.wait_for_end(job_id)
@@ -51,19 +40,6 @@ def assert_whole(bench: Workbench, job_id: str) -> None:
     assert [attempt.state for attempt in attempts].count(AttemptState.SUCCEEDED) == 1
     assert attempts[-1].state is AttemptState.SUCCEEDED
     assert len({attempt.token for attempt in attempts}) == len(attempts)
-
-
-def test_a_stopped_trainer_is_noticed_killed_and_replaced(make_bench: MakeBench) -> None:
-    bench = make_bench(stall_seconds=8)
-    with embedded(bench) as worker:
-        job_id = begin(bench, worker, 15)
-        victim = worker.trainer_pid
-        assert victim is not None
-        os.kill(victim, signal.SIGSTOP)
-        eventually(lambda: len(bench.attempts(job_id)) > 1)
-        assert not psutil.pid_exists(victim)
-        assert "no progress" in str(bench.attempts(job_id)[0].detail)
-        assert_whole(bench, job_id)
 
 
 def test_a_trainer_that_always_dies_at_the_same_step_fails_its_job_with_advice(make_bench: MakeBench) -> None:

@@ -67,6 +67,7 @@ def test_a_run_stopped_meanwhile_goes_on_with_the_adapter_that_it_had(
     run(spec, causal, training, validation, tmp_path / "whole")
     stopped = run(spec, causal, training, validation, tmp_path / "a", Stopping(), checkpoints=checkpoints)
     assert (stopped.type, stopped.reason, stopped.step) == ("stopped", "pause", 6)
+    assert stopped.directory == str(checkpoints / "step-00000006")
     run(spec, causal, training, validation, tmp_path / "a", resume_from=checkpoints / "step-00000006")
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
     assert report(tmp_path / "a")["baselines"] == report(tmp_path / "whole")["baselines"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
@@ -195,6 +196,18 @@ def test_a_request_to_stop_is_honoured_before_the_next_step_with_a_checkpoint(
     alone = tmp_path / "alone"
     train(spec, base, training, validation=validation, reporter=SilentReporter(), output=alone)
     assert adapter_bytes(tmp_path / "out") == adapter_bytes(alone)
+
+
+def test_a_stop_where_a_checkpoint_is_writes_no_other(causal, training, spec_for, tmp_path, told):
+    spec = spec_for(causal, checkpoint={"every_steps": 2})
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    there = str(tmp_path / "c" / "step-00000002")
+    first, second = StoppingReporter("drain", 2), StoppingReporter("pause", 0)
+    stopped = train(spec, causal, training, reporter=first, **places)
+    assert (stopped.step, stopped.directory) == (2, there)
+    again = train(spec, causal, training, reporter=second, resume_from=Path(there), **places)
+    assert (again.step, again.directory) == (2, there)
+    assert [len(told(reporter, "checkpoint")) for reporter in (first, second)] == [1, 0]
 
 
 def test_a_run_stopped_before_its_first_step_has_no_checkpoint(causal, training, spec_for, tmp_path):

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from sgg_core.errors import DataError, DiskFullError, Problem
-from sgg_core.reporting import CheckpointSaved, Notice
+from sgg_core.reporting import Notice
 from worker.messages import Ready, Steer
 from worker.trainer_process import MessagePipe, PipeReporter, describe_failure, gpu_memory
 
@@ -51,17 +50,6 @@ def test_asking_for_wishes_tells_that_training_moves_but_not_at_every_step() -> 
         reporter.control()
     reporter.report(Notice(message="hello"))
     assert [type(message).__name__ for message in pipe.messages] == ["Alive", "Notice"]
-
-
-def test_a_reported_checkpoint_is_out_of_reach_of_the_next_one_of_the_same_step(tmp_path: Path) -> None:
-    pipe = LoudPipe()
-    reporter = PipeReporter(pipe)
-    for content in ("first", "second"):
-        (tmp_path / "step-7").mkdir()
-        (tmp_path / "step-7" / "state").write_text(content)
-        reporter.report(CheckpointSaved(step=7, directory=str(tmp_path / "step-7"), metrics={}))
-    first, second = (Path(message.directory) for message in pipe.messages if isinstance(message, CheckpointSaved))
-    assert ((first / "state").read_text(), (second / "state").read_text()) == ("first", "second")
 
 
 def test_failures_are_named() -> None:
