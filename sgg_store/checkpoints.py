@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import select, update
@@ -131,10 +131,14 @@ class Checkpoints:
             file.object_key = f"{checkpoint.object_prefix}/{file.filename}"
 
     def _drop(self, checkpoints: list[CheckpointRecord]) -> list[CheckpointRecord]:
-        for checkpoint in checkpoints:
+        """Delete those that no job has begun to start from since they were chosen, or is about to; gives them."""
+        chosen = CheckpointRecord.id.in_([checkpoint.id for checkpoint in checkpoints])
+        held = self.session.scalars(select(CheckpointRecord.id).where(chosen).with_for_update(skip_locked=True)).all()
+        free = self.session.scalars(select(CheckpointRecord).where(CheckpointRecord.id.in_(held), ~_NEEDED)).all()
+        for checkpoint in free:
             self.session.delete(checkpoint)
         self.session.flush()
-        return checkpoints
+        return list(free)
 
     def files_of(self, checkpoint_ids: Collection[str]) -> dict[str, list[FileRecord]]:
         """The files to download of each of these checkpoints, the weights first."""
@@ -166,6 +170,11 @@ class Checkpoints:
             limit=limit,
             order="desc",
         )
+
+
+def named_for(project_id: str, jobs: Iterable[tuple[str, str]]) -> list[str]:
+    """Ids of jobs as a project may be told them, whom those of others are nameless. `jobs` are of (id, project)."""
+    return list(dict.fromkeys(job_id if owner == project_id else "a job of another project" for job_id, owner in jobs))
 
 
 def _downloads(checkpoint: CheckpointRecord) -> Iterator[FileRecord]:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import BindParameter, ColumnElement, Select, Text, bindparam, cast, or_, select
 from sqlalchemy.orm import Session
 
+from sgg_store.checkpoints import named_for
 from sgg_store.errors import FileInUseError, RecordNotFoundError
 from sgg_store.job_state import ACTIVE
 from sgg_store.pages import Order, Page, read_page
@@ -106,30 +107,30 @@ class Files:
         With a file of a checkpoint goes the checkpoint.
         Raises RecordNotFoundError, or FileInUseError if a job that is not finished uses the file.
         """
-        query = select(FileRecord).where(FileRecord.id == file_id, FileRecord.project_id == project_id, _alive())
-        file = self.session.scalars(query.with_for_update()).one_or_none()
+        named = (FileRecord.id == file_id, FileRecord.project_id == project_id, _alive())
+        of_file = select(CheckpointRecord).join(FileRecord, FileRecord.checkpoint_id == CheckpointRecord.id)
+        held = of_file.where(*named).with_for_update(of=CheckpointRecord)  # before the file, as when jobs are deleted
+        checkpoint = self.session.scalars(held).one_or_none()
+        file = self.session.scalars(select(FileRecord).where(*named).with_for_update()).one_or_none()
         if file is None:
             raise RecordNotFoundError("file", file_id)
-        users = self.jobs_using(file_id)
-        checkpoint = None if file.checkpoint_id is None else self.session.get(CheckpointRecord, file.checkpoint_id)
-        if checkpoint is not None:
-            job = self.session.get(JobRecord, checkpoint.job_id)
-            users = [job.id] if job is not None and job.status in ACTIVE else []
+        users = self.jobs_using(file_id) if checkpoint is None else self._jobs_needing(checkpoint)
         if users:
             raise FileInUseError(file_id, tuple(users))
         self.session.delete(file if checkpoint is None else checkpoint)
         self.session.flush()
         return file
 
-    def expired(self, limit: int | None = None) -> list[FileRecord]:
+    def expired(self) -> list[FileRecord]:
         """Files whose time is over, except those that a queued or running job uses."""
-        query = select(FileRecord).where(FileRecord.expires_at <= database_now()).order_by(FileRecord.expires_at)
-        over = [file for file in self.session.scalars(query) if not self.jobs_using(file.id)]
-        return over[:limit]
+        return self._unused(_expired())
 
     def drop_expired(self, limit: int) -> list[FileRecord]:
-        """Delete the rows of up to `limit` expired files; their objects are for the caller, after the commit."""
-        dropped = self.expired(limit)
+        """Delete the rows of up to `limit` expired files; their objects are for the caller, after the commit.
+
+        One that a job being created holds is left for the next time.
+        """
+        dropped = self._unused(_expired().with_for_update(skip_locked=True))[:limit]
         for file in dropped:
             self.session.delete(file)
         self.session.flush()
@@ -148,6 +149,20 @@ class Files:
             ),
         )
         return list(self.session.scalars(query.order_by(JobRecord.created_at)))
+
+    def _jobs_needing(self, checkpoint: CheckpointRecord) -> Sequence[str]:
+        """Names of the unfinished jobs that made this checkpoint, or start from it."""
+        users = or_(JobRecord.id == checkpoint.job_id, JobRecord.start_checkpoint_id == checkpoint.id)
+        query = select(JobRecord.id, JobRecord.project_id).where(JobRecord.status.in_(ACTIVE), users)
+        return named_for(checkpoint.project_id, self.session.execute(query.order_by(JobRecord.created_at)))
+
+    def _unused(self, query: Select[FileRecord]) -> list[FileRecord]:
+        """Those of the files that no unfinished job uses, which is asked once they are chosen, and held if they are."""
+        return [file for file in self.session.scalars(query) if not self.jobs_using(file.id)]
+
+
+def _expired() -> Select[FileRecord]:
+    return select(FileRecord).where(FileRecord.expires_at <= database_now()).order_by(FileRecord.expires_at)
 
 
 def _alive() -> ColumnElement[bool]:

@@ -41,12 +41,12 @@ def _needed_of_jobs(session: Session, keys: Sequence[str]) -> Collection[str]:
     """Results that are files, reports, all of recorded checkpoints, and what a running attempt has stored so far."""
     matches = [match for match in map(_OF_ATTEMPT.fullmatch, keys) if match is not None]
     job_ids = {match[2] for match in matches}
-    checkpoints = session.scalars(select(CheckpointRecord.object_prefix).where(CheckpointRecord.job_id.in_(job_ids)))
-    attempts = session.scalars(
+    attempts = session.scalars(  # asked first: what one records before it ends is then seen below
         select(AttemptRecord).where(
             AttemptRecord.job_id.in_(job_ids), AttemptRecord.state.in_((AttemptState.RUNNING, AttemptState.SUCCEEDED))
         )
-    )
+    ).all()
+    checkpoints = session.scalars(select(CheckpointRecord.object_prefix).where(CheckpointRecord.job_id.in_(job_ids)))
     folders = set(checkpoints)
     for each in attempts:
         folder = f"jobs/{each.job_id}/attempts/{each.number}-{each.token}"

@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Insert, Select, and_, bindparam, delete, func
 from sqlalchemy.orm import Session
 
 from sgg_store import ids
+from sgg_store.checkpoints import named_for
 from sgg_store.errors import IdempotencyMismatchError, RecordNotFoundError, TransitionError
 from sgg_store.events import NewEvent
 from sgg_store.files import Files
@@ -226,13 +227,13 @@ class Jobs:
         return job_prefix(job_id)
 
     def _starting_from(self, job: JobRecord) -> list[str]:
-        """Ids of the unfinished jobs that start from a job's checkpoints or results; locked, so that none is added."""
+        """The unfinished jobs that start from a job's checkpoints or results; locked, so that none is added."""
         checkpoints = select(CheckpointRecord.id).where(CheckpointRecord.job_id == job.id).with_for_update()
         files = select(FileRecord.id).where(FileRecord.id.in_(job.result_file_ids)).with_for_update()
         checkpoint_ids, file_ids = list(self.session.scalars(checkpoints)), list(self.session.scalars(files))
         starts = or_(JobRecord.start_checkpoint_id.in_(checkpoint_ids), JobRecord.start_file_id.in_(file_ids))
-        query = select(JobRecord.id).where(JobRecord.status.in_(ACTIVE), starts)
-        return list(self.session.scalars(query.order_by(JobRecord.created_at)))
+        query = select(JobRecord.id, JobRecord.project_id).where(JobRecord.status.in_(ACTIVE), starts)
+        return named_for(job.project_id, self.session.execute(query.order_by(JobRecord.created_at)))
 
     def get_by_fine_tuned_model(self, project_id: str, name: str) -> JobRecord:
         """The job that made this model. Raises RecordNotFoundError, also after `delete_model`."""

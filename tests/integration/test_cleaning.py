@@ -14,14 +14,15 @@ from sqlalchemy import func, select, update
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import Cleaned, Cleaner, begin_chore, delete_objects
 from sgg_store.database import Database
-from sgg_store.errors import ObjectStoreUnavailableError, RecordNotFoundError, TransitionError
+from sgg_store.errors import FileInUseError, ObjectStoreUnavailableError, RecordNotFoundError, TransitionError
 from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.jobs import Jobs, Start
-from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key
+from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now
 from sgg_store.retries import Cause
 from sgg_store.settings import StoreSettings
@@ -256,6 +257,68 @@ def test_a_job_that_another_one_starts_from_stays_until_that_has_ended(
     with database.begin() as session:
         Jobs(session).request_cancel(DEFAULT_PROJECT_ID, other.id)
         Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+
+
+@pytest.mark.parametrize("why", ["outdated", "pruned", "expired"])
+def test_what_a_job_needs_that_is_being_created_stays(database: Database, objects: LocalObjectStore, why: str) -> None:
+    lease = claim(database)
+    for step in (1, 2):
+        save_checkpoint(database, objects, lease, step)
+    with database.begin() as session:
+        (oldest, _) = Checkpoints(session).list_page(DEFAULT_PROJECT_ID, lease.job_id).items[::-1]
+        file = add_file(session, expires_at=database.now() + 0.3 if why == "expired" else None)
+        if why == "outdated":
+            Leases(session).fail(lease, "x", "It failed.")
+    end_days_ago(database, lease.job_id, 3)
+
+    def clean() -> None:
+        with database.begin() as session:
+            if why == "outdated":
+                Checkpoints(session).drop_outdated(2 * DAY, 10)
+            elif why == "pruned":
+                Checkpoints(session).prune(lease, 1, None)
+            else:
+                Files(session).drop_expired(10)
+
+    cleaner = threading.Thread(target=clean)
+    with database.begin() as session:
+        start = None if why == "expired" else Start("x", checkpoint_id=oldest.id)
+        job = add_job(session, training_file_id=file.id, start=start)
+        while file.expires_at is not None and database.now() <= file.expires_at:
+            time.sleep(0.02)
+        cleaner.start()
+        cleaner.join(0.3)  # by then it has left the rows alone, or waits for this transaction
+    cleaner.join()
+    with database.begin() as session:
+        assert Leases(session).claim(job.id, "worker") is not None
+
+
+def test_a_file_of_a_checkpoint_stays_while_jobs_start_from_it_and_names_no_foreign_ones(database: Database) -> None:
+    lease = claim(database)
+    manifest = {"adapter_model.safetensors": {"bytes": 1, "sha256": "0" * 64}}
+    with database.begin() as session:
+        checkpoint = Checkpoints(session).append(lease, 1, "somewhere", manifest, {})
+        Leases(session).fail(lease, "x", "It failed.")
+        ensure_project(session, "proj-friend")
+        CheckpointPermissions(session).grant(checkpoint, ["proj-friend"])
+        start = Start("x", checkpoint_id=checkpoint.id)
+        mine, foreign = (add_job(session, each, start=start) for each in (DEFAULT_PROJECT_ID, "proj-friend"))
+        [file] = Checkpoints(session).files_of([checkpoint.id])[checkpoint.id]
+
+    def refusal() -> str:
+        with pytest.raises(FileInUseError) as caught, database.begin() as session:
+            Files(session).delete(DEFAULT_PROJECT_ID, file.id)
+        return caught.value.message
+
+    assert mine.id in refusal() and foreign.id not in refusal()
+    with database.begin() as session:
+        Jobs(session).request_cancel(DEFAULT_PROJECT_ID, mine.id)
+    assert "a job of another project" in refusal()
+    with pytest.raises(TransitionError, match="a job of another project"), database.begin() as session:
+        Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
+    with database.begin() as session:
+        Jobs(session).request_cancel("proj-friend", foreign.id)
+        Files(session).delete(DEFAULT_PROJECT_ID, file.id)
 
 
 class SilentStore(LocalObjectStore):
