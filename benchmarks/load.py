@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from load_clients import Client, Site, Times, in_threads
+import psutil
+from load_clients import NAME, Client, Site, Times, in_threads
 from sqlalchemy import create_engine, func, make_url, select, text
 
 from sgg_core.catalogue import Catalogue
@@ -49,9 +50,9 @@ def submit(site: Site, jobs: int, clients: int) -> tuple[dict[str, Any], list[st
             answer = times[number].measure(client, "POST", "/v1/fine_tuning/jobs", json.dumps(body).encode())
             accepted[number].append(answer["id"])
 
-    own = time.process_time()
+    before = site.cpu_seconds()
     took = in_threads(clients, work)
-    own = time.process_time() - own
+    after = site.cpu_seconds()
     job_ids = [job_id for some in accepted for job_id in some]
     with site.database.read() as session:
         kept = session.execute(select(func.count()).where(JobRecord.id.in_(job_ids))).scalar_one()
@@ -59,8 +60,13 @@ def submit(site: Site, jobs: int, clients: int) -> tuple[dict[str, Any], list[st
         [seconds for each in times for seconds in each.seconds], [seconds for each in times for seconds in each.server]
     )
     facts = {"accepted": len(job_ids), "lost": len(job_ids) - kept, "per_second": round(len(job_ids) / took, 1)}
-    facts["client_cpu_ms"] = round(1000 * own / jobs, 2)
+    facts |= cpu_each(before, after, jobs)
     return facts | {"clients": clients} | all_times.figures(), job_ids
+
+
+def cpu_each(before: dict[str, float], after: dict[str, float], requests: int) -> dict[str, float]:
+    """Milliseconds of processor time that each request took of the server, of the database, and of its client."""
+    return {f"{who}_cpu_ms": round(1000 * (after[who] - before[who]) / requests, 2) for who in after}
 
 
 def poll(site: Site, job_ids: list[str], clients: int, seconds: float, pause: float) -> dict[str, Any]:
@@ -80,12 +86,12 @@ def poll(site: Site, job_ids: list[str], clients: int, seconds: float, pause: fl
                 after = f"&after={page['data'][-1]['id']}" if page["has_more"] else ""
             time.sleep(pause)
 
-    own = time.process_time()
+    before = site.cpu_seconds()
     took = in_threads(clients, work)
-    own = time.process_time() - own
+    after = site.cpu_seconds()
     count = sum(len(each.seconds) for each in times.values())
     facts = {"clients": clients, "pause_s": pause, "per_second": round(count / took, 1)}
-    facts["client_cpu_ms"] = round(1000 * own / count, 2)
+    facts |= cpu_each(before, after, count)
     return {name: facts | each.figures() for name, each in times.items()}
 
 
@@ -144,7 +150,7 @@ def postgres_schema(url: str) -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     try:
-        options = {"options": f"-csearch_path={schema}"}
+        options = {"options": f"-csearch_path={schema}", "application_name": NAME["name"]}
         yield make_url(url).update_query_dict(options).render_as_string(hide_password=False)
     finally:
         with admin.connect() as connection:
@@ -175,7 +181,7 @@ def site_on(database_url: str, broker_url: str, directory: Path, processes: int 
             assert server.stdout is not None
             facts = json.loads(server.stdout.readline())
             key = Path(facts["admin_key_file"]).read_text().strip()
-            yield Site(facts["url"], key, database, environment)
+            yield Site(facts["url"], key, database, environment, psutil.Process(server.pid))
         finally:
             server.terminate()
             database.dispose()
@@ -221,12 +227,11 @@ def table(result: dict[str, Any]) -> str:
         times = " | ".join(f"{each[share]} ms" if share in each else "" for share in shares)
         lines.append(f"| {name} | {each['count']} | {rate} | {times} |")
     lost = result["figures"]["submit"]["lost"]
-    own = {name: result["figures"][name]["client_cpu_ms"] for name in ("submit", "poll a job")}
-    told = (
-        f"Of the jobs that were accepted, {lost} were lost. The clients' own work, on the same processor cores, took "
-        f"{own['submit']} ms for each submit and {own['poll a job']} ms for each request of the polling clients."
-    )
-    return "\n".join(lines) + f"\n\n{told}\n"
+    lines += ["", "| processor time of each | server | database | client |", "|---|---|---|---|"]
+    for name, label in (("submit", "submit"), ("poll a job", "request of the polling clients")):
+        own = (result["figures"][name][f"{who}_cpu_ms"] for who in ("server", "database", "client"))
+        lines.append(f"| {label} | {' | '.join(f'{each} ms' for each in own)} |")
+    return "\n".join(lines) + f"\n\nOf the jobs that were accepted, {lost} were lost. All share the machine's cores.\n"
 
 
 def main() -> None:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+from sqlalchemy import text
+
 from sgg_store.database import Database
+
+NAME = {"name": "sgg-load"}
+"""What Postgres calls the connections of the server under load."""
 
 ROWS = [{"text": f"The {thing} was {word}.", "label": label}
         for thing in ("film", "meal", "room", "book", "trip", "song", "game", "show")
@@ -28,6 +34,16 @@ class Site:
     key: str
     database: Database
     environment: dict[str, str]
+    process: psutil.Process
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Processor time so far: the server's processes, the database's for them, and this one with the clients."""
+        server = [self.process, *self.process.children(recursive=True)]
+        with self.database.read() as session:
+            names = session.execute(text("SELECT pid FROM pg_stat_activity WHERE application_name = :name"), NAME)
+            backends = [psutil.Process(pid) for pid in names.scalars()]
+        used = {"server": server, "database": backends, "client": [psutil.Process()]}
+        return {who: sum(sum(each.cpu_times()[:2]) for each in processes) for who, processes in used.items()}
 
 
 class Client:

@@ -65,17 +65,15 @@ class Files:
             raise RecordNotFoundError("file", file_id)
         return file
 
-    def hold(self, project_id: str, file_ids: Collection[str]) -> dict[str, FileRecord]:
-        """The rows of several files by id, kept from being deleted until this transaction ends.
+    def hold(self, project_id: str, file_ids: Collection[str]) -> None:
+        """Keep several files from being deleted until this transaction ends.
 
         Raises RecordNotFoundError for the first that is missing.
         """
-        named = {"file_ids": list(file_ids), "project_id": project_id}
-        found = {file.id: file for file in self.session.scalars(_held_files(), named)}
+        found = set(self.session.scalars(_held_files(), {"file_ids": list(file_ids), "project_id": project_id}))
         for file_id in file_ids:
             if file_id not in found:
                 raise RecordNotFoundError("file", file_id)
-        return found
 
     def list_page(
         self,
@@ -180,7 +178,7 @@ def _one_file() -> Select[FileRecord]:
 
 
 @functools.cache
-def _held_files() -> Select[FileRecord]:
+def _held_files() -> Select[str]:
     named = FileRecord.id.in_(bindparam("file_ids", expanding=True))
-    query = select(FileRecord).where(named, FileRecord.project_id == bindparam("project_id"), _alive())
+    query = select(FileRecord.id).where(named, FileRecord.project_id == bindparam("project_id"), _alive())
     return query.order_by(FileRecord.id).with_for_update(read=True)

@@ -66,6 +66,11 @@ class JobView:
     """The result files that are not deleted, in the job's order."""
 
 
+def new_view(job: JobRecord, user_metadata: dict[str, str], kind: str | None, place: int) -> JobView:
+    """The view of a job that was just added, to which nothing has happened yet."""
+    return JobView(job, user_metadata, kind, place, None, None, None, None, now=job.created_at)
+
+
 class JobViews:
     """Reads views of jobs. A job of another project is not found."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Insert, Select, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from sgg_store import ids
 from sgg_store.checkpoints import named_for
@@ -102,9 +103,7 @@ class Jobs:
         if new.start is not None and new.start.checkpoint_id is not None:
             self._hold_checkpoint(new.project_id, new.start.checkpoint_id)
         Files(self.session).hold(new.project_id, [file_id for file_id in named if file_id is not None])
-        job = self._row_of(new)
-        self.session.add(job)
-        self.session.flush()
+        job = self._added(new)
         self.session.execute(_new_event(), NewEvent("The job is queued.").values(job, 1))
         return job, True
 
@@ -274,32 +273,14 @@ class Jobs:
             return self.find_recent_duplicate(new.request_hash, new.api_key_id, repeats_within)
         return None
 
-    @staticmethod
-    def _row_of(new: NewJob) -> JobRecord:
-        return JobRecord(
-            id=ids.new_id("ftjob-"),
-            project_id=new.project_id,
-            base_model=new.base_model,
-            spec=new.spec,
-            seed=new.seed,
-            training_file_id=new.training_file_id,
-            validation_file_id=new.validation_file_id,
-            source_file_ids=list(new.source_file_ids),
-            retention_file_id=new.retention_file_id,
-            start_name=new.start.name if new.start else None,
-            start_file_id=new.start.file_id if new.start else None,
-            start_checkpoint_id=new.start.checkpoint_id if new.start else None,
-            suffix=new.suffix,
-            method_request=new.method_request,
-            user_metadata=dict(new.user_metadata),
-            api_key_id=new.api_key_id,
-            idempotency_key=new.idempotency_key,
-            request_hash=new.request_hash,
-            priority=new.priority,
-            origin=new.origin,
-            next_ring_at=database_now() + ring_delay(0),
-            last_event_seq=1,
-        )
+    def _added(self, new: NewJob) -> JobRecord:
+        """Insert a queued job. The record is a copy of its row: what is changed in it is changed nowhere else."""
+        values = _AT_FIRST | _asked(new)
+        times = self.session.execute(_new_job(), values).one()
+        if new.user_metadata:
+            pairs = [{"job_id": values["id"], "key": key, "value": value} for key, value in new.user_metadata.items()]
+            self.session.execute(_new_metadata(), pairs)
+        return JobRecord(**values, **times._mapping, user_metadata=new.user_metadata)
 
     def _held(self, project_id: str, job_id: str) -> JobRecord:
         """The job, which neither a worker nor another caller can change until this transaction ends."""
@@ -332,8 +313,60 @@ def _project(takes_turns: bool) -> Select[Any]:
 
 
 @functools.cache
+def _new_job() -> ReturningInsert[Any]:
+    jobs = JobRecord.metadata.tables[JobRecord.__tablename__]
+    at = jobs.c.created_at, jobs.c.next_ring_at
+    return insert(jobs).values(next_ring_at=database_now() + ring_delay(0)).returning(*at)
+
+
+@functools.cache
+def _new_metadata() -> Insert:
+    return insert(JobRecord.metadata.tables[JobMetadataRecord.__tablename__])
+
+
+@functools.cache
 def _new_event() -> Insert:
     return insert(JobRecord.metadata.tables[EventRecord.__tablename__])
+
+
+_AT_FIRST: dict[str, Any] = {
+    "status": JobStatus.QUEUED,
+    "step": 0,
+    "result_file_ids": [],
+    "current_attempt": 0,
+    "infra_failures": 0,
+    "cancel_requested": False,
+    "pause_requested": False,
+    "rings": 0,
+    "last_event_seq": 1,
+}
+"""What every job has when it is made."""
+
+
+def _asked(new: NewJob) -> dict[str, Any]:
+    """What its caller gives a job, and its id."""
+    start = new.start
+    return {
+        "id": ids.new_id("ftjob-"),
+        "project_id": new.project_id,
+        "base_model": new.base_model,
+        "spec": new.spec,
+        "seed": new.seed,
+        "training_file_id": new.training_file_id,
+        "validation_file_id": new.validation_file_id,
+        "source_file_ids": list(new.source_file_ids),
+        "retention_file_id": new.retention_file_id,
+        "start_name": start.name if start else None,
+        "start_file_id": start.file_id if start else None,
+        "start_checkpoint_id": start.checkpoint_id if start else None,
+        "suffix": new.suffix,
+        "method_request": new.method_request,
+        "api_key_id": new.api_key_id,
+        "idempotency_key": new.idempotency_key,
+        "request_hash": new.request_hash,
+        "priority": new.priority,
+        "origin": new.origin,
+    }
 
 
 def _models(project_id: str) -> Select[JobRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from sqlalchemy import BindParameter, Select, bindparam, func, select
+from sqlalchemy import BindParameter, Select, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from sgg_store.errors import QuotaExceededError, RecordNotFoundError
@@ -42,25 +42,30 @@ class Quotas:
             "trainer_seconds_per_day": lambda: int(self._trainer_seconds(project_id)),
         }[quota]()
 
-    def admit_job(self, project_id: str) -> None:
+    def admit_job(self, job: JobRecord) -> int:
         """Check that a job just added has room; call it last in the transaction that adds it, since others then wait.
 
-        Raises QuotaExceededError.
+        Gives its place among its project's queued jobs, which it takes to count them. Raises QuotaExceededError.
         """
-        self._check_jobs(project_id, self._locked_limits(project_id), more=0)
+        return self._check_jobs(job.project_id, self._locked_limits(job.project_id), job.priority, more=0)
 
     def expect_job(self, project_id: str) -> None:
         """Say whether another job would be refused now. Raises QuotaExceededError."""
-        self._check_jobs(project_id, limits_of(self._project(project_id), self.defaults), more=1)
+        self._check_jobs(project_id, self._limits(project_id), 0, more=1)
 
-    def _check_jobs(self, project_id: str, limits: QuotaLimits, more: int) -> None:
-        """Compare what there is, and `more` jobs that are not there yet, with the limits."""
-        queued, stored = self.session.execute(_waiting_and_stored(), {"project_id": project_id}).one()
+    def _check_jobs(self, project_id: str, limits: QuotaLimits, priority: int, more: int) -> int:
+        """Compare what there is, and `more` jobs that are not there yet, with the limits.
+
+        Gives how many of the project's queued jobs have at least this priority.
+        """
+        counted = {"project_id": project_id, "priority": priority}
+        queued, before, stored = self.session.execute(_waiting_and_stored(), counted).one()
         if limits.queued_jobs is not None and queued + more > limits.queued_jobs:
             raise QuotaExceededError("queued_jobs", limits.queued_jobs)
         if limits.stored_bytes is not None and stored > limits.stored_bytes:
             raise QuotaExceededError("stored_bytes", limits.stored_bytes)
         self._check(project_id, "trainer_seconds_per_day", limits.trainer_seconds_per_day, reached=True)
+        return int(before)
 
     def admit_bytes(self, project_id: str, count: int) -> None:
         """Check that there is room for `count` bytes more; call it in the transaction that adds them, before that.
@@ -71,7 +76,7 @@ class Quotas:
 
     def expect_bytes(self, project_id: str, count: int) -> None:
         """Refuse a file of `count` bytes early if there is no room for it now. Raises QuotaExceededError."""
-        self._check_bytes(project_id, count, limits_of(self._project(project_id), self.defaults))
+        self._check_bytes(project_id, count, self._limits(project_id))
 
     def _check_bytes(self, project_id: str, count: int, limits: QuotaLimits) -> None:
         if limits.stored_bytes is not None and self._one(_bytes(project_id)) + count > limits.stored_bytes:
@@ -86,13 +91,14 @@ class Quotas:
 
     def _locked_limits(self, project_id: str) -> QuotaLimits:
         """Lock the project's row, so that calls which add to the same quota take turns until they commit."""
-        return limits_of(self._project(project_id, locked=True), self.defaults)
+        return self._limits(project_id, locked=True)
 
-    def _project(self, project_id: str, *, locked: bool = False) -> ProjectRecord:
-        project = self.session.scalars(_one_project(locked), {"project_id": project_id}).one_or_none()
-        if project is None:
+    def _limits(self, project_id: str, *, locked: bool = False) -> QuotaLimits:
+        own = self.session.execute(_own_limits(locked), {"project_id": project_id}).one_or_none()
+        if own is None:
             raise RecordNotFoundError("project", project_id)
-        return project
+        running, queued, stored, seconds = own
+        return _filled(running, queued, stored, seconds, self.defaults)
 
     def _one(self, query: Select[int]) -> int:
         return int(self.session.execute(query).scalar_one())
@@ -116,11 +122,23 @@ class Quotas:
 
 def limits_of(project: ProjectRecord, defaults: QuotaLimits) -> QuotaLimits:
     """The project's own limits, with the defaults where it has none."""
+    return _filled(
+        project.max_running_jobs,
+        project.max_queued_jobs,
+        project.max_stored_bytes,
+        project.max_trainer_seconds_per_day,
+        defaults,
+    )
+
+
+def _filled(
+    running: int | None, queued: int | None, stored: int | None, seconds: int | None, defaults: QuotaLimits
+) -> QuotaLimits:
     return QuotaLimits(
-        running_jobs=_first(project.max_running_jobs, defaults.running_jobs),
-        queued_jobs=_first(project.max_queued_jobs, defaults.queued_jobs),
-        stored_bytes=_first(project.max_stored_bytes, defaults.stored_bytes),
-        trainer_seconds_per_day=_first(project.max_trainer_seconds_per_day, defaults.trainer_seconds_per_day),
+        running_jobs=_first(running, defaults.running_jobs),
+        queued_jobs=_first(queued, defaults.queued_jobs),
+        stored_bytes=_first(stored, defaults.stored_bytes),
+        trainer_seconds_per_day=_first(seconds, defaults.trainer_seconds_per_day),
     )
 
 
@@ -129,18 +147,21 @@ def _first(own: int | None, default: int | None) -> int | None:
 
 
 @functools.cache  # to build a query costs more than to run it
-def _one_project(locked: bool) -> Select[ProjectRecord]:
-    query = select(ProjectRecord).where(ProjectRecord.id == bindparam("project_id"))
-    if not locked:
-        return query
+def _own_limits(locked: bool) -> Select[int | None, int | None, int | None, int | None]:
+    own = (ProjectRecord.max_running_jobs, ProjectRecord.max_queued_jobs, ProjectRecord.max_stored_bytes)
+    query = select(*own, ProjectRecord.max_trainer_seconds_per_day).where(ProjectRecord.id == bindparam("project_id"))
     # not against the foreign keys of rows that others add meanwhile
-    return query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return query.with_for_update(key_share=True) if locked else query
 
 
 @functools.cache
-def _waiting_and_stored() -> Select[int, int]:
+def _waiting_and_stored() -> Select[int, int, int]:
+    """How many jobs wait, how many of them are queued with at least a priority, and the stored bytes."""
     project_id: BindParameter[str] = bindparam("project_id")
-    return select(_jobs(project_id, WAITING).scalar_subquery(), _bytes(project_id).scalar_subquery())
+    before = and_(JobRecord.status == JobStatus.QUEUED, JobRecord.priority >= bindparam("priority"))
+    jobs = _jobs(project_id, WAITING).add_columns(func.count().filter(before).label("before")).subquery()
+    waiting, queued = jobs.c
+    return select(waiting, queued, _bytes(project_id).scalar_subquery())
 
 
 def _jobs(project_id: str | BindParameter[str], statuses: tuple[JobStatus, ...]) -> Select[int]:

@@ -15,6 +15,7 @@ from api.validation import RequestProblem, broken_texts, problems_of_model
 from sgg_core.catalogue import BaseModelEntry, check_objective, check_task
 from sgg_core.errors import DataError, RetentionFileError, SpecError, UnknownBaseModelError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
+from sgg_core.shapes import Kind
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.files import Files
 from sgg_store.records import FileRecord
@@ -81,6 +82,7 @@ class DataChecks:
     """The checks that need the base model's entry and the files. Collects `problems`, and what it has looked up.
 
     `files` are those that exist, by role as in SurveyTrial; `in_files` are those of the problems that files have.
+    `kind` is what the training file holds; None if there is no such file.
     """
 
     def __init__(self, services: Services, caller: Caller, draft: JobDraft) -> None:
@@ -89,6 +91,7 @@ class DataChecks:
         self.draft = draft
         self.problems: list[RequestProblem] = []
         self.entry: BaseModelEntry | None = None
+        self.kind: Kind | None = None
         self.files: dict[str, FileRecord] = {}
         self.in_files: list[tuple[RequestProblem, FileRecord, DataError]] = []
 
@@ -110,6 +113,7 @@ class DataChecks:
         training = self._examples("training_file", training_file)
         if training is None:
             return self.problems
+        self.kind = training.kind
         self._check_training(training_file, training, entry)
         if validation_file is not None:
             self._check_other("validation_file", training, validation_file)

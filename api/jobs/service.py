@@ -27,7 +27,7 @@ from sgg_store.errors import BrokerUnavailableError, IdempotencyMismatchError, O
 from sgg_store.events import Events, seq_of
 from sgg_store.failpoints import Failpoint, reach
 from sgg_store.job_state import TERMINAL, JobStatus
-from sgg_store.job_views import JobViews
+from sgg_store.job_views import JobViews, new_view
 from sgg_store.jobs import Jobs, NewJob
 from sgg_store.logs import get_logger
 from sgg_store.metrics import FIGURES, Metrics, Window
@@ -79,12 +79,15 @@ def create(services: Services, caller: Caller, body: dict[str, Any], repeat: Rep
         job, is_new = Jobs(session).create(new, repeats_within=within)
         caller.trail.write(session, job.id, model=job.base_model, repeated=not is_new)
         if is_new:
-            Quotas(session, services.settings.quotas).admit_job(caller.project_id)
+            place = Quotas(session, services.settings.quotas).admit_job(job)
         span.set_attributes({"sgg.job_id": job.id, "sgg.base_model": job.base_model})
     reach(Failpoint.JOB_COMMITTED)
-    if is_new and services.ring is not None:
+    if not is_new:
+        return retrieve(services, caller, job.id)
+    if services.ring is not None:
         _ring(services, job.id)
-    return retrieve(services, caller, job.id)
+    view = new_view(job, new.user_metadata, checked.data.kind, place)
+    return job_out(view, services.forecasts.outlook(), alone=True)
 
 
 def retrieve(services: Services, caller: Caller, job_id: str) -> JobOut:
@@ -234,6 +237,8 @@ def _made_before(
     services: Services, caller: Caller, request_hash: str, idempotency_key: str | None, within: float | None
 ) -> JobRecord | None:
     """Find an equal request's job before anything is checked: its files may be gone by now."""
+    if idempotency_key is None and within is None:
+        return None
     with services.database.read() as session:
         jobs = Jobs(session)
         if idempotency_key is None:

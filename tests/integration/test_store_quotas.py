@@ -28,7 +28,7 @@ NONE = QuotaLimits()
 def submit(database: Database, limits: QuotaLimits, project_id: str = DEFAULT_PROJECT_ID) -> str:
     with database.begin() as session:
         job, _ = Jobs(session).create(new_job(session, project_id))
-        Quotas(session, limits).admit_job(project_id)
+        Quotas(session, limits).admit_job(job)
         return job.id
 
 
