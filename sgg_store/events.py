@@ -46,11 +46,17 @@ class Events:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def append(self, lease: Lease, events: Sequence[NewEvent]) -> None:
-        """Add events in this order. Raises LeaseLostError."""
-        guard(self.session, lease)
+    def append(self, lease: Lease, events: Sequence[NewEvent], told: int | None = None) -> None:
+        """Add events in this order. Raises LeaseLostError.
+
+        `told` is how many the attempt's worker knows to be added before. Who did not hear whether these were, too, may
+        say all of it again.
+        """
+        attempt = guard(self.session, lease)
+        events = events[0 if told is None else attempt.told_events - told :]
         if not events:
             return
+        attempt.told_events += len(events)
         job = self.session.scalars(
             update(JobRecord)
             .where(JobRecord.id == lease.job_id)

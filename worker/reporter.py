@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -15,6 +17,8 @@ from sgg_store.metrics import Metrics
 from sgg_store.records import CheckpointRecord
 from worker.checkpoint_transfer import Manifest
 from worker.lease_keeper import LeaseKeeper
+
+_Result = TypeVar("_Result")
 
 LARGEST_BATCH = 200
 MOST_STEP_EVENTS = 1000  # a longer job tells every n-th step in its events; the metrics always hold all of them
@@ -30,6 +34,7 @@ class JobReporter:
         self._flush_seconds = flush_seconds
         self._metrics: list[StepMetrics | EvaluationMetrics] = []
         self._events: list[NewEvent] = []
+        self._told = 0  # events that are known to be written
         self._flushed_at = 0.0  # long ago: the first message is written at once
 
     def take(self, message: AnyMessage) -> None:
@@ -52,9 +57,7 @@ class JobReporter:
     def flush(self) -> None:
         """Write all that was collected. Raises LeaseLostError, and FencedError if the database stays away."""
         if self._metrics or self._events:
-            self._keeper.write(self._write_collected)
-            self._metrics, self._events = [], []
-            self._flushed_at = time.monotonic()
+            self._write(lambda session: None)
 
     def checkpoint(
         self, saved: CheckpointSaved, prefix: str, manifest: Manifest, keep: CheckpointSpec
@@ -66,21 +69,27 @@ class JobReporter:
         message = f"Checkpoint saved after step {saved.step}."
         if saved.compared:
             message = f"The checkpoint of step {saved.step} now holds what plain LoRA reached."
+        self._events.append(NewEvent(message, data={"step": saved.step}))
 
-        def write(session: Session) -> list[CheckpointRecord]:
-            self._write_collected(session)
+        def record(session: Session) -> list[CheckpointRecord]:
             Checkpoints(session).append(self._lease, saved.step, prefix, manifest, saved.metrics)
-            Events(session).append(self._lease, [NewEvent(message, data={"step": saved.step})])
             return Checkpoints(session).prune(self._lease, keep.keep_last, keep.keep_best)
 
-        dropped = self._keeper.write(write)
+        return self._write(record)
+
+    def _write(self, change: Callable[[Session], _Result]) -> _Result:
+        """Make a change together with what was collected: once, also where the answer to a commit is lost."""
+
+        def write(session: Session) -> _Result:
+            Metrics(session).append(self._lease, self._metrics)
+            Events(session).append(self._lease, self._events, self._told)
+            return change(session)
+
+        result = self._keeper.write(write)
+        self._told += len(self._events)
         self._metrics, self._events = [], []
         self._flushed_at = time.monotonic()
-        return dropped
-
-    def _write_collected(self, session: Session) -> None:
-        Metrics(session).append(self._lease, self._metrics)
-        Events(session).append(self._lease, self._events)
+        return result
 
 
 def _started_event(message: Started) -> NewEvent:

@@ -36,5 +36,6 @@ class AttemptRecord(Record):
     lease_expires_at: Mapped[float]
     start_step: Mapped[int] = mapped_column(default=0)  # the checkpoint it resumed from; 0 is the beginning
     last_step: Mapped[int] = mapped_column(default=0)
+    told_events: Mapped[int] = mapped_column(default=0, server_default="0")  # by its worker
     started_at: Mapped[float] = mapped_column(default=database_now())
     ended_at: Mapped[float | None]
