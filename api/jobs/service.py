@@ -45,6 +45,10 @@ REPORT_FILES: dict[ReportForm, tuple[str, str]] = {
     "html": (PAGE, "text/html"),
 }
 
+SPARE_RINGS = 8
+"""A job that more of its project wait before than there are workers, and so many again, rings no doorbell: a worker
+that comes for one of those goes on until none is left, so that none would be woken by another ring."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
@@ -84,10 +88,11 @@ def create(services: Services, caller: Caller, body: dict[str, Any], repeat: Rep
     reach(Failpoint.JOB_COMMITTED)
     if not is_new:
         return retrieve(services, caller, job.id)
-    if services.ring is not None:
+    outlook = services.forecasts.outlook()
+    if services.ring is not None and place <= outlook.workers + SPARE_RINGS:
         _ring(services, job.id)
     view = new_view(job, new.user_metadata, checked.data.kind, place)
-    return job_out(view, services.forecasts.outlook(), alone=True)
+    return job_out(view, outlook, alone=True)
 
 
 def retrieve(services: Services, caller: Caller, job_id: str) -> JobOut:

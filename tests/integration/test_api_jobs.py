@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.jobs.service import SPARE_RINGS
 from api.settings import ApiSettings
 from api.testing import ApiServer, labelled, serving
 from sgg_store.errors import BrokerUnavailableError
@@ -196,6 +197,13 @@ def test_a_silent_doorbell_does_not_lose_the_job(api_settings: ApiSettings) -> N
 
     with serving(api_settings, ring=broken) as server:
         assert server.job(server.job_id())["status"] == "queued"
+
+
+def test_jobs_far_behind_others_ring_no_doorbell_and_urgent_ones_do(api_server: ApiServer) -> None:
+    training = api_server.file_id()
+    waiting = [api_server.job_id(training_file=training) for _ in range(SPARE_RINGS + 2)]
+    urgent = api_server.job_id(training_file=training, method={"type": "supervised", "supervised": {"priority": 1}})
+    assert api_server.rings == [*waiting[:SPARE_RINGS], urgent]
 
 
 @pytest.mark.postgres
