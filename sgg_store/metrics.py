@@ -107,6 +107,11 @@ class Metrics:
         messages = (message_adapter.validate_python(row.figures) for row in rows)
         return [message for message in messages if isinstance(message, StepMetrics | EvaluationMetrics)]
 
+    def told_steps(self, job_id: str) -> dict[str, int]:
+        """The furthest step that messages of each type were of, in whichever attempt that was."""
+        furthest = select(MetricRecord.type, func.max(MetricRecord.step)).where(MetricRecord.job_id == job_id)
+        return dict(self.session.execute(furthest.group_by(MetricRecord.type)).all())
+
     def curves(self, job_id: str, names: Sequence[str], window: Window) -> Curves:
         """The figures `names` (of FIGURES) within a window, averaged by the database into few enough points.
 

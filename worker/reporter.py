@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from sqlalchemy.orm import Session
@@ -25,12 +25,12 @@ MOST_STEP_EVENTS = 1000  # a longer job tells every n-th step in its events; the
 
 
 class JobReporter:
-    """Collects what one attempt has to say. `told_step` is the last step that an earlier attempt gave figures of."""
+    """Collects what one attempt has to say. `told_steps` are the furthest steps that any before it gave figures of."""
 
-    def __init__(self, keeper: LeaseKeeper, lease: Lease, told_step: int, flush_seconds: float) -> None:
+    def __init__(self, keeper: LeaseKeeper, lease: Lease, told_steps: Mapping[str, int], flush_seconds: float) -> None:
         self._keeper = keeper
         self._lease = lease
-        self._told_step = told_step
+        self._told_steps = told_steps
         self._flush_seconds = flush_seconds
         self._metrics: list[StepMetrics | EvaluationMetrics] = []
         self._events: list[NewEvent] = []
@@ -41,7 +41,7 @@ class JobReporter:
         """Take one message, and write what has been collected if it is time."""
         if isinstance(message, StepMetrics | EvaluationMetrics):
             self._metrics.append(message)
-            if message.step > self._told_step:
+            if message.step > self._told_steps.get(message.type, 0):
                 self._events += _metrics_events(message)
         elif isinstance(message, Started):
             self._events.append(_started_event(message))

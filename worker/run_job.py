@@ -17,7 +17,6 @@ from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, StoreError
 from sgg_store.failpoints import Failpoint, reach
-from sgg_store.jobs import Jobs
 from sgg_store.leases import Claim, Lease, Leases
 from sgg_store.logs import get_logger
 from sgg_store.metrics import Metrics
@@ -121,8 +120,8 @@ class JobRunner:
     def _train(self, claim: Claim, keeper: LeaseKeeper, directory: Path) -> Finished | Stopped:
         """Train from the newest sound checkpoint on; one that the trainer refuses is set aside like a damaged one."""
         with self._database.read() as session:
-            told_step = Jobs(session).get(claim.lease.project_id, claim.lease.job_id).step
-        reporter = JobReporter(keeper, claim.lease, told_step, self._settings.flush_seconds)
+            told_steps = Metrics(session).told_steps(claim.lease.job_id)
+        reporter = JobReporter(keeper, claim.lease, told_steps, self._settings.flush_seconds)
         command = self._command(claim, directory)
         checkpoint = claim.checkpoint
         while True:

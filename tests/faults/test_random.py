@@ -136,5 +136,7 @@ def test_whatever_happens_every_job_ends_once(
         assert_explained(site, job, mischief.cancelled)
     succeeded = [job.id for job in ended if job.status is JobStatus.SUCCEEDED]
     assert len({site.weights(job_id) for job_id in succeeded}) == 1  # whatever happened on the way
+    for job_id in succeeded:
+        site.assert_whole(job_id, STEPS)
     early = [one for job_id in jobs for one in site.bench.attempts(job_id) if one.state is not AttemptState.SUCCEEDED]
     assert early  # it did harm

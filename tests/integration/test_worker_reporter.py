@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from sgg_core.reporting import CheckpointSaved, Notice
+from sgg_core.reporting import CheckpointSaved, EvaluationMetrics, Notice, StepMetrics
 from sgg_core.spec import CheckpointSpec
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError
@@ -15,6 +15,8 @@ from sgg_store.events import Events
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import Leases
+from sgg_store.metrics import AnyMetrics, Metrics
+from sgg_store.retries import Cause
 from sgg_store.testing import add_job
 from worker.lease_keeper import LeaseKeeper
 from worker.reporter import JobReporter
@@ -42,7 +44,7 @@ def test_what_was_committed_without_an_answer_is_not_told_twice(database: Databa
     assert claim is not None
     forgetful = ForgetfulDatabase(database.url)
     with LeaseKeeper(forgetful, claim.lease, WorkerSettings()) as keeper:
-        reporter = JobReporter(keeper, claim.lease, told_step=0, flush_seconds=60)
+        reporter = JobReporter(keeper, claim.lease, told_steps={}, flush_seconds=60)
         forgetful.to_lose = 2
         reporter.take(Notice(message="first"))
         with database.begin() as session:
@@ -58,3 +60,49 @@ def test_what_was_committed_without_an_answer_is_not_told_twice(database: Databa
     with database.read() as session:
         told = [event.message for event in Events(session).since(DEFAULT_PROJECT_ID, job.id, 2)]
     assert told == ["first", "A pause was requested.", "second", "Checkpoint saved after step 7.", "third"]
+
+
+def step(number: int) -> StepMetrics:
+    return StepMetrics(
+        step=number,
+        total_steps=9,
+        epoch=0.1,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        learning_rate=5e-4,
+        gradient_norm=0.3,
+        seconds=0.25,
+        tokens=100,
+    )
+
+
+def evaluation(number: int) -> EvaluationMetrics:
+    return EvaluationMetrics(step=number, valid_loss=0.5, examples=4)
+
+
+def test_steps_that_attempts_repeat_are_told_once_however_far_each_came(database: Database) -> None:
+    with database.begin() as session:
+        job_id = add_job(session).id
+
+    def attempt(*messages: AnyMetrics) -> None:
+        """Say this, then die."""
+        with database.begin() as session:
+            claim = Leases(session).claim(job_id, "worker")
+        assert claim is not None
+        with database.read() as session:
+            told_steps = Metrics(session).told_steps(job_id)
+        with LeaseKeeper(database, claim.lease, WorkerSettings()) as keeper:
+            reporter = JobReporter(keeper, claim.lease, told_steps, flush_seconds=0)
+            for message in messages:
+                reporter.take(message)
+        with database.begin() as session:
+            Leases(session).give_back(claim.lease, Cause.LOST)
+
+    attempt(step(1), step(2), evaluation(2), step(3), step(4))
+    attempt(step(1))
+    attempt(step(1), step(2), evaluation(2), step(3), step(4), evaluation(4), step(5))
+    with database.read() as session:
+        events = Events(session).since(DEFAULT_PROJECT_ID, job_id, 0)
+    told = [("valid_loss" in event.data, event.data["step"]) for event in events if event.type == "metrics"]
+    once = [(False, 1), (False, 2), (True, 2), (False, 3), (False, 4), (True, 4), (False, 5)]
+    assert told == once
