@@ -56,3 +56,12 @@ class Projects:
             setattr(project, f"max_{quota}", limit)
         self.session.flush()
         return project
+
+
+def take_turns(session: Session, project_id: str) -> None:
+    """Let calls that add to what a project may have take turns until they commit.
+
+    Rows that refer to the project are not kept from being added: a lock against foreign keys, too, would wait for every
+    job that is being created, and two of these would wait for it.
+    """
+    session.execute(select(ProjectRecord.id).where(ProjectRecord.id == project_id).with_for_update(key_share=True))

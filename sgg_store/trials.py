@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from sgg_store import ids
 from sgg_store.errors import TrialQueueFullError
-from sgg_store.records import ProjectRecord, TrialRecord, TrialState, database_now
+from sgg_store.projects import take_turns
+from sgg_store.records import TrialRecord, TrialState, database_now
 
 SILENT_SECONDS = 15.0
 """A worker that does not say for so long that it is at a trial is taken for dead."""
@@ -79,7 +80,7 @@ class Trials:
 
         On Postgres the limit of all projects can be exceeded by as many as ask at the same moment.
         """
-        self.session.execute(select(ProjectRecord.id).where(ProjectRecord.id == new.project_id).with_for_update())
+        take_turns(self.session, new.project_id)
         self.session.execute(delete(TrialRecord).where(TrialRecord.expires_at < database_now() - SILENT_SECONDS))
         under_way = select(func.count()).where(TrialRecord.state.in_(_OPEN), TrialRecord.expires_at > database_now())
         if self.session.execute(under_way).scalar_one() >= limits.total:

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from sgg_store import ids
 from sgg_store.errors import RecordNotFoundError, TooManyUploadsError, UploadSizeError, UploadStatusError
 from sgg_store.objects import upload_part_key
-from sgg_store.records import ProjectRecord, UploadPartRecord, UploadRecord, database_now
+from sgg_store.projects import take_turns
+from sgg_store.records import UploadPartRecord, UploadRecord, database_now
 
 LIFETIME_SECONDS = 3600.0
 REMEMBERED_SECONDS = 24 * 3600.0
@@ -28,7 +29,7 @@ class Uploads:
         self, project_id: str, filename: str, purpose: str, bytes: int, file_lifetime_seconds: int | None
     ) -> UploadRecord:
         """Begin an upload. Raises TooManyUploadsError."""
-        self.session.execute(select(ProjectRecord.id).where(ProjectRecord.id == project_id).with_for_update())
+        take_turns(self.session, project_id)
         pending = select(func.count()).where(
             UploadRecord.project_id == project_id,
             UploadRecord.status == "pending",

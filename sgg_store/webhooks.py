@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session, aliased
 from sgg_store import ids
 from sgg_store.errors import DeliveryPendingError, RecordNotFoundError, TooManyEndpointsError
 from sgg_store.pages import Page, read_page
-from sgg_store.records import DeliveryState, ProjectRecord, WebhookDeliveryRecord, WebhookEndpointRecord, database_now
+from sgg_store.projects import take_turns
+from sgg_store.records import DeliveryState, WebhookDeliveryRecord, WebhookEndpointRecord, database_now
 
 MOST_ENDPOINTS = 20
 PAUSES = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0)  # seconds between attempts
@@ -51,7 +52,7 @@ class Webhooks:
 
     def add(self, project_id: str, url: str, events: Collection[str], description: str | None) -> WebhookEndpointRecord:
         """Add an address. Raises TooManyEndpointsError."""
-        self.session.execute(select(ProjectRecord.id).where(ProjectRecord.id == project_id).with_for_update())
+        take_turns(self.session, project_id)
         count = select(func.count()).where(WebhookEndpointRecord.project_id == project_id)
         if self.session.execute(count).scalar_one() >= MOST_ENDPOINTS:
             raise TooManyEndpointsError(MOST_ENDPOINTS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from sgg_store.database import Database
 from sgg_store.errors import (
@@ -22,7 +24,12 @@ from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs, NewJob
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Leases
+from sgg_store.quota_limits import QuotaLimits
+from sgg_store.quotas import Quotas
 from sgg_store.testing import add_file, add_job, new_job
+from sgg_store.trials import NewTrial, TrialLimits, Trials
+from sgg_store.uploads import Uploads
+from sgg_store.webhooks import Webhooks
 
 
 def messages(database: Database, job_id: str) -> list[str]:
@@ -225,4 +232,27 @@ def test_requests_that_differ_do_not_wait_for_each_other(postgres_url: str) -> N
         with pytest.raises(DatabaseUnavailableError), database.begin() as third:
             third.execute(text("SET LOCAL lock_timeout = '200ms'"))
             Jobs(third).create(new_job(third, training_file_id=file_id, request_hash="a"))
+    database.dispose()
+
+
+TRIAL = NewTrial(project_id=DEFAULT_PROJECT_ID, base_model="tiny", adapter=None, request={}, streamed=False)
+OTHER_CALLS: dict[str, Callable[[Session], object]] = {
+    "upload": lambda session: Uploads(session).create(DEFAULT_PROJECT_ID, "t.jsonl", "fine-tune", 1, None),
+    "trial": lambda session: Trials(session).ask(TRIAL, TrialLimits(total=9, of_project=9, seconds=9)),
+    "webhook": lambda session: Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.org", (), None),
+    "file": lambda session: Quotas(session, QuotaLimits(stored_bytes=9)).admit_bytes(DEFAULT_PROJECT_ID, 1),
+}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("call", OTHER_CALLS)
+def test_other_calls_of_a_project_do_not_wait_for_a_job_being_created(postgres_url: str, call: str) -> None:
+    database = Database(postgres_url)
+    with database.begin() as session:
+        add_file(session)
+    with database.begin() as first:
+        add_job(first)
+        with database.begin() as second:
+            second.execute(text("SET LOCAL lock_timeout = '2s'"))
+            OTHER_CALLS[call](second)
     database.dispose()
