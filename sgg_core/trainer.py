@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from sgg_core.adapter import add_to_report
 from sgg_core.backbone import LoadedBase, lora
 from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
+from sgg_core.memory import lacks_memory
 from sgg_core.plan import make_plan
 from sgg_core.proof import prepare
 from sgg_core.reporting import Finished, Reporter, Stopped
@@ -85,14 +84,9 @@ def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopp
     try:
         return run()
     except (RuntimeError, MemoryError) as error:
-        if not _lacks_memory(error):
+        if not lacks_memory(error):
             raise
         raise OutOfMemoryError(
             "The device's memory did not suffice for a training step.",
             "Lower optimization.batch_size or task.max_tokens, or choose a smaller base model.",
         ) from error
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether an allocation failed. On the CPU torch raises a bare RuntimeError that only its text tells apart."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

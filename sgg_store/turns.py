@@ -14,16 +14,37 @@ others have queued, and one that has the workers to itself may use them all.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from sgg_store.job_state import JobStatus
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.quotas import Quotas, limits_of
-from sgg_store.records import JobRecord, ProjectRecord, database_now
+from sgg_store.records import AttemptRecord, JobRecord, ProjectRecord, database_now
+from sgg_store.retries import Cause
 
 _LOCK = 7_305_776_122  # any number that other users of the same Postgres database do not use
 _PATIENCE = "5s"
+_CRASHED = exists().where(AttemptRecord.job_id == JobRecord.id, AttemptRecord.cause == Cause.CRASHED).label("crashed")
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """A job whose turn it is, and what tells with which others it can be trained."""
+
+    job_id: str
+    base_model: str
+    spec: dict[str, Any]
+    crashed: bool  # an attempt of it ended with its trainer's death
+
+
+def anyone(applicant: Applicant) -> bool:
+    """Every job suits."""
+    return True
 
 
 class Turns:
@@ -33,11 +54,12 @@ class Turns:
         self.session = session
         self.defaults = defaults
 
-    def take(self, job_id: str | None = None) -> str | None:
+    def take(self, job_id: str | None = None, suits: Callable[[Applicant], bool] = anyone) -> Applicant | None:
         """Choose what the doorbell for a job leads to: that job, or another one whose turn is before it.
 
-        Without a doorbell it is one that is not told to wait after a failed attempt. None if no job may run now. Claim
-        the job in the same transaction: until it ends, nobody else can choose.
+        Without a doorbell it is one that is not told to wait after a failed attempt. None if no job may run now, or if
+        the one whose turn it is does not suit: no other one overtakes it, so that it gets its turn. Claim the job in
+        the same transaction: until it ends, nobody else can choose.
         """
         self._wait_for_others()
         running = self._running().subquery()
@@ -48,7 +70,7 @@ class Turns:
             JobRecord.next_ring_at <= database_now(),
         )
         query = (
-            select(JobRecord.id, JobRecord.project_id)
+            select(JobRecord.id, JobRecord.project_id, JobRecord.base_model, JobRecord.spec, _CRASHED)
             .join(ProjectRecord, ProjectRecord.id == JobRecord.project_id)
             .outerjoin(running, running.c.project_id == JobRecord.project_id)
             .where(JobRecord.status == JobStatus.QUEUED, not_backing_off, self.may_run())
@@ -63,13 +85,16 @@ class Turns:
         chosen = self.session.execute(query.limit(1)).one_or_none()
         if chosen is None:
             return None
+        applicant = Applicant(chosen.id, chosen.base_model, chosen.spec, chosen.crashed)
+        if not suits(applicant):
+            return None
         self.session.execute(
             update(ProjectRecord)
             .where(ProjectRecord.id == chosen.project_id)
             .values(last_claimed_at=database_now())
             .execution_options(synchronize_session=False)
         )
-        return str(chosen.id)
+        return applicant
 
     def may_run(self) -> ColumnElement[bool]:
         """The condition on queued jobs that their projects have room for."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.job_state import AttemptState
@@ -40,7 +41,7 @@ class WorkerView:
 
     presence: Presence
     state: WorkerState
-    job_id: str | None
+    job_ids: tuple[str, ...]  # of the jobs that it runs, in the order of their ids
     started_at: float
     seen_at: float
 
@@ -88,22 +89,31 @@ class Workers:
 
     def all(self) -> list[WorkerView]:
         """All workers but the forgotten, those that started first before the others."""
-        running = and_(AttemptRecord.owner == WorkerRecord.owner, AttemptRecord.state == AttemptState.RUNNING)
         query = (
-            select(WorkerRecord, func.max(AttemptRecord.job_id), _LOST)
-            .outerjoin(AttemptRecord, running)
+            select(WorkerRecord, _LOST)
             .where(~_FORGOTTEN)  # their rows stay until a worker starts
-            .group_by(WorkerRecord.owner)
             .order_by(WorkerRecord.started_at, WorkerRecord.owner)
         )
-        return [_view(record, job_id, lost) for record, job_id, lost in self.session.execute(query)]
+        running = self._running()
+        return [_view(record, tuple(running[record.owner]), lost) for record, lost in self.session.execute(query)]
+
+    def _running(self) -> dict[str, list[str]]:
+        query = (
+            select(AttemptRecord.owner, AttemptRecord.job_id)
+            .where(AttemptRecord.state == AttemptState.RUNNING)
+            .order_by(AttemptRecord.job_id)
+        )
+        found: dict[str, list[str]] = defaultdict(list)
+        for owner, job_id in self.session.execute(query):
+            found[owner].append(job_id)
+        return found
 
     def _delete(self, which: object) -> None:
         query = delete(WorkerRecord).where(which)  # type: ignore[arg-type]
         self.session.execute(query.execution_options(synchronize_session=False))
 
 
-def _view(record: WorkerRecord, job_id: str | None, lost: bool) -> WorkerView:
-    state: WorkerState = "lost" if lost else "draining" if record.draining else "busy" if job_id else "idle"
+def _view(record: WorkerRecord, job_ids: tuple[str, ...], lost: bool) -> WorkerView:
+    state: WorkerState = "lost" if lost else "draining" if record.draining else "busy" if job_ids else "idle"
     presence = Presence(record.owner, record.host, record.pid, record.version)
-    return WorkerView(presence, state, job_id, record.started_at, record.seen_at)
+    return WorkerView(presence, state, job_ids, record.started_at, record.seen_at)

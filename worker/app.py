@@ -35,7 +35,7 @@ _log = get_logger(__name__)
 
 
 class Worker:
-    """One slot for training, and everything that brings jobs to it. Start and stop it once, from one thread.
+    """One trainer, and everything that brings jobs to it. Start and stop it once, from one thread.
 
     Celery looks a task up in the process's last started application, so a process runs one worker at a time.
     """
@@ -54,7 +54,7 @@ class Worker:
         self.supervisor = supervisor or Supervisor()
         self._runner = JobRunner(settings, database, objects, self.supervisor, owner)
         register_tasks(self.celery, self._runner)
-        self._consumer = Consumer(self.celery)
+        self._consumer = Consumer(self.celery, settings.jobs_at_once)
         self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds, settings.quotas)
         self._reaper = make_reaper(database, settings.reap_seconds)
         self._cleaner = make_cleaner(Cleaner(database, objects, settings), settings.clean_seconds)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sgg_store.logs import get_logger, parsed_line
 from worker.errors import TrainerDiedError
-from worker.messages import TrainerMessage, trainer_message_adapter
+from worker.messages import Failed, Said, TrainerMessage, trainer_message_adapter
 
 Told = TypeVar("Told", bound=BaseModel)
 
@@ -88,21 +88,14 @@ class Child(Generic[Told]):
     def send(self, command: BaseModel) -> None:
         """Hand over one command. A dead child takes none; `receive` tells of its death."""
         assert self._process.stdin is not None
-        self._log_context = getattr(command, "log_context", self._log_context)
+        self._log_context = self._context_after(command)
         with suppress(BrokenPipeError):
             self._process.stdin.write(command.model_dump_json().encode() + b"\n")
             self._process.stdin.flush()
 
     def receive(self, timeout: float) -> Told | None:
         """The next message, or None if there is none within `timeout` seconds. Raises TrainerDiedError at its end."""
-        try:
-            message = self._messages.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if message is None:
-            self._messages.put(None)
-            raise self._death()
-        return message
+        return self._next_in(self._messages, timeout)
 
     def kill(self) -> None:
         """End the child and its children at once, stopped ones too, and wait for the end. Harmless when it is dead."""
@@ -120,14 +113,35 @@ class Child(Generic[Told]):
             with suppress(BrokenPipeError):
                 stream.close()
 
+    def _context_after(self, command: BaseModel) -> dict[str, str | int]:
+        """What the child's words without ids of their own are about from now on; of shared trainings nobody knows."""
+        if getattr(command, "shared", False):
+            return {}
+        found: dict[str, str | int] = getattr(command, "log_context", self._log_context)
+        return found
+
+    def _next_in(self, box: queue.SimpleQueue[Told | None], timeout: float) -> Told | None:
+        try:
+            message = box.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if message is None:
+            box.put(None)
+            raise self._death()
+        return message
+
+    def _deliver(self, message: Told | None) -> None:
+        """Keep a message for `receive`; None says that it was the last one."""
+        self._messages.put(message)
+
     def _read_messages(self, stream: IO[bytes]) -> None:
         for line in stream:
             try:
-                self._messages.put(self._parsing.validate_json(line))
+                self._deliver(self._parsing.validate_json(line))
             except ValidationError:
                 _log.exception("a child sent what nobody understands", line=repr(line)[:200], **self._pid_field)
                 self.kill()
-        self._messages.put(None)
+        self._deliver(None)
 
     def _read_words(self, stream: IO[bytes]) -> None:
         """Write the child's log on into ours; native code and libraries put plain words between its lines."""
@@ -151,12 +165,48 @@ class Child(Generic[Told]):
 
 
 class TrainerChild(Child[TrainerMessage]):
-    """A running trainer process."""
+    """A running trainer process. What a training says lies in a box of its own, from `open_box` to `close_box`."""
 
     name = "trainer"
 
     def __init__(self, command: Sequence[str] = TRAINER_COMMAND) -> None:
+        self._boxes: dict[int, queue.SimpleQueue[TrainerMessage | None]] = {}
+        self._ended = False
+        self._sorting = threading.Lock()
         super().__init__(command, trainer_message_adapter)
+
+    def open_box(self, run: int) -> None:
+        """Keep what training `run` will say."""
+        with self._sorting:
+            self._boxes[run] = queue.SimpleQueue()
+            if self._ended:
+                self._boxes[run].put(None)
+
+    def close_box(self, run: int) -> None:
+        """Let be forgotten what the training still says."""
+        with self._sorting:
+            del self._boxes[run]
+
+    def receive_of(self, run: int, timeout: float) -> Said | Failed | None:
+        """The next message of a training, as `receive`."""
+        message = self._next_in(self._boxes[run], timeout)
+        assert isinstance(message, Said | Failed | None)
+        return message
+
+    def _deliver(self, message: TrainerMessage | None) -> None:
+        with self._sorting:
+            if message is None:
+                self._ended = True
+                for box in self._boxes.values():
+                    box.put(None)
+            if isinstance(message, Said | Failed) and message.run in self._boxes:
+                self._boxes[message.run].put(message)
+            elif isinstance(message, Failed) and message.run is None:
+                _log.warning("the trainer could not warm up", error=message.message)
+            elif not isinstance(message, Said | Failed):
+                if message is not None and not self._messages.empty():
+                    self._messages.get()  # the newest one is enough: while jobs come, nobody asks for it
+                super()._deliver(message)
 
 
 def oom_kills() -> int:

@@ -39,14 +39,15 @@ class _Look(bootsteps.StartStopStep):
 
 
 class Consumer:
-    """Takes doorbells off the queue, one at a time, and runs the application's task for each.
+    """Takes doorbells off the queue, no more than it has tasks for, and runs the application's task for each.
 
     Celery ends its consumer for good where a message is none of its kind; the thread then makes the next one, so that
     nobody who can write to the broker can make a worker deaf.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, tasks_at_once: int = 1) -> None:
         self._app = app
+        self._tasks_at_once = tasks_at_once
         app.steps["worker"].add(_Look)
         self._node_name = f"sgg-{os.getpid()}-{secrets.token_hex(2)}@{socket.gethostname()}"
         self._over = threading.Event()
@@ -89,7 +90,7 @@ class Consumer:
             app=self._app,
             hostname=self._node_name,
             pool="threads",
-            concurrency=1,
+            concurrency=self._tasks_at_once,
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,

@@ -24,7 +24,7 @@ from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.records import database_now
 from sgg_store.retries import Cause
-from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.errors import CrowdedError, FencedError, StalledError, TrainerDiedError, TrainingFailedError
 from worker.publish import ResultFile
 
 DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
@@ -150,6 +150,7 @@ def ending_of(error: Exception) -> Ending | None:
         )
     causes: tuple[tuple[type[Exception], Cause], ...] = (
         (TrainerDiedError, Cause.CRASHED),
+        (CrowdedError, Cause.CRASHED),
         (StalledError, Cause.CRASHED),
         (FencedError, Cause.DATABASE),
         (StorageFullError, Cause.STORAGE),

@@ -38,6 +38,13 @@ class TrainingFailedError(WorkerError):
         return self.message
 
 
+class CrowdedError(WorkerError):
+    """Memory did not suffice for the job and those that were trained beside it: it may do for the job alone."""
+
+    def __str__(self) -> str:
+        return f"beside other jobs memory did not suffice, so it is tried again alone: {self.args[0]}"
+
+
 class FencedError(WorkerError):
     """The database did not answer for so long that the lease may end soon: the worker stopped its trainer by itself."""
 

@@ -37,7 +37,10 @@ class Warm(Message):
 
 
 class Train(Message):
-    """Train once. `run` numbers the trainings of a child, so that a late `Steer` never reaches the next one."""
+    """Train once. `run` numbers the trainings of a child, so that a late `Steer` never reaches the next one.
+
+    With `shared`, further ones may come while it runs, and all make their passes together; without, it runs alone.
+    """
 
     type: Literal["train"] = "train"
     run: int
@@ -51,6 +54,7 @@ class Train(Message):
     checkpoints: Path
     resume_from: Path | None = None
     start_from: Path | None = None
+    shared: bool = False
     log_context: dict[str, str | int] = Field(default_factory=dict)  # ids that the child's log carries meanwhile
 
 
@@ -102,8 +106,16 @@ class Failed(Message):
     users_fault: bool
 
 
-TrainerMessage = Annotated[
-    Notice | Started | StepMetrics | EvaluationMetrics | CheckpointSaved | Finished | Stopped | Ready | Alive | Failed,
-    Field(discriminator="type"),
-]
+class Said(Message):
+    """What training `run` has to say."""
+
+    type: Literal["said"] = "said"
+    run: int
+    message: Annotated[
+        Notice | Started | StepMetrics | EvaluationMetrics | CheckpointSaved | Finished | Stopped | Alive,
+        Field(discriminator="type"),
+    ]
+
+
+TrainerMessage = Annotated[Said | Ready | Failed, Field(discriminator="type")]
 trainer_message_adapter: TypeAdapter[TrainerMessage] = TypeAdapter(TrainerMessage)

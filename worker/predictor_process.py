@@ -20,7 +20,7 @@ from sgg_core.errors import SggError
 from sgg_core.trials import TrialError, TrialFailure
 from sgg_store import logs
 from worker.messages import Ready
-from worker.trainer_process import MessagePipe, die_with_parent
+from worker.pipe import MessagePipe, die_with_parent
 from worker.trial_messages import Ask, Refused, Stop, Told, predictor_command_adapter
 
 _log = logs.get_logger("worker.predictor_process")  # which is `__main__` here

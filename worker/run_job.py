@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from sgg_core.catalogue import Catalogue
-from sgg_core.errors import CheckpointError, SggError
+from sgg_core.errors import CheckpointError, OutOfMemoryError, SggError
 from sgg_core.reporting import Finished, Stopped
 from sgg_core.spec import TrainingSpec
 from sgg_store.checkpoints import Checkpoints
@@ -26,8 +26,9 @@ from sgg_store.tracing import incoming, tracer
 from sgg_store.turns import Turns
 from worker.attempt_trail import describe_attempt, log_ids
 from worker.checkpoint_transfer import download_checkpoint
+from worker.company import Company, Member
 from worker.endings import ENDINGS_OF_STOPS, Ending, Return, Success, ending_of
-from worker.errors import StopTimeoutError, TrainingFailedError, WorkerError
+from worker.errors import CrowdedError, StopTimeoutError, TrainerDiedError, TrainingFailedError, WorkerError
 from worker.follow import TrainingFollower
 from worker.lease_keeper import LeaseKeeper
 from worker.messages import InputFile, Train
@@ -42,7 +43,7 @@ _log = get_logger(__name__)
 
 
 class JobRunner:
-    """Runs jobs one after the other in the supervisor's trainer."""
+    """Runs jobs in the supervisor's trainer; as many at the same time as threads call `run` and the settings allow."""
 
     def __init__(
         self, settings: WorkerSettings, database: Database, objects: ObjectStore, supervisor: Supervisor, owner: str
@@ -53,6 +54,7 @@ class JobRunner:
         self._supervisor = supervisor
         self._owner = owner
         self._scratch = Scratch(settings.scratch_dir)
+        self._company = Company(settings.jobs_at_once)
         self._draining = threading.Event()
 
     def run(self, job_id: str) -> None:
@@ -63,12 +65,14 @@ class JobRunner:
         """
         named: str | None = job_id
         while not self._draining.is_set():
-            claim = self._claim(named)
-            if claim is None:
-                _log.info("nothing to do: no job may run now", job_id=named)
+            claimed = self._claim(named)
+            if claimed is None:
+                _log.info("nothing to do: no job may run now, or not beside those that do", job_id=named)
                 return
-            if not self._see_through(claim):
-                return
+            claim, member = claimed
+            with member:
+                if not self._see_through(claim, member):
+                    return
             named = None  # a job that just ended may have made room for one whose doorbell has rung before
 
     def drain(self) -> None:
@@ -79,17 +83,18 @@ class JobRunner:
         """Remove the scratch directory."""
         self._scratch.close()
 
-    def _claim(self, job_id: str | None) -> Claim | None:
-        while True:
-            with self._database.begin() as session:
-                chosen = Turns(session, self._settings.quotas).take(job_id)
-                if chosen is None:
-                    return None
-                claim = Leases(session, self._settings.lease_seconds).claim(chosen, self._owner)
-            if claim is not None:  # else its files are gone, it has failed, and the next one is due
-                return claim
+    def _claim(self, job_id: str | None) -> tuple[Claim, Member] | None:
+        with self._company.door:
+            while True:
+                with self._database.begin() as session:
+                    chosen = Turns(session, self._settings.quotas).take(job_id, self._company.suits)
+                    if chosen is None:
+                        return None
+                    claim = Leases(session, self._settings.lease_seconds).claim(chosen.job_id, self._owner)
+                if claim is not None:  # else its files are gone, it has failed, and the next one is due
+                    return claim, self._company.enter(chosen)
 
-    def _see_through(self, claim: Claim) -> bool:
+    def _see_through(self, claim: Claim, member: Member) -> bool:
         """Run an attempt to its end. Says whether its job ended or paused with it."""
         lease = claim.lease
         with (
@@ -99,14 +104,14 @@ class JobRunner:
             self._scratch.attempt(lease) as directory,
         ):
             _log.info("the attempt begins")
-            ending = self._attempt(claim, keeper, directory)
+            ending = self._attempt(claim, member, keeper, directory)
             describe_attempt(span, claim, ending)
             return ending is not None and self._finish(lease, ending) and not isinstance(ending, Return)
 
-    def _attempt(self, claim: Claim, keeper: LeaseKeeper, directory: Path) -> Ending | None:
+    def _attempt(self, claim: Claim, member: Member, keeper: LeaseKeeper, directory: Path) -> Ending | None:
         try:
             reach(Failpoint.JOB_CLAIMED)
-            outcome = self._train(claim, keeper, directory)
+            outcome = self._train(claim, member, keeper, directory)
             if isinstance(outcome, Finished):
                 return self._publish(claim, keeper, outcome, directory)
             return ENDINGS_OF_STOPS[outcome.reason]
@@ -117,29 +122,35 @@ class JobRunner:
             _log.warning("the attempt met an error", error=str(error), exc_info=None if expected else error)
             return ending_of(error)
 
-    def _train(self, claim: Claim, keeper: LeaseKeeper, directory: Path) -> Finished | Stopped:
+    def _train(self, claim: Claim, member: Member, keeper: LeaseKeeper, directory: Path) -> Finished | Stopped:
         """Train from the newest sound checkpoint on; one that the trainer refuses is set aside like a damaged one."""
         with self._database.read() as session:
             told_steps = Metrics(session).told_steps(claim.lease.job_id)
         reporter = JobReporter(keeper, claim.lease, told_steps, self._settings.flush_seconds)
-        command = self._command(claim, directory)
+        command = self._command(claim, directory, shared=member.shared)
         checkpoint = claim.checkpoint
         while True:
             checkpoint, resume_from = self._fetch_checkpoint(claim.lease, checkpoint, keeper, directory / "resume")
             command = command.model_copy(update={"resume_from": resume_from})
             try:
-                with self._supervisor.training(command) as run, keeper.ending(run.kill):
+                with self._supervisor.training(command) as run, keeper.ending(run.abandon):
                     follower = TrainingFollower(
                         self._settings, self._objects, claim.lease, keeper, reporter, command.spec
                     )
                     return follower.follow(run, self._draining)
+            except TrainerDiedError as error:
+                if run.had_company and error.out_of_memory:
+                    raise CrowdedError(str(error)) from error
+                raise
             except TrainingFailedError as error:
+                if run.had_company and error.code == OutOfMemoryError.code:
+                    raise CrowdedError(error.message) from error
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
                 _log.warning("the trainer refuses a checkpoint", step=checkpoint.step, error=str(error))
                 checkpoint = self._set_aside(claim.lease, checkpoint, keeper)
 
-    def _command(self, claim: Claim, directory: Path) -> Train:
+    def _command(self, claim: Claim, directory: Path, *, shared: bool) -> Train:
         validation = claim.validation_file
         return Train(
             run=0,
@@ -152,6 +163,7 @@ class JobRunner:
             start_from=fetch_start(self._objects, claim, directory / "start"),
             output=directory / "output",
             checkpoints=directory / "checkpoints",
+            shared=shared,
             log_context=get_contextvars(),
         )
 

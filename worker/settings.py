@@ -21,6 +21,9 @@ class WorkerSettings(StoreSettings):
     job used, or `none` to import libraries only. It costs the model's memory while the worker is idle."""
     worker_name: str = socket.gethostname()
     """Shown as the owner of attempts, together with the process id."""
+    jobs_at_once: Annotated[int, Field(ge=1, le=256)] = 1
+    """How many jobs on one base model are trained together, their examples in one batch. Memory grows with each of
+    them; a GPU that one small job leaves idle gains the most. A job that cannot share trains alone."""
     stall_seconds: Seconds = 1800.0
     """A trainer that says nothing for this long is killed, and its job goes on from the last checkpoint."""
     stop_seconds: Seconds = 10.0

@@ -9,53 +9,50 @@ from contextlib import contextmanager
 
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.reporting import AnyMessage, Control
-from sgg_store.logs import get_logger
 from worker.child import TRAINER_COMMAND, TrainerChild
 from worker.errors import TrainingFailedError
 from worker.instruments import measure_gpu
-from worker.messages import Alive, Failed, Ready, Steer, Train, Warm
-
-_log = get_logger(__name__)
+from worker.messages import Alive, Failed, Steer, Train, Warm
 
 
 class TrainerRun:
     """One training in the child, from the command to its last message."""
 
-    def __init__(self, child: TrainerChild, number: int) -> None:
-        self._child = child
-        self._number = number
+    def __init__(self, supervisor: Supervisor, child: TrainerChild, number: int) -> None:
+        self._supervisor = supervisor
+        self.child = child
+        self.number = number
+        self.had_company = False  # whether others were trained meanwhile: then it may have ended for a fault of theirs
 
     @property
     def pid(self) -> int:
         """Process id of the trainer."""
-        return self._child.pid
+        return self.child.pid
 
     def receive(self, timeout: float) -> AnyMessage | Alive | None:
         """The training's next message, or None if there is none within `timeout` seconds.
 
         Raises TrainingFailedError when it ended in an error, TrainerDiedError when the process did.
         """
-        message = self._child.receive(timeout)
-        if isinstance(message, Ready):
-            return Alive()
+        message = self.child.receive_of(self.number, timeout)
         if isinstance(message, Failed):
-            if message.run != self._number:
-                _log.warning("the trainer could not warm up", error=message.message)
-                return Alive()
             raise TrainingFailedError(message.code, message.message, message.users_fault)
-        return message
+        return message.message if message else None
 
     def steer(self, action: Control) -> None:
         """Let the training end before its next step, with a checkpoint; or go on after all, if it has not ended yet."""
-        self._child.send(Steer(run=self._number, action=action))
+        self.child.send(Steer(run=self.number, action=action))
 
-    def kill(self) -> None:
-        """End the trainer process at once. `receive` raises TrainerDiedError from then on."""
-        self._child.kill()
+    def abandon(self) -> None:
+        """End it at once. The trainer process is killed, unless others train in it: then it goes at its next step.
+
+        After a kill `receive` raises TrainerDiedError.
+        """
+        self._supervisor.abandon(self)
 
 
 class Supervisor:
-    """One slot for training: at most one child, at most one training at a time."""
+    """At most one child, for one training at a time, or for several that share their passes."""
 
     def __init__(self, command: Sequence[str] = TRAINER_COMMAND) -> None:
         self._command = command
@@ -64,7 +61,9 @@ class Supervisor:
         self._lock = threading.Lock()
         self._child: TrainerChild | None = None
         self._base_model: BaseModelEntry | None = None
-        self._runs = 0
+        self._runs: list[TrainerRun] = []  # in the child now
+        self._begun = 0
+        self._spoilt = False  # the child is not to be used for further work once it is idle
         self._stopped = False
 
     @property
@@ -74,44 +73,84 @@ class Supervisor:
 
     def start(self, base_model: BaseModelEntry | None = None) -> None:
         """Start the child ahead of the first job, and let it load `base_model`. Returns at once."""
-        self._base_model = base_model
-        self._replace()
+        with self._lock:
+            self._base_model = base_model
+            self._replace()
 
     @contextmanager
     def training(self, command: Train) -> Iterator[TrainerRun]:
-        """Run one training; its `run` number is filled in here. A child that did not end it cleanly is replaced."""
+        """Run one training; its `run` number is filled in here. A child that did not end it cleanly is replaced.
+
+        While one is under way, a further one may only come if both are `shared` and fit (see worker.company).
+        """
+        run = self._begin(command)
+        try:
+            yield run
+        except TrainingFailedError as error:
+            if error.code == "out_of_memory":
+                self._spoil(run)  # fragments and leaks of the failed step must not meet the next job
+            raise
+        except BaseException:
+            run.abandon()
+            raise
+        finally:
+            self._end(run)
+
+    def abandon(self, run: TrainerRun) -> None:
+        """See TrainerRun.abandon."""
+        with self._lock:
+            if run.child is not self._child:
+                return
+            self._spoilt = True
+            if [run] == self._runs:
+                run.child.kill()
+            else:
+                run.steer("cancel")
+
+    def stop(self) -> None:
+        """End the child and start no other."""
+        with self._lock:
+            self._stopped = True
+            self._replace()
+        self._starter.shutdown()
+
+    def _begin(self, command: Train) -> TrainerRun:
         with self._lock:
             if self._child is None or not self._child.alive:
                 self._base_model = None  # the training loads its own
                 self._replace()
             assert self._child is not None
-            self._runs += 1
-            child, self._base_model = self._child, command.base_model
-            run = TrainerRun(child, self._runs)
-            child.send(command.model_copy(update={"run": self._runs}))
-            try:
-                yield run
-            except TrainingFailedError as error:
-                if error.code == "out_of_memory":
-                    self._replace()  # fragments and leaks of the failed step must not meet the next job
-                raise
-            except BaseException:
-                self._replace()
-                raise
-            if not child.alive:
+            self._begun += 1
+            self._base_model = command.base_model
+            run = TrainerRun(self, self._child, self._begun)
+            self._runs.append(run)
+            if len(self._runs) > 1:
+                for each in self._runs:
+                    each.had_company = True
+            run.child.open_box(run.number)
+            run.child.send(command.model_copy(update={"run": run.number}))
+            return run
+
+    def _end(self, run: TrainerRun) -> None:
+        with self._lock:
+            run.child.close_box(run.number)
+            if run.child is not self._child:
+                return
+            self._runs.remove(run)
+            if not self._runs and (self._spoilt or not run.child.alive):
                 self._replace()
 
-    def stop(self) -> None:
-        """End the child and start no other."""
-        self._stopped = True
-        self._replace()
-        self._starter.shutdown()
+    def _spoil(self, run: TrainerRun) -> None:
+        with self._lock:
+            if run.child is self._child:
+                self._spoilt = True
 
     def _replace(self) -> None:
         if self._child is not None:
             self._child.close()
             self._child = None
             measure_gpu(None)
+        self._runs, self._spoilt = [], False
         if not self._stopped:
             self._child = self._starter.submit(TrainerChild, self._command).result()
             if self._base_model is not None:

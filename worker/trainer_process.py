@@ -6,20 +6,18 @@ neither the database nor the queue. Ends at once when its parent does: stdin clo
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import queue
 import signal
 import sys
 import threading
-import time
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import bound_contextvars
 
 from sgg_core.errors import (
     NO_SPACE,
@@ -31,9 +29,12 @@ from sgg_core.errors import (
     SourceFileError,
     ValidationFileError,
 )
-from sgg_core.reporting import AnyMessage, Control
+from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
-from worker.messages import Alive, Failed, GpuMemory, InputFile, Ready, Steer, Train, Warm, command_adapter
+from worker.messages import Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
+from worker.pipe import MessagePipe, die_with_parent
+from worker.rehearsal import rehearse
+from worker.run_reporter import RunReporter, Wishes
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
@@ -42,65 +43,15 @@ if TYPE_CHECKING:
 
 _log = logs.get_logger("worker.trainer_process")  # which is `__main__` here
 
-ALIVE_SECONDS = 1.0
-PR_SET_PDEATHSIG = 1
-REHEARSAL = b"".join(b'{"text": "number %d", "label": "%s"}\n' % (i, (b"even", b"odd")[i % 2]) for i in range(8))
-
-
-class MessagePipe:
-    """The stdout the parent gave us, taken away from everyone else: prints of libraries go to stderr instead."""
-
-    def __init__(self) -> None:
-        self._file: BinaryIO = os.fdopen(os.dup(1), "wb", buffering=0)
-        self._lock = threading.Lock()
-        os.dup2(2, 1)
-
-    def send(self, message: BaseModel) -> None:
-        """Write one message as one line."""
-        line = message.model_dump_json().encode() + b"\n"
-        with self._lock:
-            view = memoryview(line)
-            while view:
-                view = view[self._file.write(view) :]
-
-
-class PipeReporter:
-    """The trainer's Reporter: messages go up the pipe, and what the parent wishes comes down as a `Steer`."""
-
-    def __init__(self, pipe: MessagePipe) -> None:
-        self._pipe = pipe
-        self._run = 0
-        self._wishes: dict[int, Control] = {}
-        self._last_alive = 0.0
-
-    def begin(self, run: int) -> None:
-        """Listen to the wishes for this run only."""
-        self._run = run
-
-    def steer(self, command: Steer) -> None:
-        """Remember a wish; called from the thread that reads stdin."""
-        self._wishes[command.run] = command.action
-
-    def report(self, message: AnyMessage) -> None:
-        """Send one message to the parent, which takes a checkpoint's directory over."""
-        self._pipe.send(message)
-
-    def control(self) -> Control:
-        """Answer what the parent wishes for this run; tells it at most once a second that training moves."""
-        now = time.monotonic()
-        if now - self._last_alive > ALIVE_SECONDS:
-            self._last_alive = now
-            self._pipe.send(Alive(gpu_memory=gpu_memory()))
-        return self._wishes.get(self._run, "continue")
-
 
 class TrainerProcess:
-    """Serves one command after the other with at most one base model in memory."""
+    """Serves one command after the other with at most one base model in memory; shared trainings at the same time."""
 
-    def __init__(self, pipe: MessagePipe, reporter: PipeReporter, commands: queue.SimpleQueue[Warm | Train]) -> None:
+    def __init__(self, pipe: MessagePipe, wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> None:
         self._pipe = pipe
-        self._reporter = reporter
+        self._wishes = wishes
         self._commands = commands
+        self._put_aside: deque[Warm | Train] = deque()  # came while others trained, and could not join them
         self._base: LoadedBase | None = None
 
     def serve_all(self) -> None:
@@ -110,23 +61,25 @@ class TrainerProcess:
 
             rehearse(tiny_base())
         while True:
-            self._serve(self._commands.get())
+            self._serve(self._put_aside.popleft() if self._put_aside else self._commands.get())
+            gc.collect()
+            self._pipe.send(Ready(base_model=self._base.entry.name if self._base else None))
 
     def _serve(self, command: Warm | Train) -> None:
-        """Do what the command says, tell how it failed if it did, then say `Ready`."""
+        """Do what the command says, and tell how it failed if it did."""
         try:
-            if isinstance(command, Warm):
+            with bound_contextvars(**(command.log_context if isinstance(command, Train) else {})):
                 base = self._load(command.base_model)
+            if isinstance(command, Warm):
                 if self._commands.empty():
                     rehearse(base)
+            elif command.shared:
+                self._train_together(command, base)
             else:
-                self._train(command)
+                self._train(command, base)
         except Exception as error:
             _log.exception("the command failed", command=command.type)
             self._pipe.send(describe_failure(error, command.run if isinstance(command, Train) else None))
-        clear_contextvars()
-        gc.collect()
-        self._pipe.send(Ready(base_model=self._base.entry.name if self._base else None))
 
     def _load(self, entry: BaseModelEntry) -> LoadedBase:
         from sgg_core.backbone import load_base
@@ -137,44 +90,61 @@ class TrainerProcess:
             self._base = load_base(entry)
         return self._base
 
-    def _train(self, command: Train) -> None:
-        from sgg_core.examples import parse_examples
-        from sgg_core.trainer import train
+    def _train_together(self, first: Train, base: LoadedBase) -> None:
+        """Train until no shared training is left, the first one and those that come meanwhile."""
+        from sgg_core.backbone import adapted_names
+        from sgg_core.packed.meeting import Pack
 
-        def examples(file: InputFile, refusal: type[DataError]) -> ExampleSet:
-            return parse_examples(file.path.read_bytes(), file.filename, refusal=refusal)
+        def packed(command: Train) -> Callable[[LoadedBase], None]:
+            return lambda own: self._train(command, own)
 
-        bind_contextvars(**command.log_context)
-        _log.info("training begins", base_model=command.base_model.name, resumes=command.resume_from is not None)
-        self._reporter.begin(command.run)
-        training = examples(command.training, DataError)
-        validation = examples(command.validation, ValidationFileError) if command.validation else None
-        sources = [examples(file, SourceFileError) for file in command.sources]
-        self._reporter.report(
-            train(
-                command.spec,
-                self._load(command.base_model),
-                training,
-                output=command.output,
-                validation=validation,
-                sources=sources,
-                retention=examples(command.retention, RetentionFileError) if command.retention else None,
-                checkpoints=command.checkpoints,
-                resume_from=command.resume_from,
-                start_from=command.start_from,
-                reporter=self._reporter,
-            )
-        )
+        def joining() -> list[Callable[[LoadedBase], None]]:
+            jobs = []
+            while not self._commands.empty():
+                command = self._commands.get()
+                if isinstance(command, Train) and command.shared and command.base_model == first.base_model:
+                    jobs.append(packed(command))
+                else:
+                    self._put_aside.append(command)
+            return jobs
+
+        Pack(base, adapted_names(base, first.spec.lora)).run([packed(first)], joining)
+
+    def _train(self, command: Train, base: LoadedBase) -> None:
+        """Train once, and tell how it ended."""
+        with bound_contextvars(**command.log_context):
+            reporter = RunReporter(self._pipe, self._wishes, command.run)
+            _log.info("training begins", base_model=command.base_model.name, resumes=command.resume_from is not None)
+            try:
+                reporter.report(train_as_told(command, base, reporter))
+            except Exception as error:
+                _log.exception("the training failed")
+                self._pipe.send(describe_failure(error, command.run))
+            finally:
+                self._wishes.forget(command.run)
 
 
-def gpu_memory() -> GpuMemory | None:
-    """Ask for the memory of the GPU that training is on. Loads neither torch nor CUDA: without them there is none."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
-    free, total = torch.cuda.mem_get_info()
-    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-    return GpuMemory(allocated=allocated, reserved=reserved, used=total - free, total=total)
+def train_as_told(command: Train, base: LoadedBase, reporter: RunReporter) -> Finished | Stopped:
+    """Read the files that the command names, and train. Raises what these raise."""
+    from sgg_core.examples import parse_examples
+    from sgg_core.trainer import train
+
+    def examples(file: InputFile, refusal: type[DataError]) -> ExampleSet:
+        return parse_examples(file.path.read_bytes(), file.filename, refusal=refusal)
+
+    return train(
+        command.spec,
+        base,
+        examples(command.training, DataError),
+        output=command.output,
+        validation=examples(command.validation, ValidationFileError) if command.validation else None,
+        sources=[examples(file, SourceFileError) for file in command.sources],
+        retention=examples(command.retention, RetentionFileError) if command.retention else None,
+        checkpoints=command.checkpoints,
+        resume_from=command.resume_from,
+        start_from=command.start_from,
+        reporter=reporter,
+    )
 
 
 def describe_failure(error: Exception, run: int | None) -> Failed:
@@ -195,20 +165,12 @@ def describe_failure(error: Exception, run: int | None) -> Failed:
     )
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies, even while it is stopped or deep in native code."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def read_commands(reporter: PipeReporter, commands: queue.SimpleQueue[Warm | Train]) -> None:
+def read_commands(wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> None:
     """Sort stdin's commands: wishes take effect at once, work waits its turn. The end of stdin ends the process."""
     for line in sys.stdin.buffer:
         command = command_adapter.validate_json(line)
         if isinstance(command, Steer):
-            reporter.steer(command)
+            wishes.steer(command)
         else:
             commands.put(command)
     os._exit(0)
@@ -220,45 +182,19 @@ def import_training() -> None:
     import sgg_core.trainer  # noqa: F401  # imported for the loading alone
 
 
-class Rehearsal:
-    """A Reporter that hears nothing and ends the run after a few steps."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps_left = steps
-
-    def report(self, message: AnyMessage) -> None:
-        """Forget the message."""
-
-    def control(self) -> Control:
-        """Go on for the steps it was made for."""
-        self._steps_left -= 1
-        return "continue" if self._steps_left >= 0 else "cancel"
-
-
-def rehearse(base: LoadedBase) -> None:
-    """Take two steps with a base model and throw them away: loads lazy modules, compiles kernels, fills pools."""
-    from sgg_core.examples import parse_examples
-    from sgg_core.spec import OptimizationSpec, TrainingSpec
-    from sgg_core.trainer import train
-
-    examples = parse_examples(REHEARSAL, "rehearsal.jsonl")
-    spec = TrainingSpec(base_model=base.entry.name, optimization=OptimizationSpec(batch_size=2, max_steps=4))
-    train(spec, base, examples, output=Path(os.devnull), reporter=Rehearsal(2))
-
-
 def main() -> None:
     """Run the child until its stdin ends. The one argument is the parent's process id."""
     die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure("trainer")
     pipe = MessagePipe()
-    reporter = PipeReporter(pipe)
+    wishes = Wishes()
     commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()
-    threading.Thread(target=read_commands, args=(reporter, commands), daemon=True).start()
+    threading.Thread(target=read_commands, args=(wishes, commands), daemon=True).start()
     try:
         import_training()
         pipe.send(Ready())
-        TrainerProcess(pipe, reporter, commands).serve_all()
+        TrainerProcess(pipe, wishes, commands).serve_all()
     except BaseException:
         traceback.print_exc(file=sys.stderr)
         sys.stderr.flush()

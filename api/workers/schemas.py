@@ -17,7 +17,7 @@ class WorkerOut(Identified):
     version: str
     status: WorkerState
     """`draining`: it ends after a checkpoint. `lost`: it was not seen for 45 s; after an hour it is left out."""
-    job_id: str | None
-    """The job that it runs."""
+    job_ids: list[str]
+    """The jobs that it runs."""
     started_at: int
     seen_at: int

@@ -22,7 +22,7 @@ def _out(view: WorkerView) -> WorkerOut:
         pid=view.presence.pid,
         version=view.presence.version,
         status=view.state,
-        job_id=view.job_id,
+        job_ids=list(view.job_ids),
         started_at=int(view.started_at),
         seen_at=int(view.seen_at),
     )

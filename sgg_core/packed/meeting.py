@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 
 from sgg_core.backbone import LoadedBase
+from sgg_core.memory import lacks_memory
 from sgg_core.packed.network import Member, PassInput, StackedNetwork, twin
+
+Job = Callable[[LoadedBase], object]
+"""Is called with the base model to train on."""
 
 
 class PackClosedError(BaseException):
@@ -36,7 +40,7 @@ class Leaf:
 class Seat:
     """A job's place in the pack: its base model, and where its thread waits. A `sgg_core.backbone.Rendezvous`."""
 
-    def __init__(self, base: LoadedBase, job: Callable[[LoadedBase], object], number: int) -> None:
+    def __init__(self, base: LoadedBase, job: Job, number: int) -> None:
         self.base = twin(base, rendezvous=self)
         self.job = job
         self.done = self.running = False
@@ -98,6 +102,11 @@ class Seat:
         return answer
 
 
+def nobody() -> Sequence[Job]:
+    """No job joins."""
+    return ()
+
+
 class Pack:
     """The coordinator of jobs on one base model whose adapters are on the layers named by `targets`."""
 
@@ -105,36 +114,64 @@ class Pack:
         self.base = base
         self.network = StackedNetwork(base, targets)
 
-    def run(self, jobs: Sequence[Callable[[LoadedBase], object]]) -> list[object]:
+    def run(self, jobs: Sequence[Job], joining: Callable[[], Sequence[Job]] = nobody) -> list[object]:
         """Let all of them go to their ends: what each returned, or the Exception that it raised.
 
-        Each is called with a base model of its own, on which it puts its adapter.
+        Each is called with a base model of its own, on which it puts its adapter. `joining` is asked between passes
+        who comes in addition; it is not asked any more when all have ended.
         """
-        seats = [Seat(self.base, job, number) for number, job in enumerate(jobs)]
+        outcomes: list[object] = []
+        live: dict[int, Seat] = {}
+
+        def admit(more: Sequence[Job]) -> list[Seat]:
+            admitted = []
+            for job in more:
+                number = len(outcomes)
+                outcomes.append(None)
+                live[number] = Seat(self.base, job, number)
+                admitted.append(live[number])
+            return admitted
+
         with torch.random.fork_rng():  # jobs in turns put back each other's state of the generators
             try:
-                self._take_turns(seats)
+                ready = admit(jobs)
+                while ready:
+                    for seat in ready:
+                        seat.go_on()
+                    for number in [number for number, seat in live.items() if seat.done]:
+                        outcomes[number] = live.pop(number).outcome
+                    ready = admit(joining()) if live else []
+                    ready += self._pass([seat for seat in live.values() if seat not in ready])
             finally:
-                for seat in seats:
+                for seat in live.values():
                     seat.close()
-        return [seat.outcome for seat in seats]
+        return outcomes
 
-    def _take_turns(self, seats: Sequence[Seat]) -> None:
-        ready = live = list(seats)
-        while ready:
+    def _pass(self, seats: Sequence[Seat]) -> Sequence[Seat]:
+        """Make the pass that most wait for, and name those who can go on: all that ask for states, else all."""
+        asking = [seat for seat in seats if seat.wanted is not None]
+        ready = asking or seats
+        try:
+            (self._forward if asking else self._backward)(ready)
+        except Exception as error:  # memory, as a rule: whoever waits for the pass has to know
             for seat in ready:
-                seat.go_on()
-            live = [seat for seat in live if not seat.done]
-            asking = [seat for seat in live if seat.wanted is not None]
-            ready = asking or live
-            try:
-                (self._forward if asking else self._backward)(ready)
-            except Exception as error:  # memory, as a rule: whoever waits for the pass has to know
-                for seat in ready:
-                    seat.wanted, seat.answer = None, error
+                seat.wanted, seat.answer = None, error
+        return ready
 
     def _forward(self, seats: Sequence[Seat]) -> None:
-        """Answer all that wait for states."""
+        """Answer all that wait for states, in two passes or more where memory does not suffice for one."""
+        try:
+            self._forward_at_once(seats)
+        except Exception as error:
+            if len(seats) == 1 or not lacks_memory(error):
+                raise
+        else:
+            return
+        half = len(seats) // 2
+        self._forward(seats[:half])
+        self._forward(seats[half:])
+
+    def _forward_at_once(self, seats: Sequence[Seat]) -> None:
         members = [Member(seat.base, seat.wanted) for seat in seats if seat.wanted is not None]
         states = self.network.states(members)
         first = 0

@@ -59,14 +59,14 @@ import resource
 from pathlib import Path
 from worker import trainer_process
 
-class Reporter(trainer_process.PipeReporter):
+class Reporter(trainer_process.RunReporter):
     def report(self, message):
         super().report(message)
         if message.type == "started" and message.batch_size > 100:  # as if others took the memory at this moment
             limit = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() + 2**20
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
-trainer_process.PipeReporter = Reporter
+trainer_process.RunReporter = Reporter
 trainer_process.main()
 """
 

@@ -34,7 +34,7 @@ def submit(database: Database, project: str, priority: int = 0) -> str:
 def take(database: Database, job_id: str | None = None, limits: QuotaLimits = NONE) -> Lease | None:
     with database.begin() as session:
         chosen = Turns(session, limits).take(job_id)
-        claimed = None if chosen is None else Leases(session).claim(chosen, "w")
+        claimed = None if chosen is None else Leases(session).claim(chosen.job_id, "w")
         assert (claimed is None) == (chosen is None)
         return claimed.lease if claimed else None
 

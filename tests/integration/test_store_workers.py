@@ -50,8 +50,8 @@ def test_workers_are_told_with_what_they_run(database: Database) -> None:
         claim = Leases(session).claim(job_id, B.owner)
         assert claim is not None
     first, second = told(database)
-    assert (first.presence, first.state, first.job_id) == (A, "idle", None)
-    assert (second.presence, second.state, second.job_id) == (B, "busy", job_id)
+    assert (first.presence, first.state, first.job_ids) == (A, "idle", ())
+    assert (second.presence, second.state, second.job_ids) == (B, "busy", (job_id,))
     assert second.started_at <= second.seen_at
     with database.begin() as session:
         Leases(session).succeed(claim.lease, JobResult(fine_tuned_model="m", trained_tokens=1, result_file_ids=()))

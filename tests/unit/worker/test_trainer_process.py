@@ -9,8 +9,10 @@ import pytest
 
 from sgg_core.errors import DataError, DiskFullError, Problem
 from sgg_core.reporting import Notice
-from worker.messages import Ready, Steer
-from worker.trainer_process import MessagePipe, PipeReporter, describe_failure, gpu_memory
+from worker.messages import Alive, Ready, Said, Steer
+from worker.pipe import MessagePipe
+from worker.run_reporter import RunReporter, Wishes, gpu_memory
+from worker.trainer_process import describe_failure
 
 
 class LoudPipe(MessagePipe):
@@ -24,32 +26,29 @@ class LoudPipe(MessagePipe):
 
 
 def test_a_wish_reaches_the_run_it_is_for_and_no_other() -> None:
-    reporter = PipeReporter(LoudPipe())
-    reporter.begin(1)
-    reporter.steer(Steer(run=1, action="cancel"))
-    assert reporter.control() == "cancel"
-    reporter.begin(2)
-    assert reporter.control() == "continue"
-    reporter.steer(Steer(run=1, action="drain"))
-    assert reporter.control() == "continue"
-    reporter.steer(Steer(run=2, action="drain"))
-    assert reporter.control() == "drain"
+    wishes = Wishes()
+    first, second = (RunReporter(LoudPipe(), wishes, run) for run in (1, 2))
+    wishes.steer(Steer(run=1, action="cancel"))
+    assert (first.control(), second.control()) == ("cancel", "continue")
+    wishes.steer(Steer(run=2, action="drain"))
+    assert (first.control(), second.control()) == ("cancel", "drain")
+    wishes.forget(1)
+    assert (first.control(), second.control()) == ("continue", "drain")
 
 
 def test_a_wish_that_is_early_is_not_lost() -> None:
-    reporter = PipeReporter(LoudPipe())
-    reporter.steer(Steer(run=3, action="cancel"))
-    reporter.begin(3)
-    assert reporter.control() == "cancel"
+    wishes = Wishes()
+    wishes.steer(Steer(run=3, action="cancel"))
+    assert RunReporter(LoudPipe(), wishes, 3).control() == "cancel"
 
 
 def test_asking_for_wishes_tells_that_training_moves_but_not_at_every_step() -> None:
     pipe = LoudPipe()
-    reporter = PipeReporter(pipe)
+    reporter = RunReporter(pipe, Wishes(), 4)
     for _ in range(100):
         reporter.control()
     reporter.report(Notice(message="hello"))
-    assert [type(message).__name__ for message in pipe.messages] == ["Alive", "Notice"]
+    assert pipe.messages == [Said(run=4, message=Alive()), Said(run=4, message=Notice(message="hello"))]
 
 
 def test_failures_are_named() -> None:
@@ -78,7 +77,7 @@ def test_prints_of_libraries_stay_out_of_the_messages() -> None:
     script = (
         "import os\n"
         "from worker.messages import Ready\n"
-        "from worker.trainer_process import MessagePipe\n"
+        "from worker.pipe import MessagePipe\n"
         "pipe = MessagePipe()\n"
         "print('a library says hello', flush=True)\n"
         "os.system('echo so does a program')\n"
@@ -99,7 +98,7 @@ def test_the_process_ends_when_its_parent_is_another_than_the_one_that_started_i
 
 def test_without_torch_there_is_no_gpu_to_tell_of() -> None:
     script = (
-        "import sys; from worker.trainer_process import gpu_memory; assert gpu_memory() is None, 'torch' in sys.modules"
+        "import sys; from worker.run_reporter import gpu_memory; assert gpu_memory() is None, 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", f"{script}; assert 'torch' not in sys.modules"], check=True)
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from sgg_core.reporting import Notice
 from worker.child import TrainerChild, child_environment
 from worker.errors import TrainerDiedError
-from worker.messages import Alive, Ready, Steer
+from worker.messages import Alive, Ready, Said, Steer
 from worker.testing import eventually
 
 READY = '{"type": "ready"}'
@@ -119,6 +120,33 @@ def test_kill_reaches_a_stopped_child_and_its_children() -> None:
         wait_until_gone(int(message.base_model))
 
 
+def test_what_a_training_says_lies_in_its_own_box_until_that_is_closed() -> None:
+    def said(run: int, text: str) -> str:
+        return Said(run=run, message=Notice(message=text)).model_dump_json()
+
+    lines = [said(1, "one"), said(2, "two"), said(3, "for nobody"), said(1, "one more"), READY]
+    script = f"import sys; sys.stdin.readline()\nfor line in {lines!r}: print(line, flush=True)\ninput(); sys.exit(4)"
+    with running(script) as child:
+        child.open_box(1)
+        child.open_box(2)
+        child.send(Alive())
+        assert child.receive(60) == Ready()
+        texts = [child.receive_of(run, 0) for run in (2, 1, 1)]
+        assert [text.message for text in texts if isinstance(text, Said)] == [
+            Notice(message=text) for text in ("two", "one", "one more")
+        ]
+        assert child.receive_of(1, 0) is None
+        child.close_box(2)
+        child.send(Alive())
+        child.open_box(4)
+        for run in (1, 4):
+            with pytest.raises(TrainerDiedError, match="exit code 4"):
+                child.receive_of(run, 60)
+        child.open_box(5)
+        with pytest.raises(TrainerDiedError):
+            child.receive_of(5, 0)
+
+
 def test_a_child_that_speaks_nonsense_is_ended() -> None:
     with running("print('what?', flush=True); input()") as child, pytest.raises(TrainerDiedError):
         child.receive(60)
@@ -131,7 +159,7 @@ def test_the_trainer_dies_with_its_worker_even_while_it_is_stopped() -> None:
         "from worker.child import TrainerChild\n"
         "child = TrainerChild([sys.executable, '-c', '''\n"
         "import sys\n"
-        "from worker.trainer_process import die_with_parent\n"
+        "from worker.pipe import die_with_parent\n"
         "die_with_parent(int(sys.argv[1]))\n"
         'print(\\\'{"type": "ready"}\\\', flush=True)\n'
         "input()\n"

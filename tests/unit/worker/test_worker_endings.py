@@ -18,7 +18,7 @@ from sgg_store.records import FileRecord
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job
 from worker.endings import Failure, Return, Success, ending_of
-from worker.errors import FencedError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.errors import CrowdedError, FencedError, StalledError, TrainerDiedError, TrainingFailedError
 from worker.publish import ResultFile
 
 BAD = (Problem(1, None, "Bad.", "Mend."),)
@@ -50,6 +50,7 @@ def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
         (TrainerDiedError(-9, False, ""), Cause.CRASHED),
         (TrainerDiedError(1, False, "ImportError: torch"), Cause.CRASHED),
         (StalledError("the trainer made no progress"), Cause.CRASHED),
+        (CrowdedError("no memory"), Cause.CRASHED),
         (FencedError("the database did not answer"), Cause.DATABASE),
         (StorageFullError("No space left.", "Free some."), Cause.STORAGE),
         (ObjectStoreUnavailableError("It does not answer.", "Start it."), Cause.STORAGE),

@@ -3,7 +3,7 @@
 from prometheus_client import REGISTRY
 
 from worker.instruments import measure_gpu
-from worker.messages import Alive, GpuMemory, trainer_message_adapter
+from worker.messages import Alive, GpuMemory, Said, trainer_message_adapter
 
 
 def shown(kind: str) -> float | None:
@@ -11,10 +11,10 @@ def shown(kind: str) -> float | None:
 
 
 def test_gpu_memory_comes_over_the_pipe_and_goes_with_the_trainer() -> None:
-    said = Alive(gpu_memory=GpuMemory(allocated=1, reserved=2, used=3, total=4))
-    heard = trainer_message_adapter.validate_json(said.model_dump_json())
-    assert isinstance(heard, Alive)
-    measure_gpu(heard.gpu_memory)
+    alive = Alive(gpu_memory=GpuMemory(allocated=1, reserved=2, used=3, total=4))
+    heard = trainer_message_adapter.validate_json(Said(run=1, message=alive).model_dump_json())
+    assert isinstance(heard, Said) and isinstance(heard.message, Alive)
+    measure_gpu(heard.message.gpu_memory)
     assert [shown(kind) for kind in ("allocated", "reserved", "used", "total")] == [1, 2, 3, 4]
     measure_gpu(None)
     assert shown("used") is None

@@ -28,7 +28,7 @@ export function System() {
     <${Card} title="Parts"><ul class="parts" aria-live="polite">${Object.entries(health.checks).map(([part, state]) => html`<li class="row between"><div><b>${words[part]?.[0] || part}</b> <span class="soft">${words[part]?.[1]}</span></div>
       <span class=${`badge ${state === "ok" ? "succeeded" : "failed"}`}>${state === "ok" ? "Works" : state}</span></li>`)}</ul><//>
     ${workers && html`<${Card} title="Workers" lead=${workers.some(takesJobs) ? null : "No worker is running, so queued jobs wait. Start one with: sgg worker"}>${workers.length > 0 && html`<ul class="parts">${workers.map((worker) => html`<li class="row between"><div class="stack tight"><b class="cut">${worker.host}, process ${worker.pid}</b>
-      <span class="soft small">${worker.job_id ? html`runs <a href=${`#/jobs/${worker.job_id}`}>${worker.job_id}</a>` : `started ${ago(worker.started_at)}`}${worker.status === "lost" ? `, last seen ${ago(worker.seen_at)}` : ""}</span></div>
+      <span class="soft small">${worker.job_ids.length > 0 ? html`runs ${worker.job_ids.map((id, number) => html`${number > 0 ? ", " : ""}<a href=${`#/jobs/${id}`}>${id}</a>`)}` : `started ${ago(worker.started_at)}`}${worker.status === "lost" ? `, last seen ${ago(worker.seen_at)}` : ""}</span></div>
       <span class=${`badge ${states[worker.status][1]}`}>${states[worker.status][0]}</span></li>`)}</ul>`}<//>`}
     <${Card} title="At work" lead=${running.length ? null : "No job runs now."}>${running.length > 0 && html`<ul class="parts">${running.map((job) => {
       const attempt = job.sgg.attempt_history?.at(-1);

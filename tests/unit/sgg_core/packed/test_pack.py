@@ -90,6 +90,33 @@ def test_a_job_that_fails_between_its_passes_leaves_the_others_alone(sharp):
         assert_same(found[1], gradients(base, number)[1])
 
 
+def test_a_job_may_come_while_others_are_trained(sharp):
+    base = sharp("encoder")
+    pack = Pack(base, targets(base))
+    to_come = [[], [lambda own: gradients(own, 2, passes=2)]]
+    first, late = pack.run([lambda own: gradients(own, 0, passes=4)], lambda: to_come.pop() if to_come else [])
+    assert pack.network.forwards == 4  # two of them for both
+    for (_, found), (number, passes) in ((first, (0, 4)), (late, (2, 2))):
+        assert_same(found, gradients(base, number, passes=passes)[1])
+
+
+def test_a_pass_that_memory_does_not_suffice_for_is_made_in_parts(sharp, monkeypatch):
+    base = sharp("encoder")
+    pack = Pack(base, targets(base))
+    states = pack.network.states
+
+    def with_little_memory(members):
+        if len(members) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return states(members)
+
+    monkeypatch.setattr(pack.network, "states", with_little_memory)
+    packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
+    assert pack.network.forwards == len(JOBS)
+    for number, (_, found) in enumerate(packed):
+        assert_same(found, gradients(base, number)[1])
+
+
 def test_a_pass_that_fails_is_told_to_all_who_wait_for_it(sharp):
     base = sharp("encoder")
 

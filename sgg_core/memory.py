@@ -1,0 +1,10 @@
+"""Telling want of memory from other errors."""
+
+from __future__ import annotations
+
+import torch
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an allocation failed. On the CPU torch raises a bare RuntimeError that only its text tells apart."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,63 @@
+"""How the trainings of a child speak with its parent: each has a Reporter of its own, and the wishes come by run."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from sgg_core.reporting import AnyMessage, Control
+from worker.messages import Alive, GpuMemory, Said, Steer
+from worker.pipe import MessagePipe
+
+ALIVE_SECONDS = 1.0
+
+
+class Wishes:
+    """What the parent wishes, for each training."""
+
+    def __init__(self) -> None:
+        self._by_run: dict[int, Control] = {}
+
+    def steer(self, command: Steer) -> None:
+        """Remember a wish; called from the thread that reads stdin."""
+        self._by_run[command.run] = command.action
+
+    def of(self, run: int) -> Control:
+        """The newest wish for a training."""
+        return self._by_run.get(run, "continue")
+
+    def forget(self, run: int) -> None:
+        """A training has ended; a wish for it that comes later is for nobody."""
+        self._by_run.pop(run, None)
+
+
+class RunReporter:
+    """The Reporter of training `run`: its messages go up the pipe, and what the parent wishes comes down."""
+
+    def __init__(self, pipe: MessagePipe, wishes: Wishes, run: int) -> None:
+        self._pipe = pipe
+        self._wishes = wishes
+        self._run = run
+        self._last_alive = 0.0
+
+    def report(self, message: AnyMessage) -> None:
+        """Send one message to the parent, which takes a checkpoint's directory over."""
+        self._pipe.send(Said(run=self._run, message=message))
+
+    def control(self) -> Control:
+        """Answer what the parent wishes for this run; tells it at most once a second that training moves."""
+        now = time.monotonic()
+        if now - self._last_alive > ALIVE_SECONDS:
+            self._last_alive = now
+            self._pipe.send(Said(run=self._run, message=Alive(gpu_memory=gpu_memory())))
+        return self._wishes.of(self._run)
+
+
+def gpu_memory() -> GpuMemory | None:
+    """Ask for the memory of the GPU that training is on. Loads neither torch nor CUDA: without them there is none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    return GpuMemory(allocated=allocated, reserved=reserved, used=total - free, total=total)
