@@ -119,8 +119,8 @@ class HandWorker:
     server: ApiServer
     lease: Lease
 
-    def step(self, step: int, total_steps: int = 10) -> None:
-        """Report one step and one evaluation."""
+    def step(self, step: int, total_steps: int = 10, seconds: float = 2.0) -> None:
+        """Report one step that took so long, and one evaluation."""
         metrics = StepMetrics(
             step=step,
             total_steps=total_steps,
@@ -129,7 +129,7 @@ class HandWorker:
             train_accuracy=0.5,
             learning_rate=1e-4,
             gradient_norm=0.5,
-            seconds=2.0,
+            seconds=seconds,
             tokens=10,
         )
         evaluation = EvaluationMetrics(step=step, valid_loss=2 / step, valid_accuracy=0.75, examples=4)

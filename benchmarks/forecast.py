@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/forecast.py --out docs/results/forecast 2>/dev/null
 
 Starts its own `sgg serve`. Every job is asked about twice: `first` before any job was run, and `learned` right before
-it runs, when the jobs before it on the same base model have been seen. Then it runs: seconds are those of its attempt,
-peak memory is the trainer's own high-water mark (Linux's VmHWM, set back before each job).
+it runs, when one unlike job on each base model and the jobs before it have been seen. Then it runs: seconds are those
+of its attempt, peak memory is the trainer's own high-water mark (Linux's VmHWM, set back before each job). The load is
+that of the minute before its end, by which one sees whether the machine was as busy as while it learned.
 """
 
 from __future__ import annotations
@@ -54,9 +55,27 @@ def chats() -> bytes:
     return jsonl([{"messages": turns(n)} for n in range(24)])
 
 
-def stories() -> bytes:
-    topics = [TOPICS[n % len(TOPICS)] for n in range(16)]
-    return jsonl([{"prompt": STORY.format(topic) * 3, "completion": " " + STORY.format(topic) * 3} for topic in topics])
+def stories(length: int) -> bytes:
+    told = [STORY.format(TOPICS[n % len(TOPICS)]) * length for n in range(16)]
+    return jsonl([{"prompt": story, "completion": " " + story} for story in told])
+
+
+def history() -> dict[str, dict[str, Any]]:
+    """Jobs that the others are told by, one on each base model."""
+    return {
+        "encoder head, plain": {
+            "model": ENCODER,
+            "files": {"training_file": tickets(8, 9)},
+            "method": "supervised",
+            "settings": {"max_steps": 12, "batch_size": 8},
+        },
+        "completions, short": {
+            "model": CAUSAL,
+            "files": {"training_file": stories(1), "validation_file": stories(1)},
+            "method": "sgg",
+            "settings": {"max_steps": 4, "batch_size": 4},
+        },
+    }
 
 
 def jobs() -> dict[str, dict[str, Any]]:
@@ -82,16 +101,22 @@ def jobs() -> dict[str, dict[str, Any]]:
         },
         "completions, longer texts, rank 16": {
             "model": CAUSAL,
-            "files": {"training_file": stories()},
+            "files": {"training_file": stories(3)},
             "method": "sgg",
             "settings": {"max_steps": 2, "batch_size": 2, "lora": {"rank": 16, "alpha": 32}},
         },
-        "label words with a source and a validation file": {
+        "label words with a source, a rival in context, and a retention file": {
             "model": CAUSAL,
             "files": {"training_file": tickets(3, 2), "validation_file": tickets(1, 4)},
             "source": tickets(3, 6),
+            "retention": stories(1),
             "method": "sgg",
-            "settings": {"max_steps": 3, "batch_size": 4, "guidance": {"alignment": 0.3}},
+            "settings": {
+                "max_steps": 3,
+                "batch_size": 4,
+                "guidance": {"alignment": 0.3},
+                "evaluation": {"baselines": ["in_context"]},
+            },
         },
     }
 
@@ -105,6 +130,8 @@ def body_of(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {"hyperparameters": job["settings"]}
     if "source" in job:
         settings["sources"] = [upload(client, job["source"])]
+    if "retention" in job:
+        settings["retention_file"] = upload(client, job["retention"])
     files = {role: upload(client, content) for role, content in job["files"].items()}
     return {"model": job["model"], "seed": 1, "method": {"type": job["method"], job["method"]: settings}, **files}
 
@@ -140,11 +167,15 @@ def run(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     if job["status"] != "succeeded":
         raise SystemExit(f"{job_id} {job['status']}: {job['error']}")
     seconds = job["sgg"]["attempt_history"][0]["seconds"]
+    events = client.get(f"/fine_tuning/jobs/{job_id}/events", params={"limit": 100}).json()["data"]
+    reference = next(event["data"]["reference"] for event in events if event["data"] and "reference" in event["data"])
     metrics = client.get(f"/fine_tuning/jobs/{job_id}/metrics", params={"names": "seconds"}).json()
     steps = sum(metrics["data"][0]["values"])
     return {
+        "load": round(os.getloadavg()[0], 1),
         "seconds": seconds,
         "seconds_in_steps": round(steps, 2),
+        "reference_seconds": reference,
         "tokens": job["trained_tokens"],
         "peak_memory_bytes": peak_bytes(process.pid),
     }
@@ -163,20 +194,28 @@ def table(result: dict[str, Any]) -> str:
         "# Forecasts",
         "",
         "What dry runs foretold of different jobs, and what the jobs took: ratios of foretold to real, 1 is right.",
-        f"`first` is before any job was seen, `learned` after those above it on its base model. {result['machine']}",
+        "`first` is before any job was seen; `learned` after one unlike job on each base model and those above.",
+        result["machine"],
         "",
-        "| job | seconds | first | learned | tokens | foretold | peak memory | foretold |",
-        "|---|---|---|---|---|---|---|---|",
+        f"Durations within 30 %: {within(result, 'learned')} of {len(result['jobs'])} when learned, "
+        f"{within(result, 'first')} at first.",
+        "",
+        "| job | seconds | load | first | learned | tokens | foretold | peak memory | foretold |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, job in result["jobs"].items():
         real, first, learned = job["real"], job["ratios"]["first"], job["ratios"]["learned"]
         memory = f"{real['peak_memory_bytes'] / 2**20:.0f} MiB"
         lines.append(
-            f"| {name} | {real['seconds']:.1f} | {first['seconds']:.2f} | {learned['seconds']:.2f} | {real['tokens']} "
-            f"| {first['tokens']:.3f} | {memory} | {first['peak_memory_bytes']:.2f} |"
+            f"| {name} | {real['seconds']:.1f} | {real['load']} | {first['seconds']:.2f} | {learned['seconds']:.2f} "
+            f"| {real['tokens']} | {first['tokens']:.3f} | {memory} | {first['peak_memory_bytes']:.2f} |"
         )
     command = "python " + " ".join(result["command"])
     return "\n".join([*lines, "", "<!-- run: no, because it takes minutes -->", "```bash", command, "```", ""])
+
+
+def within(result: dict[str, Any], when: str) -> int:
+    return sum(abs(job["ratios"][when]["seconds"] - 1) <= 0.3 for job in result["jobs"].values())
 
 
 def main() -> None:
@@ -184,12 +223,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="Path of the results, without .json and .md.")
     parser.add_argument("--note", default="", help="A sentence on what else the machine did.")
     options = parser.parse_args()
-    result: dict[str, Any] = {"command": sys.argv, "jobs": {}}
+    result: dict[str, Any] = {"command": sys.argv, "history": {}, "jobs": {}}
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     result["machine"] = f"Measured with OMP_NUM_THREADS={threads} on {os.cpu_count()} CPU cores. {options.note}".strip()
     with tempfile.TemporaryDirectory() as directory, server(Path(directory)) as client:
         bodies = {name: body_of(client, job) for name, job in jobs().items()}
         first = {name: foretold(client, body) for name, body in bodies.items()}
+        for name, job in history().items():
+            result["history"][name] = run(client, body_of(client, job))
+            print(name, result["history"][name], file=sys.stderr, flush=True)
         for name, body in bodies.items():
             learned = foretold(client, body)
             real = run(client, body)

@@ -1,7 +1,7 @@
 """What a run will cost, told before it: time and memory from what it has to compute. Loads no torch.
 
 Seconds are those of a reference: one thread on a busy machine (docs/results/forecast.md). Where jobs were seen, the
-ratio of their real durations to these seconds corrects them (sgg_store.durations).
+pace of their steps and what they took besides correct them (sgg_store.durations).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sgg_core.reporting import Message
+from sgg_core.reporting import Message, ReferenceSeconds
 
 FLOATS = 4  # bytes of a float32
 # Fitted to measured jobs, see benchmarks/forecast.py. Floating-point operations per second in passes, and seconds.
@@ -36,7 +36,7 @@ class Workload(Message):
     width: int
     layers: int
     vocabulary: int
-    """Outputs of the last layer that are computed for a trained token; 0 where labels alone are scored."""
+    """Outputs of the last layer that are computed for a trained token; 0 for an encoder."""
     adapter_weights: int
     seeds: int = 1
     """How often all of this is trained, one time after another; the figures here are those of one time."""
@@ -58,26 +58,40 @@ class Workload(Message):
     """Of one evaluation."""
     evaluation_trained: int = 0
     examined_positions: int = 0
-    """Of forward passes over the training examples at the end, which look for wrong labels."""
+    """Of forward passes over the training examples, which look for wrong labels and fit an encoder's head."""
+    in_context_positions: int = 0
+    """Of the base model's answers with examples in its prompt."""
+    in_context_prefix: int = 0
+    """Tokens of that prompt, which each of these positions looks back at."""
+    retention_positions: int = 0
+    """Of both measurements of the retention file."""
+    retention_trained: int = 0
     checkpoints: int = 0
     largest_pass: int
     """Positions of the largest forward pass that a gradient is taken of."""
     largest_trained: int = 0
 
 
-def reference_seconds(load: Workload) -> float:
+def reference_seconds(load: Workload) -> ReferenceSeconds:
     """How long the run takes on the reference machine, from its claim to its end, with the base model loaded."""
+    rate = RATE[load.kind]
     forward = 2.0 * load.weights
     gradient = 2.0 * forward  # no gradient of the frozen weights themselves
     output = 2.0 * load.vocabulary * load.width
+    overhead = STEP_SECONDS[load.kind] + SECONDS_PER_WEIGHT * load.adapter_weights
     of_target = load.positions * gradient + load.trained * 3 * output
-    operations = (load.steps * load.gradients + load.rival_steps) * of_target
-    operations += (load.steps * load.source_positions + load.rehearsal_positions) * gradient
+    step = (load.gradients * of_target + load.source_positions * gradient) / rate + overhead
+    rival = load.rival_steps * (of_target / rate + overhead)
+    looking_back = 4.0 * load.in_context_prefix * load.width * load.layers
+    operations = load.rehearsal_positions * gradient
     operations += load.evaluations * (load.evaluation_positions * forward + load.evaluation_trained * output)
-    operations += load.examined_positions * forward
-    step = STEP_SECONDS[load.kind] + SECONDS_PER_WEIGHT * load.adapter_weights
-    once = operations / RATE[load.kind] + (load.steps + load.rival_steps) * step + load.checkpoints * CHECKPOINT_SECONDS
-    return load.seeds * once + RUN_SECONDS[load.kind]
+    operations += load.examined_positions * forward + load.in_context_positions * (forward + looking_back)
+    operations += load.retention_positions * forward + load.retention_trained * output
+    return ReferenceSeconds(
+        steps=load.seeds * load.steps * step,
+        passes=load.seeds * (rival + operations / rate),
+        fixed=RUN_SECONDS[load.kind] + load.seeds * load.checkpoints * CHECKPOINT_SECONDS,
+    )
 
 
 def peak_memory_bytes(load: Workload) -> int:

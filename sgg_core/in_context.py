@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
+from typing import TypeGuard
 
 import torch
 
@@ -17,6 +18,7 @@ from sgg_core.seeding import epoch_order
 from sgg_core.shapes import ClassificationExample, Example
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.label_words import ANSWER_LEAD, LabelWords
+from sgg_core.tasks.task import Task
 
 MOST_TOKENS = 2048  # of a prompt: longer ones take minutes on a CPU
 ITEMS_AT_ONCE = 32  # between two looks at whether to go on
@@ -75,6 +77,29 @@ def evaluate_in_context(rival: InContext, examples: Sequence[Example], go_on: Ca
             return None
         scores.append(log_probabilities(rival, items[start : start + ITEMS_AT_ONCE], rival.base.device))
     return classifier_evaluation(rival.labels, items, torch.cat(scores))
+
+
+def wanted_in_context(task: Task, spec: TrainingSpec) -> TypeGuard[LabelWords]:
+    """Whether a run with this task asks it where there is a validation file."""
+    baselines = spec.evaluation.baselines
+    wanted = "in_context" in baselines or (baselines == "auto" and task.base.device.type == "cuda")
+    return wanted and isinstance(task, LabelWords)
+
+
+def positions_in_context(
+    task: LabelWords, training: ExampleSet, validation: ExampleSet, spec: TrainingSpec
+) -> tuple[int, int]:
+    """How many tokens `evaluate_in_context` computes, and how many of them stand before all others; 0 if it cannot."""
+    try:
+        rival = InContext(task, training.examples, spec.task.description, spec.seed)
+        items = rival.encode(validation.examples)
+    except ValueError:
+        return 0, 0
+    if rival.examples_shown == 0:
+        return 0, 0
+    prefix = encoding.common_prefix([item.ids for item in items])
+    own = sum(len(item.ids) - prefix + len(rival.trie.tokens) for item in items)
+    return prefix + own, prefix
 
 
 def ask_in_context(

@@ -23,6 +23,18 @@ class Notice(Message):
     message: str
 
 
+class ReferenceSeconds(Message):
+    """What parts of a whole run take on the reference machine, with the base model loaded (see sgg_core.estimate).
+
+    `steps` are the steps that StepMetrics tell of, `passes` all else that is in proportion to tokens, `fixed` what is
+    paid whatever the data: fetching, checkpoints, proof, packaging.
+    """
+
+    steps: float
+    passes: float
+    fixed: float
+
+
 class Started(Message):
     """Training is about to take its first step (or the first one after a resume)."""
 
@@ -33,7 +45,7 @@ class Started(Message):
     learning_rate: float
     batch_size: int
     epochs: int
-    reference_seconds: float | None = None  # of the whole run, see sgg_core.estimate
+    reference: ReferenceSeconds | None = None  # of all seeds together
 
 
 class StepMetrics(Message):

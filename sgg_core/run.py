@@ -29,7 +29,7 @@ from sgg_core.gradients import norm
 from sgg_core.guidance.passes import SourceBatch
 from sgg_core.guidance.step import GuidedStep, StepOutcome
 from sgg_core.identity import RunIdentity
-from sgg_core.in_context import ask_in_context
+from sgg_core.in_context import ask_in_context, wanted_in_context
 from sgg_core.manifest import StartedFrom
 from sgg_core.objective import Objective
 from sgg_core.plain_rival import train_plainly
@@ -55,7 +55,7 @@ from sgg_core.tasks.choice import encoded, make_task, probe_head
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
-from sgg_core.workload import workload
+from sgg_core.workload import RunData, workload
 
 
 class Run:
@@ -87,9 +87,10 @@ class Run:
         source_data = [self._task_data(examples, adapter, number) for number, examples in enumerate(sources)]
         self.held_out = self._encoded(self.target.task, validation) if validation is not None else []
         weights = sum(parameter.numel() for parameter in self.target.parameters.values())
-        self.workload = workload(spec, self.plan, base, self.target, source_data, self.held_out, weights)
         self.retention = retention
         self.kept = None if retention is None else RetentionSet(base, retention, spec.task.max_tokens)
+        data = RunData(self.target, source_data, self.held_out, self.kept, training, validation)
+        self.workload = workload(spec, self.plan, base, data, weights)
         self.shared = len(adapter)
         self.everything, self.moving = dict(self.target.parameters), dict(self.objective.parameters)
         for source in source_data:
@@ -367,9 +368,8 @@ class Run:
 
     def _ask_in_context(self) -> Control:
         """Let the bare base model answer the validation set with examples in its prompt, if that is to be compared."""
-        task, baselines = self.target.task, self.spec.evaluation.baselines
-        wanted = "in_context" in baselines or (baselines == "auto" and self.base.device.type == "cuda")
-        if not wanted or not isinstance(task, LabelWords) or self.validation is None:
+        task = self.target.task
+        if not wanted_in_context(task, self.spec) or self.validation is None:
             return self.reporter.control()
         with self.adapted.disable_adapter():
             found, wish = ask_in_context(task, self.training, self.validation, self.spec, self.reporter)
@@ -402,7 +402,7 @@ class Run:
                 learning_rate=self.plan.learning_rate,
                 batch_size=self.plan.batch_size,
                 epochs=self.plan.epochs,
-                reference_seconds=reference_seconds(self.workload),
+                reference=reference_seconds(self.workload),
             )
         )
 

@@ -10,14 +10,14 @@ from sgg_core.encoding import Encoded
 from sgg_core.errors import DataError, Problem, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation, parse_examples
 from sgg_core.plan import Plan, make_plan
+from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.suspicions import leaks
 from sgg_core.task_data import TaskData
-from sgg_core.tasks.choice import make_task
+from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.task import Task
-from sgg_core.tasks.text import TextTask
 from sgg_core.trials import Survey, SurveyedFile, TrialError
-from sgg_core.workload import workload
+from sgg_core.workload import RunData, workload
 
 MOST_WARNINGS = 100  # told of one file
 SHOWN_LINES = 10
@@ -26,13 +26,16 @@ SHOWN_LINES = 10
 def survey(
     spec: TrainingSpec, base: LoadedBase, filenames: Mapping[str, str], content: Callable[[str], bytes]
 ) -> Survey:
-    """Survey the files of a run by role: `training`, `validation`, `source0` and so on; `content` gives their bytes.
+    """Survey the files of a run by role: `training`, `validation`, `source0` and so on, `retention`.
+
+    `content` gives their bytes.
 
     Raises TrialError where the spec does not go together with the base model or the labels.
     """
     files: dict[str, SurveyedFile] = {}
     tasks: dict[str, tuple[Task, list[Encoded]]] = {}
-    training: ExampleSet | None = None
+    read: dict[str, ExampleSet] = {}
+    kept: RetentionSet | None = None
     for role, filename in filenames.items():
         problems: tuple[Problem, ...] = ()
         try:
@@ -42,17 +45,21 @@ def survey(
             continue
         warnings = data.warnings
         items: list[Encoded] = []
+        training = read.get("training")
         try:
-            task = _task(spec, base, role, data, training, tasks)
-            items = task.encode_file(data) if isinstance(task, TextTask) else task.encode(data.examples)
+            if role == "retention":
+                kept = RetentionSet(base, data, spec.task.max_tokens)
+                task, items = kept.task, kept.items
+            else:
+                task = _task(spec, base, role, data, training, tasks)
+                items = encoded(task, data)
             tasks[role] = task, items
         except DataError as error:
             problems = error.problems
         except SpecError as error:
             raise TrialError(error.message, error.remedy) from error
-        if role == "training":
-            training = data
-        elif role == "validation" and training is not None:
+        read[role] = data
+        if role == "validation" and training is not None:
             warnings += leaks(training.examples, training.lines, data.examples, data.lines)
         warnings += _cut(data, items)
         files[role] = SurveyedFile(
@@ -72,7 +79,8 @@ def survey(
     sources = [TaskData(*tasks[role]) for role in filenames if role.startswith("source")]
     held_out = tasks["validation"][1] if "validation" in tasks else []
     weights = count_adapter_weights(base, spec.lora) + own
-    load = workload(spec, plan, base, target, sources, held_out, weights)
+    inputs = RunData(target, sources, held_out, kept, read["training"], read.get("validation"))
+    load = workload(spec, plan, base, inputs, weights)
     return Survey(files=files, workload=load, trained_tokens=_trained_tokens(spec, plan, target))
 
 

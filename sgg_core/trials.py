@@ -105,7 +105,8 @@ class PreviewTrial(Message):
 class SurveyTrial(Message):
     """Read a training's files as the trainer does: what is wrong with them, and what it would have to compute.
 
-    `filenames` are by role: `training`, `validation`, `source0` and so on; the bytes come beside the trial, alike.
+    `filenames` are by role: `training`, `validation`, `source0` and so on, `retention`; the bytes come beside the
+    trial, alike.
     """
 
     type: Literal["survey"] = "survey"

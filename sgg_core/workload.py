@@ -3,59 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sgg_core.backbone import LoadedBase
 from sgg_core.doubts import MOST_EXAMPLES
 from sgg_core.encoding import Encoded
 from sgg_core.estimate import Workload
+from sgg_core.examples import ExampleSet
+from sgg_core.guidance.guide import every_kth, ramp
+from sgg_core.in_context import positions_in_context, wanted_in_context
 from sgg_core.plan import Plan
+from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
+from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
 from sgg_core.tasks.text import TextTask
 
 MOST_STEPS = 64  # counted; more steps are like these
 
 
-def workload(
-    spec: TrainingSpec,
-    plan: Plan,
-    base: LoadedBase,
-    target: TaskData,
-    sources: Sequence[TaskData],
-    held_out: Sequence[Encoded],
-    adapter_weights: int,
-) -> Workload:
+@dataclass(frozen=True)
+class RunData:
+    """What a run reads, encoded, and the files that examples in a prompt are taken from and asked of."""
+
+    target: TaskData
+    sources: Sequence[TaskData]
+    held_out: Sequence[Encoded]
+    retention: RetentionSet | None
+    training: ExampleSet
+    validation: ExampleSet | None
+
+
+def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, adapter_weights: int) -> Workload:
     """Count what a run with this plan computes, by the batches of its first seed.
 
     Its evaluations are those after steps, one before the first, and that of its rival.
     """
+    target, held_out = data.target, data.held_out
     looked_at = range(1, min(plan.total_steps, MOST_STEPS) + 1)
     labels = [item.label for item in target.items]
     batches = [[target.items[index] for index in plan.indices(step, spec.seed, labels)] for step in looked_at]
     passes = [target.task.positions(batch) for batch in batches]
     over_vocabulary = isinstance(target.task, TextTask)
-    per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in sources]
+    per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in data.sources]
     rule = spec.guidance.source_weight
     at_once = sum(per_source) if rule == "equal" else sum(per_source) / max(1, len(per_source))
     guided = spec.method == "sgg" and spec.guidance.variant != "off"
     compared = guided and bool(held_out) and not over_vocabulary and "plain_lora" in spec.evaluation.baselines
-    evaluations = sum(plan.evaluates_at(step) for step in range(1, plan.total_steps + 1))
-    vocabulary = base.model.get_output_embeddings().weight.shape[0] if over_vocabulary else 0
-    embeddings = base.model.get_input_embeddings().weight.numel()
-    stored = sum(parameter.numel() for name, parameter in base.model.named_parameters() if "lora_" not in name)
+    steps = range(1, plan.total_steps + 1)
+    evaluations = sum(plan.evaluates_at(step) for step in steps) if held_out else 0
+    checkpoints = sum(plan.saves_at(step) for step in steps) + compared
+    prompted, shared = _in_context(spec, data)
+    kept_positions, kept_trained = _retained(data.retention)
     return Workload(
-        kind=base.entry.kind,
-        weights=stored - embeddings,
-        stored_weights=stored,
-        width=base.hidden_size,
-        layers=int(base.model.config.num_hidden_layers),
-        vocabulary=vocabulary,
+        **_size(base),
+        vocabulary=base.model.get_output_embeddings().weight.shape[0] if base.entry.kind == "causal" else 0,
         adapter_weights=adapter_weights,
         seeds=spec.optimization.seeds,
         steps=plan.total_steps,
         rival_steps=plan.total_steps if compared else 0,
-        gradients=_gradients(spec),
+        gradients=_gradients(spec, plan),
         positions=sum(map(sum, passes)) / len(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if guided else 0.0,
@@ -63,19 +72,38 @@ def workload(
         evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
-        examined_positions=_examined(target),
-        checkpoints=sum(plan.saves_at(step) for step in range(1, plan.total_steps + 1)) + compared,
+        examined_positions=_examined(target) + _fitted(plan, target, evaluations + checkpoints),
+        in_context_positions=prompted,
+        in_context_prefix=shared,
+        retention_positions=kept_positions,
+        retention_trained=kept_trained,
+        checkpoints=checkpoints,
         largest_pass=max(map(max, passes)),
         largest_trained=_largest_trained(target.task, batches) if over_vocabulary else 0,
     )
 
 
-def _gradients(spec: TrainingSpec) -> float:
-    """How many gradients' worth of passes over its batch a step takes, steps before the ramp not considered."""
-    guidance = spec.guidance
+def _size(base: LoadedBase) -> dict[str, Any]:
+    embeddings = base.model.get_input_embeddings().weight.numel()
+    stored = sum(parameter.numel() for name, parameter in base.model.named_parameters() if "lora_" not in name)
+    return {
+        "kind": base.entry.kind,
+        "weights": stored - embeddings,
+        "stored_weights": stored,
+        "width": base.hidden_size,
+        "layers": int(base.model.config.num_hidden_layers),
+    }
+
+
+def _gradients(spec: TrainingSpec, plan: Plan) -> float:
+    """How many gradients' worth of passes over its batch a step takes, on average."""
+    guidance, total = spec.guidance, plan.total_steps
     if spec.method != "sgg" or guidance.variant == "off":
         return 1.0
-    extra = {"finite_difference": 1.0, "exact": 2.5, "momentum": 0.0}[guidance.variant] / guidance.every
+    warmup = spec.optimization.warmup_fraction
+    ramped = ((step, ramp(step, total, warmup, guidance.ramp_fraction)) for step in range(1, total + 1))
+    corrected = sum(every_kth(step, strength, guidance.every) > 0.0 for step, strength in ramped) / total
+    extra = {"finite_difference": 1.0, "exact": 2.5, "momentum": 0.0}[guidance.variant] * corrected
     drift = 1.5 if guidance.reference == "base_kl" else 0.0
     return 1.0 + extra + drift
 
@@ -85,6 +113,30 @@ def _examined(target: TaskData) -> int:
     if isinstance(task, TextTask) or len(items) > MOST_EXAMPLES:
         return 0
     return sum(task.positions(items, scoring=True))
+
+
+def _fitted(plan: Plan, target: TaskData, times: int) -> int:
+    """Of the passes that an encoder's head is fitted on: before the run and, with contrast, `times` and at its end."""
+    if not isinstance(target.task, PooledHead):
+        return 0
+    fits = 1 + (times + 1) * plan.contrasts([item.label for item in target.items])
+    return fits * sum(target.task.positions(target.items))
+
+
+def _in_context(spec: TrainingSpec, data: RunData) -> tuple[int, int]:
+    task = data.target.task
+    if data.validation is None or not wanted_in_context(task, spec):
+        return 0, 0
+    return positions_in_context(task, data.training, data.validation, spec)
+
+
+def _retained(kept: RetentionSet | None) -> tuple[int, int]:
+    """Positions and trained tokens of both measurements together."""
+    if kept is None:
+        return 0, 0
+    positions = sum(kept.task.positions(kept.items, scoring=True))
+    trained = _trained(kept.items) if isinstance(kept.task, TextTask) else 0
+    return 2 * positions, 2 * trained
 
 
 def _trained(items: Sequence[Encoded]) -> int:

@@ -105,7 +105,7 @@ class DataChecks:
         named = enumerate(draft.settings.sources)
         source_files = [self._file(sources_param, file_id, f"source{number}") for number, file_id in named]
         retention_param = f"{draft.settings_path}retention_file"
-        retention_file = self._file(retention_param, draft.settings.retention_file, None)
+        retention_file = self._file(retention_param, draft.settings.retention_file, "retention")
         if retention_file is not None:
             self._check_retention(retention_param, retention_file)
         if training_file is None:
@@ -131,7 +131,7 @@ class DataChecks:
             self.problems.append(RequestProblem("model", error.code, str(error)))
             return None
 
-    def _file(self, param: str, file_id: str | None, role: str | None) -> FileRecord | None:
+    def _file(self, param: str, file_id: str | None, role: str) -> FileRecord | None:
         if file_id is None:
             return None
         try:
@@ -149,8 +149,7 @@ class DataChecks:
             message = f"{file_id} is an adapter, not a file of examples. Name it in start_from instead."
             self.problems.append(RequestProblem(param, "invalid_file", message))
             return None
-        if role is not None:
-            self.files[role] = record
+        self.files[role] = record
         return record
 
     def _examples(self, param: str, record: FileRecord) -> ExampleSet | None:

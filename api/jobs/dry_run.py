@@ -32,7 +32,12 @@ from sgg_store.records import FileRecord
 from sgg_store.trials import NewTrial, StoredFile
 
 PARAMS = {"training": "training_file", "validation": "validation_file"}
-CODES = {"training": "invalid_training_file", "validation": "invalid_validation_file"}
+OF_SETTINGS = {"retention": "retention_file"}
+CODES = {
+    "training": "invalid_training_file",
+    "validation": "invalid_validation_file",
+    "retention": "invalid_retention_file",
+}
 
 
 @dataclass
@@ -160,7 +165,7 @@ def _add_surveyed(survey: Survey, files: dict[str, FileRecord], checked: Checked
 
 
 def _param(role: str, checked: CheckedRequest) -> str:
-    return PARAMS.get(role, f"{checked.draft.settings_path}sources")
+    return PARAMS.get(role) or checked.draft.settings_path + OF_SETTINGS.get(role, "sources")
 
 
 def _spec(checked: CheckedRequest) -> TrainingSpec:

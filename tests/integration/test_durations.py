@@ -1,47 +1,85 @@
-"""How long a run will take: its work on the reference machine, corrected by what earlier work took here."""
+"""How long a run will take: its work on the reference machine, corrected by what parts of earlier jobs took here."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import update
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
-from sgg_store.durations import FEW, UNSEEN, expected_duration
+from sgg_core.reporting import ReferenceSeconds
+from sgg_store.durations import FEW, LEAST_SHARE, UNSEEN, expected_duration
 from sgg_store.events import Events, NewEvent
+from sgg_store.outlook import Spread
 from sgg_store.records import JobRecord
 
 RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
 
 
-def finished(server: ApiServer, reference_seconds: float | None, took: float) -> str:
+@dataclass(frozen=True)
+class Took:
+    """Seconds of an attempt, and of them those of its steps, of which `done` of 4 were taken."""
+
+    all: float
+    steps: float
+    done: int = 4
+
+
+def finished(server: ApiServer, reference: ReferenceSeconds | None, took: Took) -> str:
     """A job that succeeded after so many seconds, whose trainer foretold its work; gives its base model."""
     job_id = server.job_id()
     worker = server.claim(job_id)
-    data = {} if reference_seconds is None else {"reference_seconds": reference_seconds}
+    data = {} if reference is None else {"reference": reference.model_dump()}
     with server.database.begin() as session:
         Events(session).append(worker.lease, [NewEvent("It begins.", data=data)])
+    for step in range(1, took.done + 1):
+        worker.step(step, 4, took.steps / took.done)
     worker.succeed(RESULTS)
     with server.database.begin() as session:
-        session.execute(update(JobRecord).where(JobRecord.id == job_id).values(started_at=JobRecord.finished_at - took))
+        began = JobRecord.finished_at - took.all
+        session.execute(update(JobRecord).where(JobRecord.id == job_id).values(started_at=began))
     return str(server.job(job_id)["model"])
 
 
 @pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def test_durations_follow_from_what_the_work_of_earlier_jobs_took(
+def test_durations_follow_from_what_parts_of_earlier_jobs_took(
     api_settings: ApiSettings, request: pytest.FixtureRequest, database: str
 ) -> None:
     url = request.getfixturevalue(f"{database}_url")
+    asked = ReferenceSeconds(steps=100, passes=10, fixed=5)
     with serving(api_settings.model_copy(update={"database_url": url})) as server:
-        model = finished(server, None, took=1000)  # by an older version, which foretold nothing
+
+        def expected(model: str) -> Spread:
+            with server.database.read() as session:
+                return expected_duration(session, model, asked)
+
+        model = finished(server, None, Took(1000, 900))  # by an older version, which foretold nothing
+        assert expected(model) == UNSEEN.times(115)
+        # Tokens pass three times as slowly as foretold, the rest takes half as long again.
+        for size in (1, 2, 4):
+            reference = ReferenceSeconds(steps=4 * size, passes=size, fixed=10)
+            finished(server, reference, Took(all=15 * size + 15, steps=12 * size))
+        found = expected(model)
+        assert found.likely == pytest.approx(3 * 110 + 1.5 * 5, rel=1e-3)
+        assert found.late == pytest.approx(found.likely * FEW.late, rel=1e-3)
+        assert expected("another-model") == UNSEEN.times(found.likely)  # told by other base models, and less surely
+
+
+def test_a_job_that_patience_ended_counts_for_the_steps_that_it_took(api_settings: ApiSettings) -> None:
+    reference = ReferenceSeconds(steps=40, passes=4, fixed=10)
+    with serving(api_settings) as server:
+        model = finished(server, reference, Took(all=21, steps=10, done=1))
         with server.database.read() as session:
-            unseen = expected_duration(session, model, 4.0)
-        assert (unseen.early, unseen.likely, unseen.late) == (4 * UNSEEN.early, 4 * UNSEEN.likely, 4 * UNSEEN.late)
-        for took in (20, 30, 40):
-            finished(server, 10.0, took=took)
+            found = expected_duration(session, model, reference)
+    assert found.likely == pytest.approx(54, rel=1e-3)
+
+
+def test_the_rest_of_a_run_is_never_free(api_settings: ApiSettings) -> None:
+    reference = ReferenceSeconds(steps=4, passes=4, fixed=10)
+    with serving(api_settings) as server:
+        model = finished(server, reference, Took(all=10, steps=8))  # at that pace the passes alone had taken 8
         with server.database.read() as session:
-            found = expected_duration(session, model, 4.0)
-            other = expected_duration(session, "another-model", 4.0)
-        assert found.likely == pytest.approx(12, rel=1e-3)  # three times as long as foretold
-        assert found.late == pytest.approx(12 * FEW.late, rel=1e-3)
-        assert other == unseen
+            found = expected_duration(session, model, reference)
+    assert found.likely == pytest.approx(16 + 10 * LEAST_SHARE, rel=1e-3)

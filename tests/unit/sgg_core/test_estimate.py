@@ -1,9 +1,12 @@
 """What a run is said to cost before it: with several seeds and a rival, what it costs without them and theirs."""
 
+import json
+
 import pytest
 
 from sgg_core.estimate import RUN_SECONDS
 from sgg_core.reporting import SilentReporter
+from sgg_core.survey import survey
 from sgg_core.trainer import train
 
 RIVAL = {"baselines": ["plain_lora"]}
@@ -14,16 +17,37 @@ ALONE = {"baselines": []}
 def seconds(base, training, validation, spec_for, tmp_path):
     """What a run of such a spec announces, less what is paid once a job."""
 
-    def announced(held_out=validation, **groups):
+    def announced(held_out=validation, retention=None, **groups):
         reporter = SilentReporter()
         train(
             spec_for(base, **groups), base, training, validation=held_out, output=tmp_path / "adapter",
-            reporter=reporter,
+            reporter=reporter, retention=retention,
         )  # fmt: skip
         started = next(message for message in reporter.messages if message.type == "started")
-        return started.reference_seconds - RUN_SECONDS[base.entry.kind]
+        reference = started.reference
+        return reference.steps + reference.passes + reference.fixed - RUN_SECONDS[base.entry.kind]
 
     return announced
+
+
+@pytest.fixture
+def counted(training, validation):
+    """The work of a run with such a spec, as a dry run counts it."""
+
+    def of(base, spec):
+        files = {"training": training, "validation": validation}
+        rows = {
+            role: [{"text": each.text, "label": each.label} for each in file.examples] for role, file in files.items()
+        }
+        content = {role: "\n".join(map(json.dumps, each)).encode() for role, each in rows.items()}
+        return survey(spec, base, {role: f"{role}.jsonl" for role in content}, content.__getitem__).workload
+
+    return of
+
+
+@pytest.fixture
+def retention(file_of):
+    return file_of([{"text": f"{word} {n}", "label": word} for n in range(3) for word in ("red", "blue")])
 
 
 def test_three_seeds_take_three_times_the_training_of_one(seconds):
@@ -41,3 +65,23 @@ def test_a_rival_takes_the_steps_of_plain_lora(seconds):
 def test_what_trains_no_rival_pays_for_none(seconds):
     assert seconds(evaluation=RIVAL, method="supervised") == seconds(evaluation=ALONE, method="supervised")
     assert seconds(None, evaluation=RIVAL) == seconds(None, evaluation=ALONE)
+
+
+def test_examples_in_a_prompt_and_a_retention_file_are_paid_for(seconds, base, retention):
+    alone = seconds(evaluation=ALONE)
+    asked = seconds(evaluation={"baselines": ["in_context"]})
+    assert asked > alone if base.entry.kind == "causal" else asked == alone  # an encoder reads no prompt
+    assert seconds(evaluation=ALONE, retention=retention) > alone
+
+
+def test_an_encoder_that_learns_by_contrast_pays_for_its_head_after_each_look(encoder, spec_for, counted):
+    looks = [counted(encoder, spec_for(encoder, evaluation={"every_steps": every})) for every in (6, 2)]
+    plain = [counted(encoder, spec_for(encoder, method="supervised", evaluation={"every_steps": e})) for e in (6, 2)]
+    assert looks[1].examined_positions > looks[0].examined_positions
+    assert plain[1].examined_positions == plain[0].examined_positions
+
+
+@pytest.mark.parametrize(("steps", "gradients"), [(3, 1.0), (4, 1.25), (8, 1.25)])
+def test_only_the_steps_that_are_corrected_take_a_second_gradient(causal, spec_for, counted, steps, gradients):
+    load = counted(causal, spec_for(causal, optimization={"max_steps": steps}))
+    assert load.gradients == gradients
