@@ -21,7 +21,7 @@ from sgg_core.checkpoint import Progress
 from sgg_core.encoding import Encoded
 from sgg_core.errors import CheckpointError
 from sgg_core.evaluation import probe_values
-from sgg_core.evidence import Doubt, against, answer_lines, calibration, explained, hardest
+from sgg_core.evidence import Doubt, against, answer_lines, calibration, explained, hardest, loss_lines
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
 from sgg_core.files import sha256_of, whole_directory
@@ -57,7 +57,7 @@ TOLERANCE = 1e-3
 PROBES_OF_PROOF = 4
 METRICS = "metrics.jsonl"
 # Of both evaluations: one row an example stands in answers.jsonl, and would hide the figures in report.json.
-IN_ANSWERS = {"baseline": {"answers"}, "evaluation": {"answers"}}
+IN_ANSWERS = {"baseline": {"answers", "losses"}, "evaluation": {"answers", "losses"}}
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -166,23 +166,27 @@ def _verified(result: Adapted, work: Path) -> Verification:
 
 def _write_answers(result: Adapted, work: Path) -> None:
     before, after = result.progress.baseline, result.evaluation
-    if result.validation is None or after is None or after.answers is None:
+    if result.validation is None or after is None:
         return
-    earlier = before.answers if before else None
-    rows = answer_lines(earlier, after.answers, result.task.labels, result.validation)
+    if after.answers is not None:
+        earlier = before.answers if before else None
+        rows = answer_lines(earlier, after.answers, result.task.labels, result.validation)
+    else:
+        assert after.losses is not None
+        rows = loss_lines(before.losses if before else None, after.losses, result.validation)
     (work / ANSWERS).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _judged(result: Adapted) -> dict[str, Any]:
-    """The report's fields that need the answer to each validation example; none for SFT or without such a file."""
+    """The report's fields that need what was said of each validation example; none without such a file."""
     before, after = result.progress.baseline, result.evaluation
-    if result.validation is None or after is None or after.answers is None:
-        return {}
-    fields: dict[str, Any] = {
-        "calibration": calibration(after.answers),
-        "hardest": hardest(after.answers, result.task.labels, result.validation),
-    }
-    if before is not None and before.answers is not None:
+    fields: dict[str, Any] = {}
+    if result.validation is None or after is None:
+        return fields
+    if after.answers is not None:
+        fields["calibration"] = calibration(after.answers)
+        fields["hardest"] = hardest(after.answers, result.task.labels, result.validation)
+    if before is not None and (before.answers or before.losses):  # an older version measured no losses of examples
         name, words = BEFORE_TRAINING[result.base.entry.kind]
         if result.start:
             name, words = "start", f"the adapter {result.start.name}"

@@ -122,16 +122,16 @@ def _figures(report: TrainingReport) -> str:
 def _compared(report: TrainingReport) -> str:
     if not report.baselines:
         return ""
-    rows = [
-        (
-            one.comparison.than,
-            f"{one.accuracy:.3f}",
-            f"{100 * one.comparison.difference:+.1f}",
-            f"{100 * one.comparison.low:+.1f} to {100 * one.comparison.high:+.1f}",
-        )
-        for one in report.baselines
-    ]
-    header = ("baseline on the same examples", "its accuracy", "difference, points", "95 % interval")
+    if report.kind == "classification":
+        figure, unit, scale, digits = "accuracy", "points", 100, 1
+    else:
+        figure, unit, scale, digits = "loss", "nats a token", 1, 3
+    rows = []
+    for one in report.baselines:
+        found = one.comparison
+        of, low, high = (f"{scale * value:+.{digits}f}" for value in (found.difference, found.low, found.high))
+        rows.append((found.than, f"{getattr(one, figure):.3f}", of, f"{low} to {high}"))
+    header = ("baseline on the same examples", f"its {figure}", f"difference, {unit}", "95 % interval")
     sentences = [f"**{escaped(one.comparison.verdict)}**" for one in report.baselines]
     picture = "![Differences with their intervals](plots/differences.png)"
     return "\n\n".join(["### What it is worth", *sentences, table(header, rows), picture])

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sgg_core.encoding import Encoded
-from sgg_core.figures import Answers, Evaluation, classification_figures
+from sgg_core.figures import Answers, Evaluation, Losses, classification_figures
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
+from sgg_core.tasks.text import TextTask
 
 
 @contextmanager
@@ -57,27 +58,34 @@ def classifier_evaluation(labels: Sequence[str], items: Sequence[Encoded], score
     return figures.model_copy(update={"loss": float(-of_gold.mean()), "answers": answers})
 
 
-def evaluate_text(task: Task, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+def evaluate_text(task: TextTask, items: Sequence[Encoded]) -> Evaluation:
     """Loss and token accuracy of supervised fine-tuning on held-out completions or chats."""
-    total, correct, units = 0.0, 0, 0
+    totals, correct = [0.0] * len(items), 0
     with without_dropout(task.base.model), torch.no_grad():
         for group in task.passes(items):
-            part = task.loss([items[index] for index in group])
-            total += float(part.total)
-            correct += part.correct
-            units += part.units
-    return Evaluation(loss=total / units, accuracy=correct / units, examples=len(items))
+            some = [items[index] for index in group]
+            scores, hits = task.token_scores(some)
+            correct += int(hits.sum())
+            parts = torch.split(scores.double(), [len(item.targets) for item in some])
+            for index, own in zip(group, parts, strict=True):
+                totals[index] = float(own.sum())
+    tokens = [len(item.targets) for item in items]
+    losses = Losses(totals=totals, tokens=tokens)
+    units = sum(tokens)
+    return Evaluation(loss=sum(totals) / units, accuracy=correct / units, examples=len(items), losses=losses)
 
 
 def evaluate(task: Task, items: Sequence[Encoded], device: torch.device) -> Evaluation:
     """Figures of a task on encoded examples with known answers."""
     if isinstance(task, LabelWords | PooledHead):
         return evaluate_classifier(task, items, device)
-    return evaluate_text(task, items, device)
+    assert isinstance(task, TextTask)
+    return evaluate_text(task, items)
 
 
 def probe_values(task: Task, items: Sequence[Encoded], device: torch.device) -> Tensor:
     """What an adapter answers, as numbers: (N, L) log-probabilities, or (N, 1) mean losses for SFT."""
     if isinstance(task, LabelWords | PooledHead):
         return log_probabilities(task, items, device)
-    return torch.tensor([[evaluate_text(task, [item], device).loss] for item in items])
+    assert isinstance(task, TextTask)
+    return torch.tensor([[evaluate_text(task, [item]).loss] for item in items])

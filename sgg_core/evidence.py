@@ -9,21 +9,26 @@ from typing import Literal
 from pydantic import BaseModel
 
 from sgg_core.examples import ExampleSet
-from sgg_core.figures import Answers, Evaluation
-from sgg_core.significance import PairedDifference, paired_difference
+from sgg_core.figures import Answers, Evaluation, Losses
+from sgg_core.significance import PairedDifference, paired_difference, paired_loss_difference
 from sgg_core.telemetry import Direction, SourceAlignment, Stability
 
 BINS = 10
 SHOWN_HARDEST = 10
 
 
+Measure = Literal["accuracy", "loss"]
+
+
 class Comparison(BaseModel):
     """The adapter against `than` on the same examples, of which it got `wins` right that the other got wrong.
 
-    Differences are of accuracy, -1 to 1; `low` and `high` bound the 95 % interval (bootstrap over examples), `p_value`
-    is of the exact sign test.
+    Differences are of accuracy, -1 to 1, or of the loss per token (in nats; below 0 is better), where examples are won
+    by the lower loss. `low` and `high` bound the 95 % interval (bootstrap over examples), `p_value` is of the exact
+    sign test, or the sign-flip test of losses.
     """
 
+    measure: Measure = "accuracy"
     than: str
     examples: int
     wins: int
@@ -111,15 +116,31 @@ def answer_lines(
         yield row
 
 
+def loss_lines(before: Losses | None, after: Losses, validation: ExampleSet) -> Iterator[dict[str, str | int | float]]:
+    """What each completion or chat cost a token, with the loss before training where there is one."""
+    for index, line in enumerate(validation.lines):
+        tokens = after.tokens[index]
+        row: dict[str, str | int | float] = {"line": line, "loss": after.totals[index] / tokens, "tokens": tokens}
+        if before is not None:
+            row["loss_before"] = before.totals[index] / tokens
+        yield row
+
+
 def compared(
-    before: Answers, after: Answers, than: str, of: str = "the adapter", items: str = "validation"
+    before: Answers | Losses, after: Answers | Losses, than: str, of: str = "the adapter", items: str = "validation"
 ) -> Comparison:
-    """The answers `after` against those `before`, on the same examples in the same order.
+    """What was said `after` against what was said `before`, on the same examples in the same order.
 
     The verdict calls them `of` and `than`, and the examples `items` examples.
     """
-    found = paired_difference(after.hits(), before.hits())
+    if isinstance(before, Answers) and isinstance(after, Answers):
+        measure: Measure = "accuracy"
+        found = paired_difference(after.hits(), before.hits())
+    else:
+        assert isinstance(before, Losses) and isinstance(after, Losses)
+        measure, found = "loss", paired_loss_difference(after.totals, before.totals, after.tokens)
     return Comparison(
+        measure=measure,
         than=than,
         examples=found.items,
         wins=found.wins,
@@ -128,26 +149,40 @@ def compared(
         low=found.low,
         high=found.high,
         p_value=found.p_value,
-        verdict=difference_in_words(found, of, than, items),
+        verdict=difference_in_words(found, of, than, items, measure),
     )
 
 
-def difference_in_words(found: PairedDifference, one: str, other: str, items: str = "validation") -> str:
+def difference_in_words(
+    found: PairedDifference, one: str, other: str, items: str = "validation", measure: Measure = "accuracy"
+) -> str:
     """What a paired difference says, as a sentence about `one` and `other`."""
-    points = f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    if measure == "accuracy":
+        better = found.difference > 0
+        figures = (
+            f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        )
+    else:
+        better = found.difference < 0
+        figures = f"loss per token {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
     if not found.shown:
-        return f"No difference between {one} and {other} can be shown with {found.items} {items} examples ({points})."
-    word = "better" if found.difference > 0 else "worse"
-    return f"{one[:1].upper()}{one[1:]} is {word} than {other} on {found.items} {items} examples ({points})."
+        return f"No difference between {one} and {other} can be shown with {found.items} {items} examples ({figures})."
+    word = "better" if better else "worse"
+    return f"{one[:1].upper()}{one[1:]} is {word} than {other} on {found.items} {items} examples ({figures})."
 
 
 def against(name: str, before: Evaluation, after: Evaluation, than: str) -> Baseline:
-    """The figures `after` against those of a baseline, which `than` puts in words. Both know their answers."""
-    assert before.answers is not None and after.answers is not None
-    comparison = compared(before.answers, after.answers, than)
+    """The figures `after` against those of a baseline, which `than` puts in words. Both know each example."""
+    comparison = compared(_by_example(before), _by_example(after), than)
     return Baseline.model_validate(
         {"name": name, "accuracy": before.accuracy, "loss": before.loss, "comparison": comparison}
     )
+
+
+def _by_example(evaluation: Evaluation) -> Answers | Losses:
+    found = evaluation.answers or evaluation.losses
+    assert found is not None
+    return found
 
 
 def calibration(answers: Answers) -> Calibration:

@@ -37,8 +37,15 @@ class Answers(BaseModel):
         return [truth == guess for truth, guess in zip(self.gold, self.predicted, strict=True)]
 
 
+class Losses(BaseModel):
+    """What completions or chats cost, in the file's order: each one's sum of its tokens' losses, and their number."""
+
+    totals: list[float]
+    tokens: list[int]
+
+
 class Evaluation(BaseModel):
-    """Figures on one set. For SFT only `loss` and `accuracy` (over tokens) are filled."""
+    """Figures on one set. For SFT only `loss` and `accuracy` (over tokens) and `losses` are filled."""
 
     loss: float
     accuracy: float
@@ -47,6 +54,7 @@ class Evaluation(BaseModel):
     per_label: list[LabelFigures] | None = None
     confusion: Confusion | None = None
     answers: Answers | None = None
+    losses: Losses | None = None
 
 
 def classification_figures(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str]) -> Evaluation:

@@ -130,18 +130,23 @@ def cosines_figure(steps: Sequence[StepMetrics]) -> Figure:
 
 
 def differences_figure(baselines: Sequence[Baseline]) -> Figure:
-    """The adapter's accuracy less that of each baseline, in points, with the 95 % interval."""
-    figure, axes = _axes("Difference in accuracy, 95 % interval", "")
-    rows = range(len(baselines))
+    """The adapter's accuracy less that of each baseline in points, or its loss less theirs, with the 95 % interval."""
     found = [baseline.comparison for baseline in baselines]
-    middle = [100 * one.difference for one in found]
-    reach = [[100 * (one.difference - one.low) for one in found], [100 * (one.high - one.difference) for one in found]]
+    of_accuracy = found[0].measure == "accuracy"
+    figure, axes = _axes(f"Difference in {found[0].measure}, 95 % interval", "")
+    rows, scale = range(len(baselines)), 100 if of_accuracy else 1
+    middle = [scale * one.difference for one in found]
+    reach = [
+        [scale * (one.difference - one.low) for one in found],
+        [scale * (one.high - one.difference) for one in found],
+    ]
     axes.axvline(0, color=MUTED, linewidth=1)
     axes.errorbar(middle, rows, xerr=reach, fmt="o", color=BLUE, markersize=7, linewidth=2, capsize=4)
     axes.set_yticks(rows, [f"against {baseline.name.replace('_', ' ')}" for baseline in baselines])
     axes.set_ylim(len(baselines) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("points of accuracy that the adapter is better by", color=MUTED)
+    better = "points of accuracy that the adapter is better by" if of_accuracy else "nats a token, below 0 it is better"
+    axes.set_xlabel(better, color=MUTED)
     figure.set_size_inches(SIZE_INCHES[0], 1.4 + 0.5 * len(baselines))
     return figure
 

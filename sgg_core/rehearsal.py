@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core.encoding import Encoded
-from sgg_core.evaluation import evaluate_text, log_probabilities, without_dropout
+from sgg_core.evaluation import evaluate, log_probabilities, without_dropout
 from sgg_core.guidance.passes import placed
 from sgg_core.plain_step import plain_step
 from sgg_core.plan import Plan
@@ -74,7 +74,7 @@ def held_out_loss(task: Task, items: list[Encoded]) -> float:
     elif isinstance(task, LabelWords):
         scores = log_probabilities(task, items, device)
     else:
-        return evaluate_text(task, items, device).loss
+        return evaluate(task, items, device).loss
     return _best_scaled_loss(scores, torch.tensor([item.label for item in items]))
 
 

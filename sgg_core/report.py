@@ -46,8 +46,8 @@ class Verification(BaseModel):
 class TrainingReport(BaseModel):
     """Everything that report.json holds. `baseline` is the same evaluation before the first step.
 
-    `baselines`, `calibration` and `hardest` are there for classification with a validation file; what was said of each
-    example stands in answers.jsonl.
+    `baselines` are there with a validation file, `calibration` and `hardest` for classification only; what was said of
+    each example stands in answers.jsonl.
     """
 
     base_model: str

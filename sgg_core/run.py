@@ -358,7 +358,7 @@ class Run:
     def _wants_plain(self) -> bool:
         """Whether plain LoRA is to be compared, and can be: example by example."""
         guided = "plain_lora" in self.spec.evaluation.baselines and self.guided.spec is not None
-        return guided and bool(self.held_out) and isinstance(self.target.task, LabelWords | PooledHead)
+        return guided and bool(self.held_out)
 
     def _train_plainly(self) -> Control:
         """Let plain LoRA run, too; the adapter's weights are as they were afterwards."""

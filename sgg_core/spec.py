@@ -112,10 +112,10 @@ class EvaluationSpec(Group):
     keep: Literal["last", "best"] = "last"
     """Which weights become the adapter; `best` needs a validation file."""
     baselines: tuple[Literal["in_context", "plain_lora"], ...] | Auto = "auto"
-    """What else a classifier is compared with on the validation examples, besides the model before training: the base
-    model with training examples in its prompt (causal models), and a second run without guidance, which takes the time
-    of another training (method `sgg`). `auto` is `in_context` on a GPU, and nothing on a CPU, where long prompts take
-    minutes."""
+    """What else the adapter is compared with on the validation examples, besides the model before training: the base
+    model with training examples in its prompt (causal models, classification), and a second run without guidance, which
+    takes the time of another training (method `sgg`). `auto` is `in_context` on a GPU, and nothing on a CPU, where long
+    prompts take minutes."""
 
 
 class CheckpointSpec(Group):

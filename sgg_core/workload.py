@@ -51,7 +51,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     rule = spec.guidance.source_weight
     at_once = sum(per_source) if rule == "equal" else sum(per_source) / max(1, len(per_source))
     guided = spec.method == "sgg" and spec.guidance.variant != "off"
-    compared = guided and bool(held_out) and not over_vocabulary and "plain_lora" in spec.evaluation.baselines
+    compared = guided and bool(held_out) and "plain_lora" in spec.evaluation.baselines
     steps = range(1, plan.total_steps + 1)
     evaluations = sum(plan.evaluates_at(step) for step in steps) if held_out else 0
     checkpoints = sum(plan.saves_at(step) for step in steps) + compared

@@ -35,9 +35,10 @@ class PairOut(Out):
 
     a: str
     b: str
-    metric: Literal["accuracy"] = "accuracy"
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    """For completions and chats the loss per token, of which less is better."""
     difference: float | None = None
-    """That of `a` less that of `b`, -1 to 1."""
+    """That of `a` less that of `b`."""
     low: float | None = None
     high: float | None = None
     """The 95 % interval."""

@@ -13,9 +13,9 @@ from api.comparisons.schemas import ComparedJobOut, ComparisonOut, DifferenceOut
 from api.dependencies import Services
 from api.errors import InvalidRequestError
 from api.validation import RequestProblem
-from sgg_core.evidence import difference_in_words
+from sgg_core.evidence import Measure, difference_in_words
 from sgg_core.report import ANSWERS, REPORT, TrainingReport
-from sgg_core.significance import paired_difference
+from sgg_core.significance import paired_difference, paired_loss_difference
 from sgg_store.errors import ObjectNotFoundError
 from sgg_store.jobs import Jobs
 from sgg_store.metrics import FIGURES, Metrics, Window
@@ -117,20 +117,36 @@ def _paired(first: Compared, second: Compared) -> PairOut:
     a, b = first.job.id, second.job.id
     if (reason := _unpaired(first, second)) is not None:
         return PairOut(a=a, b=b, verdict=reason)
-    found = paired_difference(_hits(first), _hits(second))
+    of_labels = first.report is not None and first.report.kind == "classification"
+    measure: Measure = "accuracy" if of_labels else "loss"
+    if of_labels:
+        found = paired_difference(_hits(first), _hits(second))
+    else:
+        tokens = [row["tokens"] for row in first.answers]
+        found = paired_loss_difference(_totals(first), _totals(second), tokens)
     return PairOut(
         a=a,
         b=b,
+        metric=measure,
         difference=found.difference,
         low=found.low,
         high=found.high,
         items=found.items,
-        verdict=difference_in_words(found, first.job.model_name, second.job.model_name),
+        verdict=difference_in_words(found, first.job.model_name, second.job.model_name, measure=measure),
     )
 
 
 def _hits(found: Compared) -> list[bool]:
     return [row["label"] == row["predicted"] for row in found.answers]
+
+
+def _tokens(found: Compared) -> list[int | None]:
+    """Of each text; None for labelled examples."""
+    return [row.get("tokens") for row in found.answers]
+
+
+def _totals(found: Compared) -> list[float]:
+    return [row["loss"] * row["tokens"] for row in found.answers]
 
 
 def _unpaired(first: Compared, second: Compared) -> str | None:
@@ -141,8 +157,10 @@ def _unpaired(first: Compared, second: Compared) -> str | None:
         if each.report.validation_sha256 is None:
             return f"{each.job.id} had no validation file, so nothing is known of its answers."
         if not each.answers:
-            return f"{each.job.id} does not classify; compare the validation losses and the texts themselves."
+            return f"An older version trained {each.job.id} and kept nothing of single texts; compare the losses."
     assert first.report is not None and second.report is not None
     if first.report.validation_sha256 != second.report.validation_sha256:
         return "The jobs had different validation files. Train both with the same one to compare them."
+    if _tokens(first) != _tokens(second):
+        return "The base models cut the texts into different tokens, so that losses per token cannot be compared."
     return None

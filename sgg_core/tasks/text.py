@@ -101,6 +101,18 @@ class TextTask:
             correct += int(hits)
         return LossSum(total, len(gold), correct)
 
+    def token_scores(self, items: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        """(T,) losses of the trained tokens, item by item, and whether each was the likeliest, without gradient."""
+        picked = self._trained_states(items)
+        gold = torch.tensor([token for item in items for _, token in item.targets], device=self.base.device)
+        losses, hits = [], []
+        for start in range(0, len(gold), POSITIONS_PER_CHUNK):
+            chunk = slice(start, start + POSITIONS_PER_CHUNK)
+            scores = logits(self.base, picked[chunk])
+            losses.append(functional.cross_entropy(scores, gold[chunk], reduction="none"))
+            hits.append(scores.argmax(-1) == gold[chunk])
+        return torch.cat(losses).cpu(), torch.cat(hits).cpu()
+
     def log_probabilities(self, items: Sequence[Encoded]) -> Tensor:
         """(T, V) log p(next token) at the trained positions, item by item."""
         return logits(self.base, self._trained_states(items)).log_softmax(-1).cpu()

@@ -62,6 +62,19 @@ def finished(server: ApiServer, right: list[bool], validation: str = "ab", **req
     return job_id
 
 
+def text_finished(server: ApiServer, losses: list[float], tokens: int = 4) -> str:
+    """A job on texts, with its report and the loss per token of each validation example."""
+    job_id = server.job_id()
+    worker = server.claim(job_id)
+    rows = [{"line": n, "loss": loss, "tokens": tokens} for n, loss in enumerate(losses)]
+    told = report([True] * len(losses), "ab").model_copy(update={"kind": "chat", "labels": [], "baselines": []})
+    parts = {REPORT: told.model_dump_json(), ANSWERS: "".join(json.dumps(row) + "\n" for row in rows)}
+    for name, text in parts.items():
+        server.objects.put(report_key(worker.lease, name), text.encode())
+    worker.succeed({"metrics.csv": b"step\n"})
+    return job_id
+
+
 def compare(server: ApiServer, *ids: str) -> Any:
     with server.http() as http:
         return http.get("/v1/fine_tuning/compare", params={"jobs": ",".join(ids)})
@@ -103,6 +116,16 @@ def test_jobs_are_compared_by_choices_curves_and_answers(api_server: ApiServer) 
     (pair,) = found["paired"]
     assert (pair["a"], pair["b"], pair["items"], pair["difference"]) == (good, poor, 20, 0.6)
     assert 0.3 < pair["low"] < 0.6 < pair["high"] and "is better than" in pair["verdict"]
+
+
+def test_jobs_on_texts_are_compared_by_their_loss_per_token(api_server: ApiServer) -> None:
+    good, poor = text_finished(api_server, [1.0] * 12), text_finished(api_server, [1.5] * 12)
+    (pair,) = compare(api_server, good, poor).json()["paired"]
+    assert (pair["metric"], pair["difference"], pair["items"]) == ("loss", -0.5, 12)
+    assert "is better than" in pair["verdict"] and "loss per token -0.500" in pair["verdict"]
+    other = text_finished(api_server, [1.0] * 12, tokens=5)
+    (pair,) = compare(api_server, good, other).json()["paired"]
+    assert pair["difference"] is None and "different tokens" in pair["verdict"]
 
 
 def test_what_cannot_be_paired_is_told_in_words(api_server: ApiServer) -> None:

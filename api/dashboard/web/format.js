@@ -26,6 +26,8 @@ export const count = (number) => number.toLocaleString("en");
 export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
 /** A difference of two shares, in percentage points. */
 export const points = (share) => `${share > 0 ? "+" : share < 0 ? "−" : ""}${Math.abs(share * 100).toFixed(1)}`;
+/** A difference of two losses. */
+export const signed = (value) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(3)}`;
 
 export function figure(value) {
   if (value === null || value === undefined) return "–";

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sgg_core.evidence import answer_lines, calibration, compared, explained, hardest
+from sgg_core.evidence import against, answer_lines, calibration, compared, explained, hardest, loss_lines
 from sgg_core.examples import parse_examples
-from sgg_core.figures import Answers
+from sgg_core.figures import Answers, Evaluation, Losses
 from sgg_core.telemetry import Direction, SourceAlignment, Stability
 
 LABELS = ("no", "yes")
@@ -41,6 +41,38 @@ def test_few_examples_show_no_difference():
     assert found.verdict.startswith(
         "No difference between the adapter and the base model can be shown with 10 validation examples (+50.0"
     )
+
+
+def test_texts_are_compared_by_their_loss_per_token():
+    tokens = [4] * 12
+    poor, good = Losses(totals=[8.0] * 12, tokens=tokens), Losses(totals=[6.0] * 12, tokens=tokens)
+    better = compared(poor, good, "the base model")
+    assert (better.measure, better.wins, better.difference) == ("loss", 12, -0.5)
+    assert better.verdict == (
+        "The adapter is better than the base model on 12 validation examples "
+        "(loss per token -0.500, 95 % interval -0.500 to -0.500)."
+    )
+    assert compared(good, poor, "the base model").verdict.startswith("The adapter is worse than the base model on 12")
+    few = compared(Losses(totals=[8.0] * 4, tokens=[4] * 4), Losses(totals=[6.0] * 4, tokens=[4] * 4), "it")
+    assert few.verdict.startswith("No difference between the adapter and it can be shown with 4 validation examples")
+
+
+def test_a_baseline_of_texts_keeps_its_loss_and_what_came_of_it():
+    before, after = (
+        Evaluation(loss=loss, accuracy=0.5, examples=8, losses=Losses(totals=[2 * loss] * 8, tokens=[2] * 8))
+        for loss in (2.0, 1.5)
+    )
+    found = against("plain_lora", before, after, "plain LoRA")
+    assert (found.loss, found.comparison.measure, found.comparison.difference) == (2.0, "loss", -0.5)
+
+
+def test_each_text_has_its_line_and_its_loss_per_token_before_and_after():
+    before, after = Losses(totals=[4.0, 3.0], tokens=[2, 3]), Losses(totals=[1.0, 3.0], tokens=[2, 3])
+    assert list(loss_lines(before, after, validation(2))) == [
+        {"line": 1, "loss": 0.5, "tokens": 2, "loss_before": 2.0},
+        {"line": 2, "loss": 1.0, "tokens": 3, "loss_before": 1.0},
+    ]
+    assert "loss_before" not in next(loss_lines(None, after, validation(2)))
 
 
 def test_calibration_is_the_distance_of_confidence_and_accuracy():

@@ -44,6 +44,13 @@ def report(directory):
     return json.loads((directory / "report.json").read_text())
 
 
+def text(kind, word, number):
+    asked, answer = f"{word} number {number}:", f" {number} is {word}"
+    if kind == "completion":
+        return {"prompt": asked, "completion": answer}
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+
+
 def run(spec, base, training, validation, output, reporter=None, **options):
     return train(
         spec, base, training, validation=validation, output=output, reporter=reporter or SilentReporter(), **options
@@ -58,6 +65,30 @@ def test_it_reaches_what_a_run_of_its_own_reaches(base, training, validation, sp
     assert rival["loss"] == pytest.approx(report(tmp_path / "plain")["final"]["valid_loss"], abs=1e-9)
     assert adapter_bytes(tmp_path / "both") == adapter_bytes(tmp_path / "guided")
     assert [one["name"] for one in report(tmp_path / "plain")["baselines"]] in (["zero_shot"], ["linear_probe"])
+
+
+@pytest.mark.parametrize("kind", ["completion", "chat"])
+def test_texts_are_compared_by_loss_with_the_base_model_and_plain_lora(causal, spec_for, file_of, tmp_path, kind):
+    training, validation = (file_of([text(kind, word, n) for n in range(8)]) for word in ("good", "fair"))
+    run(spec_for(causal, evaluation=BOTH), causal, training, validation, tmp_path / "both")
+    run(spec_for(causal, method="supervised"), causal, training, validation, tmp_path / "plain")
+    told = report(tmp_path / "both")
+    start, rival = told["baselines"]
+    assert (start["name"], start["loss"]) == ("zero_shot", told["baseline"]["loss"])
+    assert rival["name"] == "plain_lora"
+    assert rival["loss"] == pytest.approx(report(tmp_path / "plain")["final"]["valid_loss"], abs=1e-9)
+    for one in told["baselines"]:
+        assert one["comparison"]["measure"] == "loss" and "8 validation examples" in one["comparison"]["verdict"]
+        difference = told["evaluation"]["loss"] - one["loss"]
+        assert one["comparison"]["difference"] == pytest.approx(difference, abs=1e-9)
+    rows = [json.loads(row) for row in (tmp_path / "both" / "answers.jsonl").read_text().splitlines()]
+    mean = sum(row["loss"] * row["tokens"] for row in rows) / sum(row["tokens"] for row in rows)
+    assert mean == pytest.approx(told["evaluation"]["loss"]) and [row["line"] for row in rows] == list(range(1, 9))
+    card = (tmp_path / "both" / "README.md").read_text()
+    assert "| baseline on the same examples | its loss | difference, nats a token | 95 % interval |" in card
+    assert "plots/differences.png" in card and (tmp_path / "both" / "plots" / "differences.png").exists()
+    assert "nats a token, below 0 it is better" in (tmp_path / "both" / "report.html").read_text()
+    assert "losses" not in told["evaluation"]  # they stand in answers.jsonl
 
 
 def test_a_run_stopped_meanwhile_goes_on_with_the_adapter_that_it_had(

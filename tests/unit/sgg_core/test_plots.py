@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 
 from sgg_core.evidence import Calibration, against
-from sgg_core.figures import Answers, Evaluation
+from sgg_core.figures import Answers, Evaluation, Losses
 from sgg_core.plots import cosines_figure, drawing, gradient_norm_figure, loss_figure, pictures, smoothed, write_plots
 from sgg_core.report import TrainingReport
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
@@ -68,6 +68,17 @@ def test_readable_pictures_are_written(tmp_path):
     for path in paths:
         height, width, _ = matplotlib.image.imread(path).shape
         assert width > 800 and height > 200
+
+
+def test_differences_in_loss_are_told_in_their_own_unit():
+    before, after = (
+        Evaluation(loss=loss, accuracy=0.5, examples=4, losses=Losses(totals=[loss] * 4, tokens=[1] * 4))
+        for loss in (2.0, 1.5)
+    )
+    report = TrainingReport.model_construct(baselines=[against("zero_shot", before, after, "it")], calibration=None)
+    axes = pictures(STEPS, report)["differences"].axes[0]
+    assert "Difference in loss" in axes.get_title(loc="left") and "below 0" in axes.get_xlabel()
+    assert list(axes.get_lines()[1].get_xdata()) == [-0.5]
 
 
 def test_the_bytes_depend_on_the_messages_alone(tmp_path):

@@ -4,7 +4,14 @@ import itertools
 
 import pytest
 
-from sgg_core.significance import LEVEL, paired_difference, sign_test, smallest_difference
+from sgg_core.significance import (
+    LEVEL,
+    paired_difference,
+    paired_loss_difference,
+    sign_flip_test,
+    sign_test,
+    smallest_difference,
+)
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (5, 0), (6, 0), (7, 1), (3, 3), (2, 9)])
@@ -42,3 +49,42 @@ def test_what_cannot_be_paired_is_refused():
         paired_difference([], [])
     with pytest.raises(ValueError, match="2 and 1 items"):
         paired_difference([True, True], [True])
+
+
+@pytest.mark.parametrize("differences", [[0.5], [0.5, -0.2, 0.1], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.3, -0.3]])
+def test_the_sign_flip_test_counts_all_signs_that_sum_as_far_from_nothing(differences):
+    sums = [
+        sum(sign * each for sign, each in zip(signs, differences, strict=True))
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    as_far = [total for total in sums if abs(total) >= abs(sum(differences)) - 1e-12]
+    assert sign_flip_test(differences) == pytest.approx(len(as_far) / len(sums))
+
+
+def test_many_signs_are_drawn_and_tell_the_same():
+    mixed = [0.1 * (number % 7) - 0.25 for number in range(40)]
+    exact = sign_flip_test(mixed[:14], draws=2**14)
+    assert sign_flip_test(mixed[:14], draws=2_000) == pytest.approx(exact, abs=0.04)
+    assert sign_flip_test([1.0] * 40) < 0.001
+
+
+def test_a_difference_in_loss_is_that_of_all_tokens_and_is_shown_by_enough_items():
+    tokens = [1, 9] * 10
+    first, second = [1.0 * count for count in tokens], [1.5 * count for count in tokens]
+    second[0] = 0.5  # one of twenty is won by the other
+    found = paired_loss_difference(first, second, tokens)
+    assert found.difference == pytest.approx((sum(first) - sum(second)) / sum(tokens))
+    assert (found.wins, found.losses, found.items) == (19, 1, 20)
+    assert found.low < found.difference < found.high < 0 and found.shown
+    few = paired_loss_difference(first[1:6], second[1:6], tokens[1:6])
+    assert few.high < 0 and not few.shown
+
+
+def test_equal_losses_show_nothing():
+    found = paired_loss_difference([1.0] * 30, [1.0] * 30, [3] * 30)
+    assert (found.difference, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_losses_that_cannot_be_paired_are_refused():
+    with pytest.raises(ValueError, match="1 and 2 items"):
+        paired_loss_difference([1.0], [1.0, 2.0], [1])

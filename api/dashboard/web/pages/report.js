@@ -2,7 +2,7 @@ import { html } from "../core.js";
 import { get, getText } from "../api.js";
 import { read, textOf } from "../examples.js";
 import { useRead } from "../live.js";
-import { percent, points } from "../format.js";
+import { figure, percent, points, signed } from "../format.js";
 import { Card } from "../parts.js";
 
 const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "the same training without guidance" };
@@ -10,9 +10,10 @@ const DOUBTFUL = 0.75; // a right label with less than this was found with doubt
 
 function Baselines({ report }) {
   if (!report.baselines?.length) return null;
-  return html`<div class="stack"><div class="table inset" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Measured against</th><th class="num">Its accuracy</th><th class="num">Difference, points</th></tr></thead>
-    <tbody>${report.baselines.map(({ name, accuracy, comparison }) => html`<tr><td>${names[name] || name}</td><td class="num">${percent(accuracy, 1)}</td>
-      <td class="num nowrap">${points(comparison.difference)}<div class="soft small">${points(comparison.low)} to ${points(comparison.high)}</div></td></tr>
+  const texts = report.kind !== "classification", difference = texts ? signed : points;
+  return html`<div class="stack"><div class="table inset" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Measured against</th><th class="num">Its ${texts ? "loss" : "accuracy"}</th><th class="num">Difference, ${texts ? "a token" : "points"}</th></tr></thead>
+    <tbody>${report.baselines.map(({ name, accuracy, loss, comparison }) => html`<tr><td>${names[name] || name}</td><td class="num">${texts ? figure(loss) : percent(accuracy, 1)}</td>
+      <td class="num nowrap">${difference(comparison.difference)}<div class="soft small">${difference(comparison.low)} to ${difference(comparison.high)}</div></td></tr>
       <tr class="verdict"><td colspan="3" class="soft small">${comparison.verdict}</td></tr>`)}</tbody></table></div></div>`;
 }
 
@@ -47,7 +48,7 @@ export function Report({ job }) {
   const page = (format) => `/v1/fine_tuning/jobs/${job.id}/report?format=${format}`;
   return html`<${Card} title="What it is worth" extra=${html`<span class="small"><a href=${page("html")} target="_blank" rel="noopener">whole report</a> · <a href=${page("markdown")} download="README.md">model card</a></span>`}>
     <div class="stack">
-      ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${evaluation.examples} examples that it was not trained on.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
+      ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${report.kind === "classification" ? "" : "the tokens of "}${evaluation.examples} examples that it was not trained on.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
       <${Baselines} report=${report} />
       <${Confusion} confusion=${evaluation?.confusion} />
       <${Hardest} report=${report} texts=${texts} />

@@ -206,6 +206,8 @@ def test_the_loss_is_that_of_each_trained_token_with_its_example_alone(base, ite
     figures = evaluate(task, items, CPU)
     assert figures.loss == pytest.approx(float(torch.cat(terms).mean()), rel=1e-5)
     assert figures.examples == 4 and figures.macro_f1 is None
+    assert figures.losses.totals == pytest.approx([float(term.sum()) for term in terms], rel=1e-5)
+    assert figures.losses.tokens == [len(term) for term in terms]
 
 
 def test_token_accuracy_counts_the_best_guess_at_every_trained_token(base, items):

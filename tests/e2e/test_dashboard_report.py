@@ -1,0 +1,45 @@
+"""What the dashboard says a result on texts is worth: losses, not shares of right answers."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.browsing import chromium, opened, show, sign_in, violations
+
+
+@pytest.fixture
+def page(service):
+    with chromium() as browser, opened(browser) as fresh:
+        sign_in(fresh, service)
+        yield fresh
+
+
+def prompts(path, word):
+    rows = [{"prompt": f"{word} number {n}:", "completion": f" {n} is {word}"} for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_texts_are_measured_by_their_loss_against_the_base_model_and_plain_lora(page, service, tmp_path):
+    files = ("--train", prompts(tmp_path / "a.jsonl", "good"), "--validation", prompts(tmp_path / "b.jsonl", "fair"))
+    settings = ("--set", "optimization.max_steps=2", "--set", 'evaluation.baselines=["plain_lora"]')
+    jobs = [
+        service.sgg_json("jobs", "submit", "--model", "tiny", *files, *settings, "--seed", seed)["id"]
+        for seed in ("1", "2")
+    ]
+    for job_id in jobs:
+        service.wait_for_success(job_id)
+    show(page, service, f"jobs/{jobs[0]}")
+    card = page.locator(".card", has=page.get_by_role("heading", name="What it is worth"))
+    report = page.evaluate("id => fetch(`/v1/fine_tuning/jobs/${id}/report`).then((answer) => answer.json())", jobs[0])
+    expect(card.get_by_role("columnheader")).to_have_text(["Measured against", "Its loss", "Difference, a token"])
+    expect(card).to_contain_text("of the tokens of 8 examples")
+    for baseline, name in zip(report["baselines"], ("the base model as it comes", "without guidance"), strict=True):
+        row = card.locator("tr", has_text=name).first
+        expect(row).to_contain_text(f"{baseline['loss']:.2f}")
+        expect(row).to_contain_text(f"{abs(baseline['comparison']['difference']):.3f}")
+        expect(card).to_contain_text(baseline["comparison"]["verdict"])
+    assert violations(page) == []
+    show(page, service, f"compare?jobs={','.join(jobs)}")
+    expect(page.locator(".card", has=page.get_by_role("heading", name="Is one better?"))).to_contain_text(" a token")
