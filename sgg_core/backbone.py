@@ -297,12 +297,7 @@ def hidden_states(
     """Last hidden states (B, T, d) of token ids (B, T), with a padding mask (B, T) or a full one (B, 1, T, T)."""
     if base.rendezvous is not None and torch.is_grad_enabled():
         return base.rendezvous.states(ids, mask, positions, types)
-    body = base.model.base_model if base.entry.kind == "causal" else base.model
-    extra: dict[str, Any] = {"use_cache": False} if base.entry.kind == "causal" else {}
-    if positions is not None:
-        extra["position_ids"] = positions
-    if types is not None:
-        extra["token_type_ids"] = types
+    body, extra = _body(base, positions, types)
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
         return body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
 
@@ -314,13 +309,25 @@ def backward(base: LoadedBase, loss: Tensor) -> None:
         base.rendezvous.backward()
 
 
-def layer_states(base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor) -> Sequence[Tensor]:
-    """States (1, T, d) of a causal model's embeddings and after each layer, with a full mask (1, 1, T, T)."""
+def layer_states(
+    base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None, types: Tensor | None = None
+) -> Sequence[Tensor]:
+    """States (B, T, d) of the embeddings and after each layer, with masks as in `hidden_states`."""
+    body, extra = _body(base, positions, types)
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
-        seen = base.model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, output_hidden_states=True
-        )
+        seen = body(input_ids=ids, attention_mask=mask, output_hidden_states=True, **extra)
     return seen.hidden_states  # type: ignore[no-any-return]
+
+
+def _body(base: LoadedBase, positions: Tensor | None, types: Tensor | None) -> tuple[Any, dict[str, Any]]:
+    """The network below the output layer, and what it is told beside tokens and mask."""
+    causal = base.entry.kind == "causal"
+    extra: dict[str, Any] = {"use_cache": False} if causal else {}
+    if positions is not None:
+        extra["position_ids"] = positions
+    if types is not None:
+        extra["token_type_ids"] = types
+    return base.model.base_model if causal else base.model, extra
 
 
 def fresh_cache(base: LoadedBase) -> Any:

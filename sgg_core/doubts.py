@@ -3,11 +3,12 @@
 Four views of each example, none of which has seen its label; each becomes a score in standard deviations, and their sum
 ranks the examples. Weights and layers were chosen on AG News and MR, see benchmarks/doubts.py and docs/results/.
 
-- Probes: ridge regression on the states that the answer is predicted from, after 80 % and 100 % of the layers (an
-  encoder has one probe, on its pooled features), each left-one-out in closed form: how much more the other examples
+- Probes: ridge regression on the states that the answer is predicted from, after 80 % and 100 % of the layers (of an
+  encoder on its pooled features in the last third), each left-one-out in closed form: how much more the other examples
   speak for another label than for the given one.
 - The base model's own word: its log-probabilities of the labels, less the log of what it says on average (contextual
-  calibration: Zhao et al., ICML 2021). An encoder has none.
+  calibration: Zhao et al., ICML 2021). An encoder says how like the text is to sentences that name the labels; it is
+  not heard where that tells the given labels no better than always the most frequent one, as with names like "A".
 - The gradient: cosine of the example's gradient in a new last layer with the mean one of the other examples of its
   label. At the first step that is the cosine of centred features.
 """
@@ -25,11 +26,15 @@ from torch import Tensor
 from sgg_core.encoding import Encoded
 from sgg_core.evaluation import without_dropout
 from sgg_core.evidence import Doubt
+from sgg_core.shapes import ClassificationExample
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 
 MOST_EXAMPLES = 2000  # the probes invert a matrix of this size, and few-shot files are far smaller
-DEPTHS = (0.8, 1.0)
+DEPTHS = {"causal": (0.8, 1.0), "encoder": (0.67, 0.83, 1.0)}
+NAMING = ("This is about {}.", "It is {}.", "This is {}.", "It was {}.")
+LIKENESS = 20.0  # of a cosine, as sentence encoders are trained with
+PROBES_WEIGHT = 2.0  # of all of them together
 PENALTY = 1.0
 GRADIENT_WEIGHT = 0.5
 AGAINST = 0.0  # a cosine below this is told as a gradient that points away
@@ -38,53 +43,83 @@ EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Views:
-    """What was seen of N examples: probe scores (N, L), the base model's scores (N, L) or None, agreement (N,)."""
+    """What was seen of N examples: probe scores (N, L), the base model's scores (N, L) or None, agreement (N,).
+
+    With `by_name` the base model's scores are an encoder's.
+    """
 
     probes: tuple[Tensor, ...]
     own_word: Tensor | None
     agreement: Tensor
+    by_name: bool = False
 
 
 def doubts(task: LabelWords | PooledHead, items: Sequence[Encoded], lines: Sequence[int]) -> list[Doubt]:
     """All examples, the most suspicious first. The adapter has to be off the base model."""
     gold = torch.tensor([item.label for item in items])
-    views = look(*read(task, items), gold, len(task.labels))
+    views = look(*read(task, items), gold, len(task.labels), by_name=isinstance(task, PooledHead))
     return told(views, gold, task.labels, lines)
 
 
-def read(task: LabelWords | PooledHead, items: Sequence[Encoded]) -> tuple[list[Tensor], Tensor | None]:
-    """Features (N, d) on the CPU, one set for each depth or the pooled ones of an encoder; and log p(label) (N, L)."""
-    causal = isinstance(task, LabelWords)
-    states = [torch.empty(len(items), task.base.hidden_size) for _ in (DEPTHS if causal else DEPTHS[-1:])]
-    spoken = torch.empty(len(items), len(task.labels)) if causal else None
+def read(task: LabelWords | PooledHead, items: Sequence[Encoded]) -> tuple[list[Tensor], Tensor]:
+    """Features (N, d) on the CPU, one set for each depth; and log p(label) (N, L)."""
+    depths = DEPTHS[task.base.entry.kind]
+    states = [torch.empty(len(items), task.base.hidden_size) for _ in depths]
+    spoken = torch.empty(len(items), len(task.labels))
     with without_dropout(task.base.model), torch.no_grad():
         for group in task.passes(items, scoring=True):
             some = [items[index] for index in group]
             if isinstance(task, LabelWords):
-                parts, words = task.look(some, DEPTHS)
-                assert spoken is not None
+                parts, words = task.look(some, depths)
                 spoken[group] = words.float()
             else:
-                parts = [task.features(some)]
+                parts = task.look(some, depths)
             for whole, part in zip(states, parts, strict=True):
                 whole[group] = part.float().cpu()
+        if isinstance(task, PooledHead):
+            spoken = named(task, states[-1])
     return states, spoken
 
 
-def look(states: Sequence[Tensor], spoken: Tensor | None, gold: Tensor, labels: int) -> Views:
-    """The views, from features (N, d) of one or several layers and from log-probabilities (N, L)."""
+def named(task: PooledHead, features: Tensor) -> Tensor:
+    """(N, L) log p(label) by how like the features (N, d) are to those of sentences with the labels' names."""
+    sentences = [ClassificationExample(naming.format(label), label) for label in task.labels for naming in NAMING]
+    items = task.encode(sentences)
+    likeness = torch.empty(len(features), len(items))
+    for group in task.passes(items, scoring=True):
+        likeness[:, group] = features @ task.features([items[index] for index in group]).cpu().T
+    mean = likeness.view(len(features), len(task.labels), len(NAMING)).mean(-1)
+    return (LIKENESS * mean).log_softmax(-1)
+
+
+def look(states: Sequence[Tensor], spoken: Tensor | None, gold: Tensor, labels: int, *, by_name: bool = False) -> Views:
+    """The views, from features (N, d) of one or several layers and from log-probabilities (N, L).
+
+    With `by_name` these are an encoder's, which are left out where they know nothing.
+    """
     features = [_centred(each) for each in states]
     own_word = None if spoken is None else spoken.double() - spoken.double().exp().mean(0).log()
+    if by_name and own_word is not None and not _knows(own_word, gold, labels):
+        own_word = None
     return Views(
         probes=tuple(left_one_out(each, gold, labels) for each in features),
         own_word=own_word,
         agreement=agreement(features[0], gold),
+        by_name=by_name,
     )
+
+
+def _knows(scores: Tensor, gold: Tensor, labels: int) -> bool:
+    """Whether the best label is the given one more often, by a standard error, than the most frequent one is."""
+    right = float((scores.argmax(-1) == gold).double().mean())
+    frequent = float(torch.bincount(gold, minlength=labels).max()) / len(gold)
+    return right > frequent + math.sqrt(frequent * (1 - frequent) / len(gold))
 
 
 def scores(views: Views, gold: Tensor) -> dict[str, Tensor]:
     """(N,) scores of each view, in standard deviations over the examples, times its weight."""
-    found = {f"probe {number}": _standardized(_margin(each, gold)) for number, each in enumerate(views.probes)}
+    weight = PROBES_WEIGHT / len(views.probes)
+    found = {f"probe {number}": weight * _standardized(_margin(each, gold)) for number, each in enumerate(views.probes)}
     if views.own_word is not None:
         found["own word"] = _standardized(_margin(views.own_word, gold))
     found["gradient"] = GRADIENT_WEIGHT * _standardized(-views.agreement)
@@ -131,7 +166,7 @@ def told(views: Views, gold: Tensor, labels: Sequence[str], lines: Sequence[int]
         if alone[index]:
             reason = "It is the only example of its label, so that no other one can speak for or against it."
         else:
-            reason = _reason(labels, label, other, word, cosine)
+            reason = _reason(labels, label, other, _word_for(word, label, labels, views.by_name), cosine)
         found.append(
             Doubt(
                 line=lines[index],
@@ -145,12 +180,20 @@ def told(views: Views, gold: Tensor, labels: Sequence[str], lines: Sequence[int]
     return found
 
 
-def _reason(labels: Sequence[str], label: int, probed: int, word: int | None, cosine: float) -> str:
+def _word_for(word: int | None, label: int, labels: Sequence[str], by_name: bool) -> str | None:
+    """What the base model's own word says against a label, if it does."""
+    if word is None or word == label:
+        return None
+    said = "finds the text more like the name" if by_name else "itself would say"
+    return f"the base model {said} {labels[word]!r}"
+
+
+def _reason(labels: Sequence[str], label: int, probed: int, word: str | None, cosine: float) -> str:
     against = []
     if probed != label:
         against.append(f"the other examples speak for {labels[probed]!r}")
-    if word is not None and word != label:
-        against.append(f"the base model itself would say {labels[word]!r}")
+    if word is not None:
+        against.append(word)
     if cosine < AGAINST:
         against.append(
             f"its gradient points away from that of the other examples of {labels[label]!r} (cosine {cosine:.2f})"

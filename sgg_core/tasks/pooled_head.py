@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core import encoding
-from sgg_core.backbone import LoadedBase, hidden_states
+from sgg_core.backbone import LoadedBase, hidden_states, layer_states
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.seeding import derived_seed
 from sgg_core.shapes import ClassificationExample, Example
@@ -80,15 +80,24 @@ class PooledHead:
 
     def features(self, items: Sequence[Encoded]) -> Tensor:
         """(B, d) unit-length mean-pooled hidden states."""
+        ids, mask, types = self._batch(items)
+        return _pooled(hidden_states(self.base, ids, mask, types=types), mask)
+
+    def look(self, items: Sequence[Encoded], depths: Sequence[float]) -> list[Tensor]:
+        """What `features` gives, of the states after these shares of the layers; in one pass, of items that fit one."""
+        ids, mask, types = self._batch(items)
+        found = layer_states(self.base, ids, mask, types=types)
+        return [_pooled(found[round(depth * (len(found) - 1))], mask) for depth in depths]
+
+    def _batch(self, items: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Token ids (B, T), the padding mask, and types where the tokenizer gives them."""
         pad = self.base.tokenizer.pad_token_id
         ids = encoding.padded([item.ids for item in items], pad, self.base.device)
         width = ids.shape[1]
         lengths = torch.tensor([len(item.ids) for item in items], device=ids.device)
         mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
         types = encoding.padded([item.types for item in items], 0, self.base.device) if items[0].types else None
-        states = hidden_states(self.base, ids, mask, types=types).float()
-        pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return functional.normalize(pooled, dim=-1)
+        return ids, mask, types
 
     def fit(self, items: Sequence[Encoded], features: Tensor, decay: float = 1e-3, iterations: int = 100) -> None:
         """Set the head to the L2-regularized logistic regression on frozen features (B, d).
@@ -103,6 +112,12 @@ class PooledHead:
 
     def _scores(self, items: Sequence[Encoded]) -> Tensor:
         return self.linear(self.features(items))  # type: ignore[no-any-return]
+
+
+def _pooled(states: Tensor, mask: Tensor) -> Tensor:
+    """(B, d) unit-length means of the states (B, T, d) of real tokens."""
+    pooled = (states.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return functional.normalize(pooled, dim=-1)
 
 
 def logistic_regression(

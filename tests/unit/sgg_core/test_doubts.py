@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sgg_core.doubts import _centred, agreement, doubts, left_one_out, look, told
+from sgg_core.doubts import NAMING, _centred, agreement, doubts, left_one_out, look, named, scores, told
 from sgg_core.shapes import ClassificationExample
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
@@ -69,6 +69,36 @@ def test_planted_wrong_labels_come_first_with_a_reason() -> None:
     suspicions = [doubt.suspicion for doubt in ranked]
     assert suspicions == sorted(suspicions, reverse=True) and 0 <= suspicions[-1] <= suspicions[0] <= 1
     assert ranked[-1].reason.startswith("Nothing speaks against")
+
+
+def test_names_are_heard_where_they_tell_the_labels_and_not_where_they_do_not() -> None:
+    features, gold = clusters(20, 2, seed=1)
+    known = torch.nn.functional.one_hot(gold, 2) * 4.0
+    heard = look([features], known.log_softmax(-1), gold, 2, by_name=True)
+    chance = look([features], known[torch.arange(40) % 20 * 2].log_softmax(-1), gold, 2, by_name=True)
+    assert heard.own_word is not None and "own word" in scores(heard, gold)
+    assert chance.own_word is None and "own word" not in scores(chance, gold)
+    given = gold.clone()
+    given[3] = 1
+    first, *_ = told(look([features], known.log_softmax(-1), given, 2, by_name=True), given, ("a", "b"), range(1, 41))
+    assert first.line == 4 and "the base model finds the text more like the name 'a'" in first.reason
+
+
+def test_several_probes_weigh_as_much_as_two() -> None:
+    features, gold = clusters(10, 3)
+    one, three = (look([features] * count, None, gold, 3) for count in (2, 3))
+    sums = [sum(each for name, each in scores(views, gold).items() if "probe" in name) for views in (one, three)]
+    assert torch.allclose(sums[0], sums[1])
+
+
+def test_an_encoder_says_the_label_whose_name_is_most_like_the_text() -> None:
+    task = PooledHead(tiny_base("encoder"), ("bad", "good"), 64, 0)
+    texts = [ClassificationExample(naming.format(label), label) for label in task.labels for naming in NAMING]
+    with torch.no_grad():
+        features = task.features(task.encode(texts))
+        found = named(task, features)
+    likeness = (features @ features.T).view(8, 2, 4).mean(-1)
+    assert torch.allclose(found, (20.0 * likeness).log_softmax(-1), atol=1e-5)
 
 
 def test_the_only_example_of_a_label_is_not_suspected() -> None:

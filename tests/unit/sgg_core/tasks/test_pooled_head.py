@@ -48,6 +48,16 @@ def test_features_of_a_padded_batch_are_the_unit_length_mean_of_each_texts_own_s
     assert (found[0] - found[1]).norm() > 0.1
 
 
+def test_a_look_into_the_layers_gives_the_unit_length_mean_after_each_share_of_them(base, task):
+    items = task.encode(EXAMPLES)
+    with torch.no_grad():
+        embedded, last = task.look(items, (0.0, 1.0))
+        states = [base.model(torch.tensor([item.ids]), output_hidden_states=True).hidden_states[0] for item in items]
+        expected = torch.stack([functional.normalize(each[0].float().mean(0), dim=0) for each in states])
+        assert torch.allclose(last, task.features(items), atol=1e-6)
+    assert torch.allclose(embedded, expected, atol=1e-6)
+
+
 def test_what_stands_in_the_padding_does_not_matter(base, task):
     other = copy.deepcopy(base.tokenizer)
     other.pad_token = "x"
