@@ -6,10 +6,12 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+PHONE = {"width": 360, "height": 740}  # a narrow one
 PATIENCE_MS = 90_000  # the server itself gives a trial 60 s, in which its process may have to start
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -57,6 +59,12 @@ def origin(service):
     return service.url.removesuffix("/v1")
 
 
+def api(service):
+    """A client of the administrator's, to look behind what the page shows."""
+    key = (service.data_dir / "admin-key").read_text().strip()
+    return httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60)
+
+
 def sign_in(page, service, key=None):
     """Sign in with a key, by default the administrator's."""
     page.goto(f"{origin(service)}/")
@@ -70,6 +78,15 @@ def show(page, service, place):
     page.goto(f"{origin(service)}/#/{place}")
     expect(page.locator("h1")).to_be_visible()
     expect(page.locator(".bone")).to_have_count(0)
+
+
+def too_wide(page):
+    """What scrolls sideways: the page itself, or a table in it."""
+    return page.evaluate(
+        """() => [document.documentElement, ...document.querySelectorAll(".table")]
+            .filter((part) => part.scrollWidth > part.clientWidth)
+            .map((part) => part.getAttribute("aria-label") || "the page")"""
+    )
 
 
 def violations(page):

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.browsing import PHONE, chromium, opened, sign_in
+
 ROOT = Path(__file__).parents[2]
 SGG = (sys.executable, "-m", "cli.main")
 PATIENCE = 60.0
@@ -185,6 +187,28 @@ def tickets(tmp_path):
     rows = [{"text": text, "label": label} for label, several in texts.items() for text in several]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, service):
+    """The dashboard on a desk, signed in as the administrator."""
+    with opened(browser) as fresh:
+        sign_in(fresh, service)
+        yield fresh
+
+
+@pytest.fixture
+def phone(browser, service):
+    """The dashboard on a narrow phone, signed in as the administrator."""
+    with opened(browser, viewport=PHONE) as fresh:
+        sign_in(fresh, service)
+        yield fresh
 
 
 def _free_port():

@@ -1,5 +1,10 @@
-"""How quick and how light the dashboard is."""
+"""How quick and how light the dashboard is, held to what is promised. Clocks are watched, so these tests run alone.
 
+What is promised has to hold in one of a few tries: other programs on the machine may spoil one, but a dashboard that is
+too slow fails in all.
+"""
+
+import itertools
 import re
 import shutil
 import statistics
@@ -12,7 +17,7 @@ from playwright.sync_api import expect
 
 from api.settings import ApiSettings
 from api.testing import serving
-from tests.e2e.browsing import chromium, opened, origin, show, sign_in
+from tests.e2e.browsing import opened, origin, show, sign_in
 from worker.settings import WorkerSettings
 
 POINTS = 10_000
@@ -35,23 +40,30 @@ REDRAW = """async ([address, points]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
+pytestmark = pytest.mark.figures
+TRIES = 3
+
+
+def held(measure, limit):
+    """Whether the seconds that `measure()` gives are under the limit in one of a few tries."""
+    return any(measure() < limit for _ in range(TRIES))
 
 
 def test_the_first_byte_comes_within_a_tenth_of_a_second(service):
-    took = []
     deadline = time.monotonic() + 60
     while service.http.get(f"{origin(service)}/health/ready").status_code != 200 and time.monotonic() < deadline:
         time.sleep(0.2)  # the worker's imports take a core
-    for _ in range(9):
-        began = time.perf_counter()
-        with httpx.stream("GET", f"{origin(service)}/"):
-            took.append(time.perf_counter() - began)
-    print(f"first byte: {statistics.median(took) * 1000:.0f} ms")
-    assert min(took) < 0.1, took  # what a busy machine adds is not the server's
+
+    def measure():
+        took = []
+        for _ in range(9):
+            began = time.perf_counter()
+            with httpx.stream("GET", f"{origin(service)}/"):
+                took.append(time.perf_counter() - began)
+        print(f"first byte: {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f}")
+        return statistics.median(took)
+
+    assert held(measure, 0.1)
 
 
 def test_the_page_weighs_less_than_400_kilobytes(browser, service):
@@ -69,9 +81,13 @@ def test_ten_thousand_points_are_redrawn_within_a_tenth_of_a_second(browser, ser
     with opened(browser) as page:
         sign_in(page, service)
         address = page.evaluate("document.querySelector('script[type=module]').src").removesuffix("app.js")
-        took = page.evaluate(REDRAW, [address, POINTS])
-    print("redraw in ms:", [round(each) for each in took])
-    assert statistics.median(took[1:]) < 100
+
+        def measure():
+            _, *took = page.evaluate(REDRAW, [address, POINTS])  # without the first, which makes the chart
+            print("redraw in ms:", [round(each) for each in took])
+            return max(took) / 1000
+
+        assert held(measure, 0.1)
 
 
 def test_a_step_is_on_the_screen_within_a_second(browser, migrated_sqlite_file, tmp_path):
@@ -86,12 +102,18 @@ def test_a_step_is_on_the_screen_within_a_second(browser, migrated_sqlite_file, 
         sign_in(page, watched)
         show(page, watched, f"jobs/{job_id}")
         plot = page.get_by_role("img", name=re.compile("^Loss"))
-        seconds = []
-        for step in range(2, 10):
-            began = time.perf_counter()
-            worker.step(step)
-            expect(plot).to_have_attribute("data-points", str(step))
-            seconds.append(time.perf_counter() - began)
+        steps = itertools.count(2)
+
+        def measure():
+            seconds = []
+            for step in itertools.islice(steps, 8):
+                began = time.perf_counter()
+                worker.step(step)
+                expect(plot).to_have_attribute("data-points", str(step))
+                seconds.append(time.perf_counter() - began)
+            print("from the database to the screen:", [round(each, 2) for each in seconds])
+            return max(seconds)
+
+        collected = WorkerSettings().flush_seconds  # a worker collects figures for that long at most
+        assert held(measure, 1.0 - collected)
         worker.fail("internal_error", "The end.")
-    print("from the database to the screen:", [round(each, 2) for each in seconds])
-    assert statistics.median(seconds) + WorkerSettings().flush_seconds < 1.0  # a worker collects figures for that long
