@@ -90,5 +90,17 @@ export function Confirm({ label, title, text, yes, onYes, className = "danger", 
     </dialog>`;
 }
 
+/**
+ * A table, each row of which is a card on a narrow screen. `columns` are [head, class of its cells]; a head that is only read
+ * aloud is {quiet}. Rows are {key, chosen, cells, note}; the roles stay when the style takes the table apart.
+ */
+export function Table({ label, columns, rows, className = "" }) {
+  const heads = columns.map(([head]) => (head.quiet ? html`<span class="sr">${head.quiet}</span>` : head));
+  return html`<div class=${`table ${className}`} tabindex="0" role="group" aria-label=${label}><table class="cards" role="table" aria-label=${label}>
+    <thead role="rowgroup"><tr role="row">${columns.map(([, style], index) => html`<th role="columnheader" class=${style}>${heads[index]}</th>`)}</tr></thead>
+    <tbody role="rowgroup">${rows.map(({ key, chosen, cells, note }) => html`<tr role="row" key=${key} class=${chosen ? "chosen" : ""}>${cells.map((cell, index) => html`<td role="cell" class=${columns[index][1]} data-head=${columns[index][0].quiet ? undefined : columns[index][0]}><div>${cell}</div></td>`)}</tr>
+      ${note && html`<tr role="row" class="note"><td role="cell" colspan=${columns.length}><div class="soft small">${note}</div></td></tr>`}`)}</tbody></table></div>`;
+}
+
 /** Shows its children to those whose key may do it. */
 export const May = ({ scope, children }) => (can(scope) ? children : null);

@@ -2,7 +2,7 @@ import { html } from "../core.js";
 import { get } from "../api.js";
 import { useRead } from "../live.js";
 import { figure, percent, points, signed } from "../format.js";
-import { Bones, Card, Empty, Page, Problem } from "../parts.js";
+import { Bones, Card, Empty, Page, Problem, Table } from "../parts.js";
 import { Chart } from "../charts.js";
 import { jobTitle } from "./jobs.js";
 
@@ -19,11 +19,14 @@ export function Compare({ search }) {
   const short = new Map(value.jobs.map((job, index) => [job.id, `${"ABCDEFGH"[index] || index + 1}`]));
   const drawn = charts.filter(([name]) => Object.values(value.curves[name] || {}).some((curve) => curve.length));
   return html`<${Page} title="Compare" lead=${`${value.jobs.length} jobs side by side`}>
-    <${Card} title="The jobs"><div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th><span class="sr">Letter</span></th><th>Job</th><th>State</th><th class="num">Validation accuracy</th><th class="num">Validation loss</th></tr></thead>
-      <tbody>${value.jobs.map((job, index) => html`<tr><td><b class=${`c${index % 4}`}>${short.get(job.id)}</b></td><td><a href=${`#/jobs/${job.id}`}>${jobTitle(job)}</a><div class="soft small mono">${job.name}</div></td><td>${job.status}</td><td class="num">${job.valid_accuracy == null ? "–" : percent(job.valid_accuracy, 1)}</td><td class="num">${figure(job.valid_loss)}</td></tr>`)}</tbody></table></div><//>
+    <${Card} title="The jobs"><${Table} label="The jobs" columns=${[["Job"], ["State"], ["Validation accuracy", "num"], ["Validation loss", "num"]]} rows=${value.jobs.map((job, index) => ({ key: job.id, cells: [
+      html`<b class=${`c${index % 4}`}>${short.get(job.id)}</b>  <a href=${`#/jobs/${job.id}`}>${jobTitle(job)}</a><div class="soft small mono">${job.name}</div>`,
+      job.status,
+      job.valid_accuracy == null ? "–" : percent(job.valid_accuracy, 1),
+      figure(job.valid_loss),
+    ] }))} /><//>
     ${value.paired.length > 0 && html`<${Card} title="Is one better?" lead="On the same validation examples, answer by answer."><ul class="stack">${value.paired.map((pair) => html`<li class="stack tight"><div><b>${short.get(pair.a)}</b> minus <b>${short.get(pair.b)}</b>${pair.difference == null ? "" : html`: <b class="num">${difference(pair, pair.difference)}</b> <span class="soft num">(95 % interval ${difference(pair, pair.low)} to ${difference(pair, pair.high)}, ${pair.items} examples)</span>`}</div><span class="soft">${pair.verdict}</span></li>`)}</ul><//>`}
-    <${Card} title="What they were told differently">${value.spec_differences.length ? html`<div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Setting</th>${value.jobs.map((job) => html`<th>${short.get(job.id)}</th>`)}</tr></thead>
-      <tbody>${value.spec_differences.map((each) => html`<tr><td class="mono">${each.field}</td>${value.jobs.map((job) => html`<td>${shown(each.values[job.id])}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="soft">Nothing: their settings are the same.</p>`}<//>
+    <${Card} title="What they were told differently">${value.spec_differences.length ? html`<${Table} label="What they were told differently" columns=${[["Setting", "mono"], ...value.jobs.map((job) => [short.get(job.id)])]} rows=${value.spec_differences.map((each) => ({ key: each.field, cells: [each.field, ...value.jobs.map((job) => shown(each.values[job.id]))] }))} />` : html`<p class="soft">Nothing: their settings are the same.</p>`}<//>
     <div class="grid2">${drawn.map(([name, title]) => html`<${Chart} key=${name} title=${title} sync="compare" log=${name === "gradient_norm"} text="" series=${value.jobs.map((job, index) => ({ label: short.get(job.id), colour: index % 4, points: name.startsWith("valid"), steps: (value.curves[name][job.id] || []).map(([step]) => step), values: (value.curves[name][job.id] || []).map(([, number]) => number) }))} />`)}</div>
   <//>`;
 }

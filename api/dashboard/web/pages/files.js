@@ -2,18 +2,27 @@ import { html, useState } from "../core.js";
 import { can, get, remove, upload } from "../api.js";
 import { useAction, useRead } from "../live.js";
 import { ago, bytes, plural } from "../format.js";
-import { Bones, Card, Confirm, Empty, Page, Problem } from "../parts.js";
+import { Bones, Card, Confirm, Empty, Page, Problem, Table } from "../parts.js";
 
 const SHOWN = 200;
 
-function FileRow({ file, chosen, drop }) {
-  const { sgg } = file;
-  return html`<tr class=${chosen ? "chosen" : ""}><td><a href=${`/v1/files/${file.id}/content`} download=${file.filename}>${file.filename}</a><div class="soft small mono cut">${file.id}</div></td>
-    <td>${file.purpose === "fine-tune" ? (sgg.kind === "adapter" ? `adapter of rank ${sgg.rank}` : html`${plural(sgg.examples || 0, "example")}${sgg.labels.length > 0 && html`<div class="soft small">${plural(sgg.labels.length, "label")}</div>`}`) : "result"}
-      ${sgg.warning_count > 0 && html`<details><summary class="small">${plural(sgg.warning_count, "warning")}</summary><ul class="small stack tight">${sgg.warnings.map((each) => html`<li>${each.line ? `Line ${each.line}: ` : ""}${each.reason} ${each.remedy}</li>`)}</ul></details>`}</td>
-    <td class="num nowrap">${bytes(file.bytes)}</td><td class="nowrap soft">${ago(file.created_at)}</td>
-    <td>${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text="Jobs that have ended keep what they made of it." yes="Yes, delete it" onYes=${drop} />`}</td></tr>`;
+const examplesOf = ({ sgg }) => html`<span class="nowrap">${plural(sgg.examples || 0, "example")}</span>${sgg.labels.length > 0 && html`<div class="soft small">${plural(sgg.labels.length, "label")}</div>`}`;
+
+const Warnings = ({ sgg }) => html`<details><summary class="small">${plural(sgg.warning_count, "warning")}</summary><ul class="small stack tight">${sgg.warnings.map((each) => html`<li>${each.line ? `Line ${each.line}: ` : ""}${each.reason} ${each.remedy}</li>`)}</ul></details>`;
+
+function rowOf(file, chosen, drop) {
+  const { sgg } = file, examples = file.purpose === "fine-tune" && sgg.kind !== "adapter";
+  return { key: file.id, chosen, cells: [
+    html`<a href=${`/v1/files/${file.id}/content`} download=${file.filename}>${file.filename}</a><div class="soft small mono">${file.id}</div>`,
+    html`${examples ? examplesOf(file) : sgg.kind === "adapter" ? `adapter of rank ${sgg.rank}` : "result"}${sgg.warning_count > 0 && html`<${Warnings} sgg=${sgg} />`}`,
+    bytes(file.bytes),
+    ago(file.created_at),
+    html`<div class="row">${examples && can("jobs:write") && html`<a class="button small" href=${`#/new?file=${file.id}`}>Train on it<span class="sr">: ${file.filename}</span></a>`}
+      ${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text="Jobs that have ended keep what they made of it." yes="Yes, delete it" onYes=${drop} />`}</div>`,
+  ] };
 }
+
+const columns = [["Name"], ["Holds"], ["Size", "num nowrap"], ["Uploaded", "nowrap soft"], [{ quiet: "What to do with it" }]];
 
 export function Files({ search }) {
   const [purpose, setPurpose] = useState(search.file ? "" : "fine-tune");
@@ -26,8 +35,7 @@ export function Files({ search }) {
     <${Problem} error=${act.error || error} title="The file is not there" />
     ${!page && !error && html`<${Bones} />`}
     ${page && !files.length && html`<${Empty} icon="files" title="No files here">A new job takes its file along by itself. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
-    ${files.length > 0 && html`<${Card}><div class="table top" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Name</th><th>Holds</th><th class="num">Size</th><th>Uploaded</th><th><span class="sr">Delete</span></th></tr></thead>
-      <tbody>${files.map((file) => html`<${FileRow} key=${file.id} file=${file} chosen=${file.id === search.file} drop=${() => act.run(() => remove(`/v1/files/${file.id}`))} />`)}</tbody></table></div><//>`}
+    ${files.length > 0 && html`<${Card}><${Table} className="top" label="Files" columns=${columns} rows=${files.map((file) => rowOf(file, file.id === search.file, () => act.run(() => remove(`/v1/files/${file.id}`))))} /><//>`}
     ${page?.has_more && html`<p class="soft">The newest ${SHOWN} are shown; the command line lists all: <code>sgg files list</code>.</p>`}
   <//>`;
 }

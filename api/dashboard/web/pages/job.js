@@ -2,7 +2,7 @@ import { html, useEffect, useRef, useState } from "../core.js";
 import { can, get, post } from "../api.js";
 import { useAction, useEvery, useRead } from "../live.js";
 import { bytes, clock, count, date, duration, figure, percent, plural } from "../format.js";
-import { Bar, Bones, Card, Confirm, Page, Problem, Status } from "../parts.js";
+import { Bar, Bones, Card, Confirm, Page, Problem, Status, Table } from "../parts.js";
 import { useCurves } from "../curves.js";
 import { useEvents } from "../events.js";
 import { JobCurves } from "./job_curves.js";
@@ -61,10 +61,12 @@ function Checkpoints({ job }) {
   const newest = job.sgg.last_checkpoint?.id;
   const { value: page } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/checkpoints?limit=50`), [job.id, newest]);
   return html`<${Card} title="Checkpoints" lead="The adapter as it was at that step. Each can be tried, downloaded, and started from.">
-    ${page?.data.length ? html`<div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Step</th><th class="num">Training loss</th><th class="num">Validation</th><th>Files</th></tr></thead>
-      <tbody>${page.data.map((each) => html`<tr key=${each.id}><td class="num">${each.step_number}</td><td class="num">${figure(each.metrics.train_loss)}</td>
-        <td class="num">${each.metrics.full_valid_mean_token_accuracy != null ? percent(each.metrics.full_valid_mean_token_accuracy, 1) : figure(each.metrics.full_valid_loss)}</td>
-        <td>${each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`)}</td></tr>`)}</tbody></table></div>`
+    ${page?.data.length ? html`<${Table} label="Checkpoints" columns=${[["Step", "num"], ["Training loss", "num"], ["Validation", "num"], ["Files"]]} rows=${page.data.map((each) => ({ key: each.id, cells: [
+      each.step_number,
+      figure(each.metrics.train_loss),
+      each.metrics.full_valid_mean_token_accuracy != null ? percent(each.metrics.full_valid_mean_token_accuracy, 1) : figure(each.metrics.full_valid_loss),
+      each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`),
+    ] }))} />`
       : html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes with the first look at the validation set, or after 50 steps."}</p>`}
   <//>`;
 }

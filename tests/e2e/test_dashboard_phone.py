@@ -1,0 +1,69 @@
+"""The dashboard on a phone of 360 px: nothing scrolls sideways, rows of tables are cards that name their cells."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.browsing import api, show, too_wide
+
+LABELS = ("cancellation-of-a-subscription", "complaint-about-an-invoice")
+WIDTHS = (360, 800, 801, 1280)
+
+
+@pytest.fixture
+def pair(service, tmp_path):
+    """Two jobs with reports, on files with long names, long words and something to warn of."""
+    path = tmp_path / f"{'a-very-long-name-of-a-file-' * 4}of-tickets.jsonl"
+    rows = [{"text": f"{label} {'x' * 60} number {n}", "label": label} for label in LABELS for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    ids = []
+    for steps in (2, 3):
+        settings = (f"optimization.max_steps={steps}", "task.max_tokens=256", "checkpoint.every_steps=1")
+        options = (part for each in settings for part in ("--set", each))
+        job = service.sgg_json("jobs", "submit", "--model", "tiny", "--train", path, "--validation", path, *options)
+        service.wait_for_success(job["id"])
+        ids.append(job["id"])
+    return ids
+
+
+def test_no_page_and_no_table_scrolls_sideways(phone, service, pair):
+    with api(service) as http:
+        path = f"/organization/projects/{http.get('/project').json()['id']}/api_keys"
+        http.post(
+            path, json={"name": "a key with a long name " * 4, "scopes": ["jobs:read", "files:read", "models:try"]}
+        )
+    places = (
+        f"jobs/{pair[0]}",
+        f"compare?jobs={','.join(pair)}",
+        "jobs",
+        "files",
+        "keys",
+        "system",
+        f"new?from={pair[0]}",
+    )
+    found = {}
+    for place in places:
+        show(phone, service, place)
+        if place.startswith("jobs/"):
+            expect(phone.get_by_text("What it is worth")).to_be_visible()
+        for width in WIDTHS:
+            phone.set_viewport_size({"width": width, "height": 740})
+            found[place, width] = too_wide(phone)
+    assert {at: parts for at, parts in found.items() if parts} == {}
+
+
+def test_rows_are_cards_whose_cells_are_named(phone, service, pair):
+    show(phone, service, f"jobs/{pair[0]}")
+    table = phone.get_by_role("table", name="Checkpoints")
+    rows = table.get_by_role("row")
+    expect(table.get_by_role("columnheader")).to_have_text(["Step", "Training loss", "Validation", "Files"])
+    expect(rows.nth(1).get_by_role("cell")).to_have_count(4)
+    names = rows.nth(1).evaluate(
+        "row => [...row.cells].slice(1).map((cell) => getComputedStyle(cell, '::before').content.split('/')[0].trim())"
+    )
+    assert names == ['"Training loss"', '"Validation"', '"Files"']
+    boxes = [cell.bounding_box() for cell in rows.nth(1).get_by_role("cell").all()]
+    assert [box["y"] for box in boxes] == sorted({box["y"] for box in boxes})  # one below the other
+    phone.set_viewport_size({"width": 1280, "height": 740})
+    assert len({cell.bounding_box()["y"] for cell in rows.nth(1).get_by_role("cell").all()}) == 1
