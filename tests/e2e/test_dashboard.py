@@ -3,27 +3,13 @@
 import json
 import re
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browsing import chromium, opened, origin, show, sign_in, violations
+from tests.e2e.browsing import PHONE, api, opened, origin, show, sign_in, too_wide, violations
 
 QUICK = ("optimization.max_steps=6", "task.max_tokens=256", "optimization.batch_size=2")
 LONG = ("optimization.max_steps=400", "optimization.epochs=50", "task.max_tokens=256", "optimization.batch_size=1")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser, service):
-    with opened(browser) as fresh:
-        sign_in(fresh, service)
-        yield fresh
 
 
 @pytest.fixture
@@ -34,11 +20,6 @@ def forty(tmp_path):
     path = tmp_path / "forty.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[5]]))
     return path
-
-
-def api(service):
-    key = (service.data_dir / "admin-key").read_text().strip()
-    return httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60)
 
 
 def status(page, name):
@@ -158,7 +139,7 @@ def test_every_page_can_be_used_with_assistive_technology(browser, service, tick
     for job_id in pair:
         service.wait_for_success(job_id)
     found = {}
-    with opened(browser, color_scheme=scheme, viewport={"width": 390, "height": 844}) as page:
+    with opened(browser, color_scheme=scheme, viewport=PHONE) as page:
         page.goto(f"{origin(service)}/")
         expect(page.get_by_label("API key")).to_be_visible()
         found["sign in"] = violations(page)
@@ -168,25 +149,8 @@ def test_every_page_can_be_used_with_assistive_technology(browser, service, tick
         for place in ("jobs", *of_job, "new", "try", "compare", "files", "keys", "system"):
             show(page, service, place)
             found[place] = violations(page)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{place} is wider than a phone"
+            assert too_wide(page) == [], place
     assert {place: problems for place, problems in found.items() if problems} == {}
-
-
-def test_a_key_that_is_no_administrators_sees_its_own_projects_figures_and_the_names_of_jobs(browser, service, tickets):
-    job_id = service.sgg_json("jobs", "submit", "--model", "tiny", "--train", tickets, "--suffix", "my-tickets")["id"]
-    with api(service) as http:
-        http.post(f"/fine_tuning/jobs/{job_id}/cancel").raise_for_status()
-        path = f"/organization/projects/{http.get('/project').json()['id']}/api_keys"
-        key = http.post(path, json={"name": "reader", "scopes": ["jobs:read"]}).json()["value"]
-    with opened(browser) as page:
-        sign_in(page, service, key)
-        show(page, service, "keys")
-        expect(page.get_by_role("heading", name="Usage", exact=True)).to_be_visible()
-        expect(page.locator("dl.facts")).to_contain_text("Stored files")
-        expect(page.get_by_role("button", name="Make the key")).to_have_count(0)
-        show(page, service, f"jobs/{job_id}")
-        expect(page.locator("h1")).to_have_text("my-tickets")
-        assert violations(page) == []
 
 
 def test_the_keyboard_reaches_everything(page, service):

@@ -1,6 +1,6 @@
 // The frame: who is signed in, where one is, and the page that belongs there.
 import { html, render, useEffect, useState } from "./core.js";
-import { get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
+import { can, get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
 import { Bones, Icon } from "./parts.js";
 import { SignIn } from "./pages/sign_in.js";
 import { Jobs } from "./pages/jobs.js";
@@ -41,11 +41,11 @@ function Frame() {
     <button class="skip" onClick=${() => document.querySelector("main").focus()}>Skip to the content</button>
     <header class="side">
       <a class="brand" href="#/jobs" aria-label="SGG, to the jobs"><img src=${new URL("./icon.svg", import.meta.url).href} alt="" /><b>SGG</b></a>
-      <nav aria-label="Pages">${places.map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${label}</a>`)}</nav>
+      <nav aria-label="Pages">${places.map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${name === "keys" && !can("admin") ? "Usage" : label}</a>`)}</nav>
       <div class="foot"><span class="cut" title=${getSession().project_id}>${getSession().key_name || getSession().key_id}</span>
         <button class="small" onClick=${signOut}>Sign out</button></div>
     </header>
-    <main tabindex="-1"><${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} /></main>
+    <main tabindex="-1"><${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.file || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} /></main>
   </div>`;
 }
 

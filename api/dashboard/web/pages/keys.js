@@ -1,18 +1,9 @@
 import { html, useState } from "../core.js";
 import { all, can, getSession, post, remove, get } from "../api.js";
 import { useAction, useRead } from "../live.js";
-import { ago, bytes, date, duration } from "../format.js";
-import { Bar, Bones, Card, Confirm, Empty, Field, Page, Problem } from "../parts.js";
-
-const scopes = [["jobs:read", "see jobs and models"], ["jobs:write", "create and cancel jobs"], ["files:read", "see and download files"], ["files:write", "upload and delete files"], ["models:try", "try models out"], ["admin", "everything, also keys and projects"]];
-const quotas = [["queued_jobs", "Waiting jobs", String], ["running_jobs", "Running jobs", String], ["stored_bytes", "Stored files", bytes], ["trainer_seconds_per_day", "Training today", duration]];
-
-function Usage({ project }) {
-  return html`<${Card} title="Usage" lead="What this project uses of what it may have."><dl class="facts">${quotas.map(([name, label, show]) => {
-    const { used, limit } = project.sgg.quotas[name];
-    return html`<div><dt>${label}</dt><dd>${show(used)}<small>${limit === null ? "no limit" : `of ${show(limit)}`}</small>${limit !== null && html`<${Bar} share=${limit ? used / limit : 1} label=${label} />`}</dd></div>`;
-  })}</dl><//>`;
-}
+import { ago, date } from "../format.js";
+import { Bones, Card, Confirm, Field, Page, Problem, Table } from "../parts.js";
+import { OwnUsage, scopes, Usage } from "./usage.js";
 
 function NewKey({ project, made }) {
   const [name, setName] = useState("");
@@ -35,18 +26,21 @@ function NewKey({ project, made }) {
     <${Problem} error=${create.error} /><div><button class="primary" disabled=${create.busy || !name.trim() || !chosen.length}>Make the key</button></div></form><//>`;
 }
 
-export function Keys() {
-  return can("admin") ? html`<${Projects} />` : html`<${Own} />`;
+const columns = [["Name"], ["May", "small"], ["Last used", "nowrap"], ["Expires", "nowrap"], [{ quiet: "Revoke" }]];
+
+function rowOf(key, revoke) {
+  const own = key.id === getSession().key_id;
+  return { key: key.id, cells: [
+    html`${key.name || "–"}<div class="soft small mono">${key.redacted_value}</div>`,
+    key.sgg.scopes.includes("admin") ? "everything" : key.sgg.scopes.join(", "),
+    key.last_used_at ? ago(key.last_used_at) : "never",
+    key.expires_at ? date(key.expires_at) : "never",
+    html`<${Confirm} className="small danger" label="Revoke" title=${`Revoke ${key.name || key.id}?`} text=${own ? "You are signed in with this key: you will be signed out." : "Programs and sessions that use it are refused from then on."} yes="Yes, revoke it" onYes=${revoke} />`,
+  ] };
 }
 
-/** What a key sees that makes no keys: the figures of its own project. */
-function Own() {
-  const may = can("jobs:read");
-  const { value: project, error, again } = useRead(() => (may ? get("/v1/project") : null), [may]);
-  return html`<${Page} title="Keys and usage" lead=${project && `Project ${project.name}`}>
-    <${Problem} error=${error} again=${again} />
-    ${project ? html`<${Usage} project=${project} />` : may && !error && html`<${Bones} heights=${[120]} />`}
-    <${Empty} icon="keys" title="Keys are for administrators">Your key may not see them. Ask the administrator for a key, or for more scopes.<//><//>`;
+export function Keys() {
+  return can("admin") ? html`<${Projects} />` : html`<${OwnUsage} />`;
 }
 
 function Projects() {
@@ -61,10 +55,7 @@ function Projects() {
     ${several && html`<${Field} label="Project">${(ids) => html`<select ...${ids} onChange=${(event) => setId(event.target.value)}>${projects.value.map((each) => html`<option value=${each.id} selected=${each.id === id}>${each.name}</option>`)}</select>`}<//>`}
     <${Usage} project=${project.value} />
     <${Problem} error=${act.error} />
-    <${Card} title="Keys"><div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Name</th><th>May</th><th>Last used</th><th>Expires</th><th><span class="sr">Revoke</span></th></tr></thead>
-      <tbody>${keys.value.map((key) => html`<tr key=${key.id}><td>${key.name || "–"}<div class="soft small mono">${key.redacted_value}</div></td><td class="small">${key.sgg.scopes.includes("admin") ? "everything" : key.sgg.scopes.join(", ")}</td>
-        <td class="nowrap">${key.last_used_at ? ago(key.last_used_at) : "never"}</td><td class="nowrap">${key.expires_at ? date(key.expires_at) : "never"}</td>
-        <td><${Confirm} className="small danger" label="Revoke" title=${`Revoke ${key.name || key.id}?`} text=${key.id === getSession().key_id ? "You are signed in with this key: you will be signed out." : "Programs and sessions that use it are refused from then on."} yes="Yes, revoke it" onYes=${() => act.run(key)} /></td></tr>`)}</tbody></table></div><//>
+    <${Card} title="Keys"><${Table} label="Keys" columns=${columns} rows=${keys.value.map((key) => rowOf(key, () => act.run(key)))} /><//>
     <${NewKey} project=${project.value} made=${keys.again} />
   <//>`;
 }
