@@ -83,7 +83,7 @@ def walk(page: Page, link: str) -> None:
     picture(page, "5-result")
     page.get_by_role("link", name="Try it", exact=True).last.click()
     page.get_by_label("A sentence").fill("I was charged twice this month")
-    page.get_by_role("button", name="Ask both").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".answers").first.wait_for()
     picture(page, "6-try-it")
 

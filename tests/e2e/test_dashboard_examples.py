@@ -3,26 +3,12 @@
 import json
 import re
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browsing import chromium, opened, show, sign_in, violations
+from tests.e2e.browsing import show, too_wide, violations
 
 BILLS = ("I was charged twice", "wrong sum on the bill", "refund my payment", "no receipt came", "the price went up")
 BUGS = ("the app crashes", "the page stays blank", "search does nothing", "the map freezes", "error when saving")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser, service):
-    with opened(browser, viewport={"width": 390, "height": 844}) as fresh:
-        sign_in(fresh, service)
-        yield fresh
 
 
 def written(tmp_path, rows):
@@ -36,37 +22,51 @@ def labelled():
     return [*rows, *({"text": f"{text}, case {n}", "label": "bug"} for n in range(3) for text in BUGS)]
 
 
-def bring(page, service, path):
-    show(page, service, "new")
-    page.get_by_label("Drop a file here").set_input_files(path)
+def bring(phone, service, path):
+    show(phone, service, "new")
+    phone.get_by_label("Drop a file here").set_input_files(path)
 
 
-def test_a_contradiction_is_shown_even_where_the_split_parts_it_and_goes_when_corrected(page, service, tmp_path):
+def test_a_contradiction_is_shown_even_where_the_split_parts_it_and_goes_when_corrected(phone, service, tmp_path):
     rows = [*labelled(), {"text": "THE APP  crashes, case 0", "label": "bill"}]
-    bring(page, service, written(tmp_path, rows))
-    first = page.locator(".example", has_text="Example 31 says the same, but is labelled bill.")
-    second = page.locator(".example", has_text="Example 16 says the same, but is labelled bug.")
+    bring(phone, service, written(tmp_path, rows))
+    first = phone.locator(".example", has_text="Example 31 says the same, but is labelled bill.")
+    second = phone.locator(".example", has_text="Example 16 says the same, but is labelled bug.")
     expect(first).to_have_count(1)
     expect(second).to_have_count(1)
     second.get_by_label("Label of example 31").select_option("bug")
     expect(first).to_have_count(0)
-    expect(page.get_by_text("1 example says what an earlier one says")).to_be_visible()
+    expect(phone.get_by_text("1 example says what an earlier one says")).to_be_visible()
 
 
-def test_a_missing_label_is_chosen_where_it_is_missing(page, service, tmp_path):
-    bring(page, service, written(tmp_path, [*labelled(), {"text": "what is this"}]))
-    finding = page.locator(".example", has_text='The field "label" is missing.').first
+def test_a_missing_label_is_chosen_where_it_is_missing(phone, service, tmp_path):
+    bring(phone, service, written(tmp_path, [*labelled(), {"text": "what is this"}]))
+    finding = phone.locator(".example", has_text='The field "label" is missing.').first
     finding.get_by_label("Label of example 31").select_option("bug")
-    page.get_by_role("button", name="Save the changes").click()
-    expect(page.get_by_role("button", name="Start the training")).to_be_enabled()
+    phone.get_by_role("button", name="Save the changes").click()
+    expect(phone.get_by_role("button", name="Start the training")).to_be_enabled()
 
 
-def test_prompts_are_shown_with_what_is_learned_marked_and_examples_numbered_as_on_the_page(page, service, tmp_path):
+def test_a_spreadsheets_table_is_read_or_refused_but_nothing_in_it_is_lost(phone, service, tmp_path):
+    table = "text;label\n" + "".join(f"{row['text']} für 5 €;{row['label']}\n" for row in labelled())
+    path = tmp_path / "export.csv"
+    path.write_text(table, encoding="cp1252")
+    bring(phone, service, path)
+    expect(phone.get_by_role("alert")).to_contain_text("export.csv is no text in UTF-8.")
+    path.write_text(table, encoding="utf-8-sig")
+    phone.get_by_label("Drop a file here").set_input_files(path)
+    expect(phone.get_by_role("button", name="Start the training")).to_be_enabled()
+    phone.get_by_text("All 30 examples").click()
+    expect(phone.locator("details .words").first).to_have_text("I was charged twice, case 0 für 5 €")
+    expect(phone.get_by_role("alert")).to_have_count(0)
+
+
+def test_prompts_are_shown_with_what_is_learned_marked_and_examples_numbered_as_on_the_page(phone, service, tmp_path):
     rows = labelled()
-    bring(page, service, written(tmp_path, rows))
-    page.get_by_role("radio", name="tiny").check()
-    page.get_by_role("button", name="Show what the model will see").click()
-    prompts = page.locator(".prompt")
+    bring(phone, service, written(tmp_path, rows))
+    phone.get_by_role("radio", name="tiny").check()
+    phone.get_by_role("button", name="Show what the model will see").click()
+    prompts = phone.locator(".prompt")
     expect(prompts).to_have_count(3)
     for prompt in prompts.all():
         place = int(re.match(r"Example (\d+):", prompt.locator("figcaption").inner_text()).group(1))
@@ -74,36 +74,36 @@ def test_prompts_are_shown_with_what_is_learned_marked_and_examples_numbered_as_
         expect(prompt.locator("figcaption")).to_contain_text(f"its label is {rows[place - 1]['label']}")
         told_apart = {"bill": "i", "bug": "u"}[rows[place - 1]["label"]]  # tokens of the tiny base are single letters
         expect(prompt.locator("mark")).to_have_text(told_apart)
-    assert violations(page) == []
+    assert violations(phone) == []
 
 
-def test_a_setting_that_is_no_number_is_told_and_not_dropped(page, service, tmp_path):
-    bring(page, service, written(tmp_path, labelled()))
-    page.get_by_role("radio", name="tiny").check()
-    page.get_by_text("More settings").click()
-    page.get_by_label("At most so many steps").fill("many")
-    expect(page.get_by_role("alert")).to_contain_text("max_steps")
-    page.get_by_label("At most so many steps").fill("4")
-    expect(page.get_by_role("alert")).to_have_count(0)
+def test_a_setting_that_is_no_number_is_told_and_not_dropped(phone, service, tmp_path):
+    bring(phone, service, written(tmp_path, labelled()))
+    phone.get_by_role("radio", name="tiny").check()
+    phone.get_by_text("More settings").click()
+    phone.get_by_label("At most so many steps").fill("many")
+    expect(phone.get_by_role("alert")).to_contain_text("max_steps")
+    phone.get_by_label("At most so many steps").fill("4")
+    expect(phone.get_by_role("alert")).to_have_count(0)
 
 
-def test_after_the_training_the_doubted_examples_and_no_others_are_shown(page, service, tmp_path):
+def test_after_the_training_the_doubted_examples_and_no_others_are_shown(phone, service, tmp_path):
     rows = labelled()
     rows[2]["label"] = "bug"
     job_id = service.submit(written(tmp_path, rows), "optimization.max_steps=2", "task.max_tokens=256")
-    show(page, service, f"jobs/{job_id}")
-    expect(page.locator(".head .badge")).to_have_text("Succeeded")
-    ranked = page.evaluate(
+    show(phone, service, f"jobs/{job_id}")
+    expect(phone.locator(".head .badge")).to_have_text("Succeeded")
+    ranked = phone.evaluate(
         "id => fetch(`/v1/fine_tuning/jobs/${id}/examples?limit=10`).then((answer) => answer.json())", job_id
     )["data"]
     doubted = [each for each in ranked if each["predicted_label"] != each["label"] or each["gradient_agreement"] < 0]
     assert doubted
-    card = page.locator(".card", has=page.get_by_role("heading", name="Examples to look at again"))
+    card = phone.locator(".card", has=phone.get_by_role("heading", name="Examples to look at again"))
     expect(card.locator(".example")).to_have_count(len(doubted))
     for shown, each in zip(card.locator(".example").all(), doubted, strict=True):
         expect(shown).to_contain_text(each["text"])
         expect(shown).to_contain_text(f"labelled {each['label']}. {each['reason']}")
         expect(shown.locator(".badge")).to_have_text(f"doubt {round(each['suspicion'] * 100)} %")
     expect(card).not_to_contain_text("Nothing speaks against")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert violations(page) == []
+    assert too_wide(phone) == []
+    assert violations(phone) == []

@@ -9,7 +9,8 @@ import random
 import pytest
 
 from sgg_core.guidance.magnitude import LogNormClip
-from tests.e2e.browsing import chromium, opened, sign_in
+from sgg_core.parsing import ProblemLog, read_rows
+from tests.e2e.browsing import opened, sign_in
 
 # A chart that is drawn, and leaves while what the page does after painting is held up, as on a busy machine.
 LEAVE = """async (address) => {
@@ -42,12 +43,6 @@ DRAW = """async ([address, pairs]) => {
   }
   return drawn;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 def scripts(page, service):
@@ -107,13 +102,37 @@ def test_curves_grow_by_what_is_new_and_take_back_what_is_done_anew(module):
     }
 
 
-def test_tables_are_read_as_python_reads_them(module):
-    rows = [{"text": 'He said "no", twice\nand left', "label": "a"}, {"text": "plain, with a comma", "label": "b"}]
+def a_table(draw):
+    """A table as spreadsheets write them, and as people do: quotes, commas and line breaks in cells, blank lines."""
     written = io.StringIO()
-    writer = csv.DictWriter(written, ["text", "label"])
-    writer.writeheader()
-    writer.writerows(rows)
-    assert [row["value"] for row in module("examples", "read", "t.csv", "\ufeff" + written.getvalue())] == rows
+    writer = csv.writer(written, lineterminator=draw.choice(["\n", "\r\n"]))
+    writer.writerow(["text", "label"])
+    for _ in range(12):
+        words = "".join(draw.choice('ab é,"\n') for _ in range(draw.randint(1, 12))).strip() or "a"
+        writer.writerow([words, draw.choice("xy")])
+        written.write(draw.choice(["", "", '5" screen,x\n', "\n"]))
+    return draw.choice(["", "\ufeff"]) + written.getvalue()
+
+
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in ("t.csv", "t.txt") for seed in range(8)])
+def test_tables_are_read_as_the_server_reads_them(module, name, seed):
+    text = a_table(random.Random(seed))
+    log = ProblemLog()
+    expected = [(row.line, row.fields) for row in read_rows(text.encode(), name, log)]
+    assert log.problems == []
+    assert [(row["line"], row["value"]) for row in module("examples", "read", name, text)] == expected
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n\n{"b": 2}\r\n', '{"a": 1}\r{"b": 2}\r', '\ufeff{"a": "\u2028"}'])
+def test_lines_are_counted_as_the_server_counts_them(module, text):
+    expected = [(row.line, row.fields) for row in read_rows(text.encode(), "t.jsonl", ProblemLog())]
+    assert [(row["line"], row["value"]) for row in module("examples", "read", "t.jsonl", text)] == expected
+
+
+def test_a_row_of_a_table_that_does_not_fit_its_header_is_no_example(module):
+    one, two = module("examples", "read", "t.csv", "text,label\nI paid, twice,bill\nright,bug\n")
+    assert (one["value"], one["line"], json.loads(one["raw"])) == (None, 2, "I paid, twice,bill")
+    assert two["value"] == {"text": "right", "label": "bug"}
 
 
 def test_lines_are_kept_as_they_are_unless_they_are_changed(module):

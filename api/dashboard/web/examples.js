@@ -1,45 +1,73 @@
 // Examples of a file, line by line, as the browser holds them while they are corrected.
 
-/** Rows of a file: {raw, value}; `value` is null where a line is no JSON object. CSV becomes the same rows. */
+/** The text of a file. What is no UTF-8 is refused: signs that cannot be read would be lost. */
+export async function textIn(file) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+  } catch {
+    throw new Error(`${file.name} is no text in UTF-8. From a spreadsheet, save it as "CSV UTF-8"; from an editor, choose that encoding.`);
+  }
+}
+
+/** Rows of a file: {raw, value, line}; `value` is null where a line is no JSON object. CSV becomes the same rows. */
 export function read(name, text) {
   text = text.replace(/^\uFEFF/, "");
-  if (/\.csv$/i.test(name)) return readTable(text);
-  return text.split(/\r?\n/).filter((line) => line.trim()).map((raw) => {
-    try {
-      const value = JSON.parse(raw);
-      return { raw, value: value && typeof value === "object" && !Array.isArray(value) ? value : null };
-    } catch {
-      return { raw, value: null };
-    }
-  });
+  if (!text.includes("\n")) text = text.replace(/\r/g, "\n"); // spreadsheets on a Mac still write CR alone
+  if (isTable(name, text)) return readTable(text);
+  return text.split("\n").map((line, index) => ({ ...parsed(line.replace(/\r$/, "")), line: index + 1 })).filter((row) => row.raw.trim());
 }
 
+/** By its ending, or else by how it begins, as the server tells them apart. */
+const isTable = (name, text) => /\.csv$/i.test(name) || (!/\.(jsonl|ndjson|json)$/i.test(name) && !/^\s*[{[]/.test(text));
+
+function parsed(raw) {
+  try {
+    const value = JSON.parse(raw);
+    return { raw, value: value && typeof value === "object" && !Array.isArray(value) ? value : null };
+  } catch {
+    return { raw, value: null };
+  }
+}
+
+/** With commas; or, where the header has none, with the semicolons or tabs of spreadsheets in other countries. */
 function readTable(text) {
-  const [head, ...lines] = cells(text).filter((line) => line.some((cell) => cell.trim()));
-  return (lines || []).map((line) => fresh(Object.fromEntries(head.map((name, index) => [name.trim(), line[index] ?? ""]))));
+  const [first] = text.split("\n", 1), comma = first.includes(",") ? "," : first.includes(";") ? ";" : first.includes("\t") ? "\t" : ",";
+  const [head, ...records] = cells(text.replace(/\r\n/g, "\n"), comma).filter(({ values }) => values.some((cell) => cell.trim()));
+  if (!head) return [];
+  const names = head.values.map((name) => name.trim());
+  return records.map(({ line, values }) => (values.length === names.length ? { ...fresh(Object.fromEntries(names.map((name, index) => [name, values[index]]))), line } : { raw: JSON.stringify(values.join(comma)), value: null, line, columns: [values.length, names.length] }));
 }
 
-function cells(text) {
-  const lines = [[]];
-  let cell = "", quoted = false;
+/** Records of a table: {line, values}, with the line on which each begins. */
+function cells(text, comma) {
+  const records = [{ line: 1, values: [] }];
+  let cell = "", quoted = false, line = 1;
   for (let index = 0; index < text.length; index += 1) {
     const sign = text[index];
+    if (sign === "\n") line += 1;
     if (quoted) {
       if (sign !== '"') cell += sign;
       else if (text[index + 1] === '"') { cell += '"'; index += 1; } else quoted = false;
-    } else if (sign === '"') quoted = true;
-    else if (sign === "," || sign === "\n" || sign === "\r") {
-      if (sign === "\r" && text[index + 1] === "\n") index += 1;
-      lines[lines.length - 1].push(cell);
+    } else if (sign === '"' && !cell) quoted = true; // within a cell that has begun it is a sign like others
+    else if (sign === comma || sign === "\n") {
+      records[records.length - 1].values.push(cell);
       cell = "";
-      if (sign !== ",") lines.push([]);
+      if (sign === "\n") records.push({ line, values: [] });
     } else cell += sign;
   }
-  lines[lines.length - 1].push(cell);
-  return lines;
+  records[records.length - 1].values.push(cell);
+  return records;
 }
 
 export const fresh = (value) => ({ raw: JSON.stringify(value), value });
+/** The same example under another label, in the part of the file that it was in. */
+export const relabelled = (row, label) => ({ ...fresh({ ...row.value, label }), aside: row.aside });
+/** Rows by the line, less one, on which they stand in their file. */
+export function byLine(rows) {
+  const found = [];
+  for (const row of rows) found[row.line - 1] = row;
+  return found;
+}
 export const write = (rows) => rows.map((row) => `${row.raw}\n`).join("");
 export const labelOf = (row) => (typeof row.value?.label === "string" ? row.value.label : null);
 

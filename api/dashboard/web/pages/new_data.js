@@ -1,18 +1,19 @@
 import { html, useState } from "../core.js";
+import { can } from "../api.js";
 import { count, plural } from "../format.js";
-import { contradictions, duplicates, fresh, labelOf, labels as labelsOf, textOf } from "../examples.js";
+import { contradictions, duplicates, labelOf, labels as labelsOf, relabelled, textOf } from "../examples.js";
 import { Bones, Card, Icon, Problem } from "../parts.js";
 
 const SHOWN = 25;
 
-function Drop({ open, small }) {
+function Drop({ opening, small }) {
   const [over, setOver] = useState(false);
-  const take = (files) => files[0] && open(files[0]);
-  return html`<label class=${`drop ${over ? "over" : ""} ${small ? "small" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}>
+  const take = (files) => files[0] && opening.run(files[0]);
+  return html`<div class="stack tight"><${Problem} error=${opening.error} title="The file cannot be read" /><label class=${`drop ${over ? "over" : ""} ${small ? "small" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}>
     <${Icon} name="upload" /><span><strong>${small ? "Take another file" : "Drop a file here, or choose one"}</strong>
       ${!small && html`<span class="hint">JSONL or CSV with the columns <code>text</code> and <code>label</code>; or prompts with completions, or chats.</span>`}</span>
     <input class="sr" type="file" accept=".jsonl,.csv,.json,.txt" onChange=${(event) => { take(event.target.files); event.target.value = ""; }} />
-  </label>`;
+  </label></div>`;
 }
 
 /** One example that can be corrected where it stands. */
@@ -20,7 +21,7 @@ function Row({ row, place, names, change, drop, children }) {
   const label = labelOf(row), labelled = label !== null || (names.length > 1 && typeof row.value?.text === "string");
   return html`<li class="example">
     <span class="soft num small">${place + 1}</span>
-    <div class="grow stack tight"><span class="words">${textOf(row).slice(0, 400)}</span>${children}</div>
+    <div class="grow stack tight"><span class="words">${textOf(row).slice(0, 400)}${row.aside && html` <span class="tag">set aside</span>`}</span>${children}</div>
     ${labelled && html`<select aria-label=${`Label of example ${place + 1}`} value=${label ?? ""} onChange=${(event) => change(place, event.target.value)}>${label === null && html`<option value="" disabled selected>Choose a label</option>`}${names.map((name) => html`<option value=${name} selected=${name === label}>${name}</option>`)}</select>`}
     <button class="small danger" aria-label=${`Remove example ${place + 1}`} onClick=${() => drop([place])}>Remove</button>
   </li>`;
@@ -32,7 +33,10 @@ export function located(rows, part, problem, mentioned = part) {
   const here = (of, line) => places.get(of?.[line - 1]);
   const told = (text) => text.replace(/\bline (\d+)/g, (said, line) => (here(mentioned, line) === undefined ? said : `line ${here(mentioned, line) + 1}`));
   const field = problem.field && problem.reason.startsWith("The field ") ? problem.reason.replace("The field ", `The field "${problem.field}" `) : problem.reason;
-  return { ...problem, reason: told(field), place: problem.line ? here(part, problem.line) : undefined };
+  const place = problem.line ? here(part, problem.line) : undefined;
+  const columns = rows[place]?.columns; // a row of a table that could not be read as one
+  if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain commas in double quotes, and bring the file again." };
+  return { ...problem, reason: told(field), place };
 }
 
 /** What the server found, at the rows that it speaks of. */
@@ -81,20 +85,29 @@ function All({ data, edits }) {
     <div class="row"><button class="small" disabled=${!from} onClick=${() => setFrom(from - SHOWN)}>Back</button><button class="small" disabled=${from + SHOWN >= data.rows.length} onClick=${() => setFrom(from + SHOWN)}>Next</button></div></details>`;
 }
 
-export function NewData({ data, stored, dirty, busy, error, open, edit, save }) {
-  if (!data) {
-    if (!stored) return html`<${Card} title="Your examples"><${Drop} open=${open} /><//>`;
-    return html`<${Card} title="Your examples" lead=${`${stored.training.filename}, ${plural(stored.training.sgg.examples || 0, "example")}${stored.validation ? `; ${stored.validation.filename} for validation` : ""}. They are those of the earlier job.`}><${Drop} small open=${open} /><//>`;
-  }
+/** What the training of the earlier job said against labels, as long as they are what they were. */
+const doubted = ({ rows, doubts }) => rows.flatMap((row, place) => (doubts?.has(row) ? [{ place, severity: "warning", reason: "The earlier training doubts the label.", remedy: doubts.get(row).reason }] : []));
+
+/** The files that a job begins with again, before they are looked into. */
+function Earlier({ earlier, fetching, opening }) {
+  const { job, training, validation } = earlier;
+  if (!training) return html`<${Card} title="Your examples" lead="The training file of the earlier job is deleted. Bring another one; the settings are kept."><${Drop} opening=${opening} /><//>`;
+  return html`<${Card} title="Your examples" lead=${`${training.filename}, ${plural(training.sgg.examples || 0, "example")}${validation ? `; ${validation.filename} for validation` : ""}.${job ? " They are those of the earlier job." : ""}`}>
+    <div class="stack"><${Problem} error=${fetching.error} title="The file cannot be fetched" />
+    <div class="row">${can("files:read") && can("files:write") && html`<button disabled=${fetching.busy} onClick=${() => fetching.run()}>Look at them and correct them</button>`}<${Drop} small opening=${opening} /></div></div><//>`;
+}
+
+export function NewData({ data, stored, earlier, fetching, dirty, busy, error, opening, edit, save }) {
+  if (!data) return earlier ? html`<${Earlier} earlier=${earlier} fetching=${fetching} opening=${opening} />` : html`<${Card} title="Your examples"><${Drop} opening=${opening} /><//>`;
   const counts = labelsOf(data.rows), names = [...counts.keys()].sort();
-  const again = duplicates(data.rows);
-  const drop = (places) => edit({ rows: data.rows.filter((row, index) => !places.includes(index)) });
-  const change = (place, label) => edit({ rows: data.rows.map((row, index) => (index === place ? fresh({ ...row.value, label }) : row)) });
+  const again = duplicates(data.rows), aside = data.rows.filter((row) => row.aside).length;
+  const drop = (places) => { const gone = new Set(places); edit({ rows: data.rows.filter((row, index) => !gone.has(index)) }); };
+  const change = (place, label) => edit({ rows: data.rows.map((row, index) => (index === place ? relabelled(row, label) : row)) });
   const edits = { names, change, drop };
   const found = dirty ? [] : findingsOf(data, stored, error);
-  const findings = [...found, ...contradicting(data.rows).filter(({ place }) => !found.some((each) => each.place === place && each.reason.includes("label")))];
+  const findings = [...found, ...doubted(data), ...contradicting(data.rows).filter(({ place }) => !found.some((each) => each.place === place && each.reason.includes("label")))];
   const untold = error && !dirty && !found.length;
-  return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}`}>
+  return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}${aside ? `; ${count(aside)} of them set aside to measure with` : ""}${data.fetched ? ". What you change is saved as a new file." : ""}`}>
     <div class="stack">
       ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}
       ${busy && html`<${Bones} heights=${[30]} label="Checking the file" />`}
@@ -102,8 +115,8 @@ export function NewData({ data, stored, dirty, busy, error, open, edit, save }) 
       <${Findings} findings=${findings} data=${data} edits=${edits} />
       ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "says" : "say"} what an earlier one says, word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
       ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">Nothing to complain about.</p>`}
-      ${counts.size > 1 && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside to measure with<span class="hint">They are not trained on, so that the accuracy tells how the model does with sentences it has not seen.</span></span></label>`}
+      ${counts.size > 1 && !aside && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside to measure with<span class="hint">They are not trained on, so that the accuracy tells how the model does with sentences it has not seen.</span></span></label>`}
       <${All} data=${data} edits=${edits} />
-      <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small open=${open} /></div>
+      <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small opening=${opening} /></div>
     </div><//>`;
 }

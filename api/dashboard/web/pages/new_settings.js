@@ -1,4 +1,5 @@
 import { html } from "../core.js";
+import { can } from "../api.js";
 import { ago, count, plural } from "../format.js";
 import { Card, Field } from "../parts.js";
 
@@ -9,16 +10,17 @@ const numbers = [
   ["max_steps", "At most so many steps", "empty: as many as the passes make"],
 ];
 
-export const defaults = (models) => ({ model: models[0]?.id || "", method: "sgg", suffix: "", sources: [], alignment: "0.5", rank: "", seed: "", keep: "last", hyperparameters: {}, carried: null });
+export const defaults = (models) => ({ model: models[0]?.id || "", method: "sgg", suffix: "", sources: [], alignment: "0.5", rank: "", seed: "", keep: "last", hyperparameters: {}, carried: null, kept: {} });
 
 /** The settings of an earlier job, as this form holds them; what it has no field for is carried along. */
 export function settingsOf(job) {
-  const { hyperparameters, sources, start_from: startFrom } = job.method[job.method.type];
+  const { hyperparameters, sources, start_from: startFrom, retention_file: retention, priority } = job.method[job.method.type];
   const { lora, guidance, evaluation } = hyperparameters;
   const chosen = Object.fromEntries(numbers.map(([name]) => [name, hyperparameters[name]]).filter(([, value]) => value !== null && value !== "auto"));
   return {
     model: job.model, method: job.method.type, suffix: job.sgg.suffix || "", sources, alignment: String(guidance?.alignment || 0.5),
-    rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: chosen, startFrom, carried: hyperparameters,
+    rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: chosen, carried: hyperparameters, metadata: job.metadata,
+    kept: { ...(startFrom && { start_from: startFrom }), ...(retention && { retention_file: retention }), ...(priority && { priority: can("admin") ? priority : Math.min(priority, 0) }) },
   };
 }
 
@@ -45,7 +47,8 @@ export function requestOf(settings, stored) {
     ...(stored.validation && { validation_file: stored.validation.id }),
     ...(settings.suffix && { suffix: settings.suffix }),
     ...(settings.seed !== "" && { seed: typed(settings.seed) }),
-    method: { type: settings.method, [settings.method]: { hyperparameters, ...(sources.length && { sources }), ...(settings.startFrom && { start_from: settings.startFrom }) } },
+    ...(Object.keys(settings.metadata || {}).length > 0 && { metadata: settings.metadata }),
+    method: { type: settings.method, [settings.method]: { hyperparameters, ...(sources.length && { sources }), ...settings.kept } },
   };
 }
 
@@ -60,7 +63,7 @@ export function NewSettings({ models, files, stored, settings, change }) {
       ${settings.model.startsWith("ft:") && html`<${Choice} name="model" value=${settings.model} chosen=${settings.model} choose=${() => {}} title=${settings.model}>A model of yours, trained further.<//>`}
     </div></fieldset>
     <fieldset><legend class="label">Method</legend><div class="choices">
-      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Each step looks ahead and keeps its gradient steady in length and direction. Two passes a step, so it takes about twice as long.<//>
+      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Steps look ahead and keep the gradient steady in length and direction. Takes about a quarter longer.<//>
       <${Choice} name="method" value="supervised" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Plain LoRA">Ordinary training of the adapter. Quicker, and what to compare with.<//>
     </div></fieldset>
     <div class="fields"><${Field} label="Name" hint="A part of the model's name.">${(ids) => html`<input ...${ids} maxlength="64" value=${settings.suffix} onInput=${(event) => change({ suffix: event.target.value })} />`}<//></div>

@@ -1,9 +1,9 @@
 import { html } from "../core.js";
-import { get, getText } from "../api.js";
-import { read, textOf } from "../examples.js";
+import { can, get, getText } from "../api.js";
+import { byLine, read, textOf } from "../examples.js";
 import { useRead } from "../live.js";
 import { figure, percent, points, signed } from "../format.js";
-import { Card } from "../parts.js";
+import { Card, Table } from "../parts.js";
 
 const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "the same training without guidance" };
 const DOUBTFUL = 0.75; // a right label with less than this was found with doubts
@@ -11,10 +11,11 @@ const DOUBTFUL = 0.75; // a right label with less than this was found with doubt
 function Baselines({ report }) {
   if (!report.baselines?.length) return null;
   const texts = report.kind !== "classification", difference = texts ? signed : points;
-  return html`<div class="stack"><div class="table inset" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th>Measured against</th><th class="num">Its ${texts ? "loss" : "accuracy"}</th><th class="num">Difference, ${texts ? "a token" : "points"}</th></tr></thead>
-    <tbody>${report.baselines.map(({ name, accuracy, loss, comparison }) => html`<tr><td>${names[name] || name}</td><td class="num">${texts ? figure(loss) : percent(accuracy, 1)}</td>
-      <td class="num nowrap">${difference(comparison.difference)}<div class="soft small">${difference(comparison.low)} to ${difference(comparison.high)}</div></td></tr>
-      <tr class="verdict"><td colspan="3" class="soft small">${comparison.verdict}</td></tr>`)}</tbody></table></div></div>`;
+  return html`<${Table} className="inset" label="Compared with" columns=${[["Measured against"], [`Its ${texts ? "loss" : "accuracy"}`, "num"], [`Difference, ${texts ? "a token" : "points"}`, "num nowrap"]]} rows=${report.baselines.map(({ name, accuracy, loss, comparison }) => ({ cells: [
+    names[name] || name,
+    texts ? figure(loss) : percent(accuracy, 1),
+    html`${difference(comparison.difference)}<div class="soft small">${difference(comparison.low)} to ${difference(comparison.high)}</div>`,
+  ], note: comparison.verdict }))} />`;
 }
 
 /** Which label was said for which; the darker, the more. */
@@ -35,7 +36,8 @@ function Hardest({ report, texts }) {
 
 async function textsOf(job, report) {
   if (!job.validation_file || !report.hardest?.length) return null;
-  return read("x.jsonl", await getText(`/v1/files/${job.validation_file}/content`)).map(textOf);
+  const [{ filename }, content] = await Promise.all([get(`/v1/files/${job.validation_file}`), getText(`/v1/files/${job.validation_file}/content`)]);
+  return byLine(read(filename, content)).map(textOf);
 }
 
 export function Report({ job }) {
@@ -56,11 +58,16 @@ export function Report({ job }) {
     </div><//>`;
 }
 
-/** Examples whose label may be wrong, as the training saw it; the server ranks all of them, also those that nothing speaks against. */
+/** Training examples that something speaks against; the server ranks all of them, also those that nothing does. */
+export async function doubtsOf(job, limit) {
+  const { data } = await get(`/v1/fine_tuning/jobs/${job.id}/examples?limit=${limit}`);
+  return data.filter((each) => each.predicted_label !== each.label || each.gradient_agreement < 0);
+}
+
+/** Examples whose label may be wrong, as the training saw it. */
 export function Suspicious({ job }) {
-  const { value } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/examples?limit=10`), [job.id, job.status]);
-  const doubted = (value?.data || []).filter((each) => each.predicted_label !== each.label || each.gradient_agreement < 0);
-  if (!doubted.length) return null;
-  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say. Correct those that are wrong, and run again."><ul class="examples">${doubted.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
+  const { value: doubted } = useRead(() => doubtsOf(job, 10), [job.id, job.status]);
+  if (!doubted?.length) return null;
+  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say." extra=${can("files:write") && html`<a href=${`#/new?from=${job.id}&correct`}>Correct them and run again</a>`}><ul class="examples">${doubted.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
     <div class="grow stack tight"><span class="words">${each.text ?? `Line ${each.line} of the training file, which is deleted`}</span><span class="small soft">labelled <b>${each.label}</b>. ${each.reason}</span></div><span class="badge warn num">doubt ${percent(each.suspicion)}</span></li>`)}</ul><//>`;
 }

@@ -79,7 +79,7 @@ function Desk({ tuned, first }) {
       <${Field} label="Model">${(ids) => html`<select ...${ids} value=${name} onChange=${(event) => { setName(event.target.value); setAnswers({}); }}>${tuned.map((model) => html`<option value=${model.id} selected=${model.id === name}>${model.id}</option>`)}</select>`}<//>
       <${Field} label=${kind === "classification" || !kind ? "A sentence" : kind === "completion" ? "A prompt" : "A message"}>${(ids) => html`<textarea ...${ids} rows="3" maxlength="16000" placeholder="I was charged twice this month" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); }}></textarea>`}<//>
       <${Problem} error=${facts.error} again=${facts.again} />
-      <div class="row"><button class="primary" disabled=${act.busy || !text.trim() || !facts.value}>Ask both</button><span class="soft small">The first answer takes some seconds: the worker loads the model.</span></div>
+      <div class="row"><button class="primary" disabled=${act.busy || !text.trim() || !facts.value}>${facts.value?.mute ? "Ask" : "Ask both"}</button><span class="soft small">The first answer takes some seconds: the worker loads the model.</span></div>
     </form><//>
     <div class="grid2"><${Answer} title="Your model" answer=${answers.after} error=${answers.afterError} busy=${answers.busy} />
       <${Answer} title=${facts.value ? `Before: ${facts.value.base}` : "Before"} answer=${answers.before} error=${answers.beforeError} busy=${answers.also} mute=${facts.value?.mute} /></div>
