@@ -2,17 +2,9 @@
 
 import json
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browsing import chromium, opened, show, sign_in, violations
-
-
-@pytest.fixture
-def page(service):
-    with chromium() as browser, opened(browser) as fresh:
-        sign_in(fresh, service)
-        yield fresh
+from tests.e2e.browsing import show, violations
 
 
 def prompts(path, word):

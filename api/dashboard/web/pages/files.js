@@ -17,7 +17,7 @@ function rowOf(file, chosen, drop) {
     html`${examples ? examplesOf(file) : sgg.kind === "adapter" ? `adapter of rank ${sgg.rank}` : "result"}${sgg.warning_count > 0 && html`<${Warnings} sgg=${sgg} />`}`,
     bytes(file.bytes),
     ago(file.created_at),
-    html`<div class="row">${examples && can("jobs:write") && html`<a class="button small" href=${`#/new?file=${file.id}`}>Train on it<span class="sr">: ${file.filename}</span></a>`}
+    html`<div class="row">${examples && can("jobs:write") && html`<a class="button small" href=${`#/new?file=${file.id}`}>Train on it<span class="sr"> (${file.filename})</span></a>`}
       ${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text="Jobs that have ended keep what they made of it." yes="Yes, delete it" onYes=${drop} />`}</div>`,
   ] };
 }
