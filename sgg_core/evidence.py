@@ -166,6 +166,11 @@ def difference_in_words(
         better = found.difference < 0
         figures = f"loss per token {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
     if not found.shown:
+        if found.low > 0 or found.high < 0:  # the bootstrap is too sure of itself where few examples differ
+            figures += (
+                f"; better on {found.wins}, worse on {found.losses}, "
+                f"which chance alone does {found.p_value:.0%} of the time"
+            )
         return f"No difference between {one} and {other} can be shown with {found.items} {items} examples ({figures})."
     word = "better" if better else "worse"
     return f"{one[:1].upper()}{one[1:]} is {word} than {other} on {found.items} {items} examples ({figures})."

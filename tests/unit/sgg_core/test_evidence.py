@@ -41,6 +41,14 @@ def test_few_examples_show_no_difference():
     assert found.verdict.startswith(
         "No difference between the adapter and the base model can be shown with 10 validation examples (+50.0"
     )
+    assert found.low > 0, "the interval alone would say otherwise"
+    assert found.verdict.endswith("better on 5, worse on 0, which chance alone does 6% of the time).")
+
+
+def test_an_interval_that_holds_zero_needs_no_excuse():
+    gold = [0, 1] * 5
+    found = compared(answers(gold, [1, *gold[1:]]), answers(gold, [*gold[:9], 0]), "the base model")
+    assert found.difference == 0 and "chance" not in found.verdict
 
 
 def test_texts_are_compared_by_their_loss_per_token():
