@@ -64,6 +64,21 @@ def add_job(session: Session, project_id: str = DEFAULT_PROJECT_ID, **values: An
     return Jobs(session).create(new_job(session, project_id, **values))[0]
 
 
+def step_metrics(step: int) -> StepMetrics:
+    """Figures of a step, for tests that are about the step's number alone."""
+    return StepMetrics(
+        step=step,
+        total_steps=9,
+        epoch=0.1,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        learning_rate=5e-4,
+        gradient_norm=0.3,
+        seconds=0.25,
+        tokens=100,
+    )
+
+
 def add_history(
     session: Session, project_id: str, status: JobStatus, *, jobs: int, points: int, began: float = 1e9
 ) -> list[str]:

@@ -31,7 +31,7 @@ class Company:
     def __init__(self, most: int) -> None:
         self._most = most
         self._members: list[Member] = []
-        self.door = threading.RLock()
+        self.door = threading.Lock()
         """To be held from the choice of a job until it has entered."""
 
     def suits(self, applicant: Applicant) -> bool:

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from sgg_core.reporting import StepMetrics
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError
@@ -22,7 +21,7 @@ from sgg_store.leases import Claim, JobResult, Lease, Leases
 from sgg_store.metrics import Metrics
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord, database_now
 from sgg_store.retries import Cause
-from sgg_store.testing import add_file, add_job
+from sgg_store.testing import add_file, add_job, step_metrics
 
 SHORT = 0.2
 RESULT = JobResult(fine_tuned_model="ft:tiny:default::1", trained_tokens=10, result_file_ids=("file-1",))
@@ -52,20 +51,6 @@ def attempts_of(database: Database, job_id: str) -> list[AttemptRecord]:
         return list(session.scalars(query))
 
 
-def step(number: int) -> StepMetrics:
-    return StepMetrics(
-        step=number,
-        total_steps=9,
-        epoch=0.1,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        learning_rate=0.1,
-        gradient_norm=1.0,
-        seconds=0,
-        tokens=1,
-    )
-
-
 WRITES: dict[str, Callable[[Leases, Lease], object]] = {
     "heartbeat": lambda leases, lease: leases.heartbeat(lease, 3),
     "guard": lambda leases, lease: leases.guard(lease),
@@ -76,7 +61,7 @@ WRITES: dict[str, Callable[[Leases, Lease], object]] = {
     "give_back": lambda leases, lease: leases.give_back(lease, Cause.PREEMPTED),
     "event": lambda leases, lease: Events(leases.session).append(lease, [NewEvent("hello")]),
     "no event": lambda leases, lease: Events(leases.session).append(lease, []),
-    "metrics": lambda leases, lease: Metrics(leases.session).append(lease, [step(1)]),
+    "metrics": lambda leases, lease: Metrics(leases.session).append(lease, [step_metrics(1)]),
     "checkpoint": lambda leases, lease: Checkpoints(leases.session).append(lease, 1, "prefix", {}, {}),
     "damage": lambda leases, lease: Checkpoints(leases.session).mark_damaged(lease, "ftckpt_1"),
 }

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from sgg_core.reporting import CheckpointSaved, EvaluationMetrics, Notice, StepMetrics
+from sgg_core.reporting import CheckpointSaved, EvaluationMetrics, Notice
 from sgg_core.spec import CheckpointSpec
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError
@@ -17,7 +17,7 @@ from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import Leases
 from sgg_store.metrics import AnyMetrics, Metrics
 from sgg_store.retries import Cause
-from sgg_store.testing import add_job
+from sgg_store.testing import add_job, step_metrics
 from worker.lease_keeper import LeaseKeeper
 from worker.reporter import JobReporter
 from worker.settings import WorkerSettings
@@ -62,20 +62,6 @@ def test_what_was_committed_without_an_answer_is_not_told_twice(database: Databa
     assert told == ["first", "A pause was requested.", "second", "Checkpoint saved after step 7.", "third"]
 
 
-def step(number: int) -> StepMetrics:
-    return StepMetrics(
-        step=number,
-        total_steps=9,
-        epoch=0.1,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        learning_rate=5e-4,
-        gradient_norm=0.3,
-        seconds=0.25,
-        tokens=100,
-    )
-
-
 def evaluation(number: int) -> EvaluationMetrics:
     return EvaluationMetrics(step=number, valid_loss=0.5, examples=4)
 
@@ -98,9 +84,17 @@ def test_steps_that_attempts_repeat_are_told_once_however_far_each_came(database
         with database.begin() as session:
             Leases(session).give_back(claim.lease, Cause.LOST)
 
-    attempt(step(1), step(2), evaluation(2), step(3), step(4))
-    attempt(step(1))
-    attempt(step(1), step(2), evaluation(2), step(3), step(4), evaluation(4), step(5))
+    attempt(step_metrics(1), step_metrics(2), evaluation(2), step_metrics(3), step_metrics(4))
+    attempt(step_metrics(1))
+    attempt(
+        step_metrics(1),
+        step_metrics(2),
+        evaluation(2),
+        step_metrics(3),
+        step_metrics(4),
+        evaluation(4),
+        step_metrics(5),
+    )
     with database.read() as session:
         events = Events(session).since(DEFAULT_PROJECT_ID, job_id, 0)
     told = [("valid_loss" in event.data, event.data["step"]) for event in events if event.type == "metrics"]
