@@ -15,6 +15,9 @@ from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
 from sgg_core.tasks.text import TextTask
 
+FEWEST_PROBES, MOST_PROBES = 2, 8
+PROBE_TOKENS = 512  # of all together, if the fewest need no more
+
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
@@ -83,9 +86,21 @@ def evaluate(task: Task, items: Sequence[Encoded], device: torch.device) -> Eval
     return evaluate_text(task, items)
 
 
+def probes(items: Sequence[Encoded]) -> list[Encoded]:
+    """Some of the items to ask an adapter about, the shortest ones: it costs as little as may be, on any data."""
+    found: list[Encoded] = []
+    for item in sorted(items, key=lambda item: len(item.ids))[:MOST_PROBES]:
+        if len(found) >= FEWEST_PROBES and sum(len(probe.ids) for probe in [*found, item]) > PROBE_TOKENS:
+            break
+        found.append(item)
+    return found
+
+
 def probe_values(task: Task, items: Sequence[Encoded], device: torch.device) -> Tensor:
     """What an adapter answers, as numbers: (N, L) log-probabilities, or (N, 1) mean losses for SFT."""
     if isinstance(task, LabelWords | PooledHead):
         return log_probabilities(task, items, device)
     assert isinstance(task, TextTask)
-    return torch.tensor([[evaluate_text(task, [item]).loss] for item in items])
+    losses = evaluate_text(task, items).losses
+    assert losses is not None
+    return torch.tensor(losses.totals)[:, None] / torch.tensor(losses.tokens)[:, None]

@@ -1,7 +1,8 @@
 """The proof that an adapter's files are enough: a fresh process loads them through peft alone and answers the same.
 
-The process is forked from a server, `python -m sgg_core.proof`, that has imported the libraries and done nothing else.
-So a proof costs no imports, and nothing that the training left in memory can help it.
+The process is forked from a server that has imported the libraries and done nothing else. So a proof costs no imports,
+and nothing that the training left in memory can help it. The server is `python -m sgg_core.proof`, or, where a process
+says so before it does anything (`branch_off`), a fork of it, which costs neither imports nor memory of its own.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import torch
 from pydantic import BaseModel
@@ -35,6 +37,7 @@ LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 TOLERANCE = 1e-3  # of logits of one prompt, computed twice in float32 on the same device
 ELSEWHERE = 0.05  # the same on a GPU and, where its memory has no room for a second base model, on the CPU
 SECONDS = 600.0
+LONGEST_PROMPT = 64  # tokens: those of a prompt that follow would only cost time
 REMEDY = "Nothing is delivered. Tell the administrator, with the versions that `pip list` shows on the worker."
 
 
@@ -68,15 +71,62 @@ class Answer(BaseModel):
     problem: str = ""
 
 
-class Server:
-    """The process that fresh ones are forked from. Starts at once, imports meanwhile, ends with this process."""
+class Fork:
+    """A forked process, with what a server needs of `subprocess.Popen`."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Its status, if it has ended."""
+        if self._status is None:
+            ended, status = os.waitpid(self._pid, os.WNOHANG)
+            self._status = status if ended else None
+        return self._status
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        if self._status is None:
+            self._status = os.waitpid(self._pid, 0)[1]
+        return self._status
+
+
+class Server:
+    """The process that fresh ones are forked from. Ends with this process, at whose other end its streams are."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | Fork, questions: IO[bytes], answers: IO[bytes]) -> None:
+        self._process = process
+        self._questions = questions
+        self._answers = answers
+        atexit.register(self.close)
+
+    @classmethod
+    def start(cls) -> Server:
+        """Let a new process import the libraries, while this one goes on."""
         command = [sys.executable, "-m", "sgg_core.proof"]
         # Ctrl-C is for whoever handles it: a group of its own is not reached, and an ignored signal stays ignored
         group = None if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else 0
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group)
-        atexit.register(self.close)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group)
+        assert process.stdin is not None and process.stdout is not None
+        return cls(process, process.stdin, process.stdout)
+
+    @classmethod
+    def fork(cls) -> Server:
+        """Fork this process, which has imported the libraries."""
+        read_questions, ask = os.pipe()
+        read_answers, answer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _become_server(read_questions, answer)
+        os.close(read_questions)
+        os.close(answer)
+        return cls(Fork(pid), os.fdopen(ask, "wb"), os.fdopen(read_answers, "rb"))
 
     @property
     def alive(self) -> bool:
@@ -85,14 +135,13 @@ class Server:
 
     def ask(self, question: Question) -> Answer:
         """Let a fresh process answer."""
-        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            self._process.stdin.write(question.model_dump_json().encode() + b"\n")
-            self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], SECONDS)[0]:
+            self._questions.write(question.model_dump_json().encode() + b"\n")
+            self._questions.flush()
+            if not select.select([self._answers], [], [], SECONDS)[0]:
                 self.close()
                 return Answer(problem=f"it did not answer within {SECONDS:g} s")
-            line = self._process.stdout.readline()
+            line = self._answers.readline()
         except BrokenPipeError:
             line = b""
         return Answer.model_validate_json(line) if line else Answer(problem="it ended without an answer")
@@ -102,8 +151,7 @@ class Server:
         atexit.unregister(self.close)
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
+        for stream in (self._questions, self._answers):
             stream.close()
 
 
@@ -117,6 +165,23 @@ def prepare() -> None:
         _running()
 
 
+def branch_off() -> None:
+    """Make a fork of this process the server of fresh processes, which shares its imports and their memory.
+
+    To be called before this process starts threads or computes anything.
+    """
+    global _server
+    import_libraries()
+    with _lock:
+        _server = Server.fork()
+
+
+def import_libraries() -> None:
+    """Import what a proof needs, which takes seconds."""
+    import peft  # noqa: F401  # imported for the loading alone
+    from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
+
+
 def prove(base: LoadedBase, directory: Path, probes: Sequence[Encoded]) -> Proof | None:
     """Compare what the adapted model in memory says with what a fresh process gets out of `directory`.
 
@@ -125,14 +190,15 @@ def prove(base: LoadedBase, directory: Path, probes: Sequence[Encoded]) -> Proof
     if base.directory is None:
         return None
     device, tolerance = _place(base)
+    prompts = [probe.ids[:LONGEST_PROMPT] for probe in probes]
     with tempfile.TemporaryDirectory() as scratch, _lock:
         expected = Path(scratch) / "expected.safetensors"
-        save_file({str(n): last_states(base.model, probe.ids, base.device) for n, probe in enumerate(probes)}, expected)
+        save_file({str(n): last_states(base.model, ids, base.device) for n, ids in enumerate(prompts)}, expected)
         question = Question(
             kind=base.entry.kind,
             base=base.directory.resolve(),
             adapter=directory.resolve(),
-            prompts=[probe.ids for probe in probes],
+            prompts=prompts,
             expected=expected,
             device=device,
         )
@@ -174,7 +240,7 @@ def last_states(model: Any, ids: Sequence[int], device: torch.device) -> Tensor:
 def _running() -> Server:
     global _server
     if _server is None or not _server.alive:
-        _server = Server()
+        _server = Server.start()
     return _server
 
 
@@ -207,9 +273,9 @@ def _measured(question: Question) -> Answer:
 
 def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     """Answer each line with one, by a process of its own; ends with its input."""
-    import peft  # noqa: F401  # imported for the loading alone
-    from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
-
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)  # libraries say it to programmers; users can do nothing about it
+    import_libraries()
     for line in iter(questions.readline, b""):
         child = os.fork()
         if child == 0:
@@ -223,9 +289,21 @@ def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
             answers.flush()
 
 
+def _become_server(questions: int, answers: int) -> NoReturn:
+    """Serve from now on, in a process that was forked for it, and end."""
+    try:
+        os.dup2(questions, 0)
+        os.dup2(answers, 3)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))  # the pipes of the process that it was are none of its business
+        with os.fdopen(0, "rb") as asked, os.fdopen(3, "wb") as told:
+            serve(asked, told)
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+        os._exit(1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore", FutureWarning)  # libraries say it to programmers; users can do nothing about it
     pipe = os.fdopen(os.dup(1), "wb")  # libraries print: what they say goes to stderr instead
     os.dup2(2, 1)
     serve(sys.stdin.buffer, pipe)

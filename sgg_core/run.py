@@ -20,7 +20,7 @@ from sgg_core.doubts import MOST_EXAMPLES, doubts
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.estimate import reference_seconds
-from sgg_core.evaluation import evaluate
+from sgg_core.evaluation import evaluate, probes
 from sgg_core.evidence import Doubt
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
@@ -307,7 +307,7 @@ class Run:
             training=self.training,
             validation=self.validation,
             sources=tuple(self.sources),
-            probes=(self.held_out or self.target.items)[:8],
+            probes=probes(self.held_out or self.target.items),
             evaluation=figures,
             distance=self._distance(),
             stopped_early=stopped_early,

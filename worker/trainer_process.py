@@ -177,9 +177,12 @@ def read_commands(wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> 
 
 
 def import_training() -> None:
-    """Pay for torch, transformers and peft before a job waits for them."""
+    """Pay for torch, transformers and peft before a job waits for them, once for this process and that of proofs."""
     import sgg_core.backbone
     import sgg_core.trainer  # noqa: F401  # imported for the loading alone
+    from sgg_core.proof import branch_off
+
+    branch_off()
 
 
 def main() -> None:
@@ -190,9 +193,9 @@ def main() -> None:
     pipe = MessagePipe()
     wishes = Wishes()
     commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()
-    threading.Thread(target=read_commands, args=(wishes, commands), daemon=True).start()
     try:
         import_training()
+        threading.Thread(target=read_commands, args=(wishes, commands), daemon=True).start()
         pipe.send(Ready())
         TrainerProcess(pipe, wishes, commands).serve_all()
     except BaseException:

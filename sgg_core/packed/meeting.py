@@ -1,19 +1,20 @@
-"""Jobs that run in turns, each in a thread of its own, and wait for each other at every pass through the network.
+"""Jobs that run in turns, each on a stack of its own, and wait for each other at every pass through the network.
 
-Only one thread runs at any moment: the coordinator hands the turn to one job after the other, and each goes on until it
-needs the network or has ended. When all that are left wait, those that wait for states get them from one forward pass;
-when all of them wait for gradients, one backward pass serves them. No job waits for another's next step: a second pass
-of one meets the first pass of others.
+Only one runs at any moment: the coordinator hands the turn to one job after the other, and each goes on until it needs
+the network or has ended. When all that are left wait, those that wait for states get them from one forward pass; when
+all of them wait for gradients, one backward pass serves them. No job waits for another's next step: a second pass of
+one meets the first pass of others. Greenlets and not threads: each thread would have its own pool of OpenMP threads,
+and the pools of those that wait would take processor time from the one that runs.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from sgg_core.backbone import LoadedBase
@@ -25,7 +26,7 @@ Job = Callable[[LoadedBase], object]
 
 
 class PackClosedError(BaseException):
-    """Ends a job's thread where it waits, since the pack ends; no handler of errors is to catch it."""
+    """Ends a job where it waits, since the pack ends; no handler of errors is to catch it."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,21 @@ class Leaf:
 
 
 class Seat:
-    """A job's place in the pack: its base model, and where its thread waits. A `sgg_core.backbone.Rendezvous`."""
+    """A job's place in the pack: its base model, and the stack on which it waits. A `sgg_core.backbone.Rendezvous`.
 
-    def __init__(self, base: LoadedBase, job: Job, number: int) -> None:
+    To be made, and used, in the thread of the coordinator.
+    """
+
+    def __init__(self, base: LoadedBase, job: Job) -> None:
         self.base = twin(base, rendezvous=self)
         self.job = job
-        self.done = self.running = False
+        self.done = False
         self.outcome: object = None  # what the job returned, or the error that it ended with
         self.wanted: PassInput | None = None  # None while it waits for gradients, or runs
         self.answer: Tensor | BaseException | None = None
         self.leaves: list[Leaf] = []  # since the last backward pass
-        self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._live, name=f"packed job {number}", daemon=True)
-        self._thread.start()
+        self._coordinator = getcurrent()
+        self._stack = greenlet(self._live)
 
     def states(self, ids: Tensor, mask: Tensor, positions: Tensor | None, types: Tensor | None) -> Tensor:
         """States (B, T, d) from a pass that other jobs share."""
@@ -65,37 +68,27 @@ class Seat:
 
     def go_on(self) -> None:
         """Give the job its turn, until it waits or has ended. What is no Exception ends the pack, not the job alone."""
-        self.running = True
-        self._turn.release()
-        self._back.acquire()
-        self.running = False
+        self._stack.switch()
         if isinstance(self.outcome, BaseException) and not isinstance(self.outcome, Exception):
             raise self.outcome
 
     def close(self) -> None:
-        """Make the job end where it waits."""
-        if self.running:  # the coordinator was interrupted while it waited
-            self._back.acquire()
-        while not self.done:
+        """Make the job end where it waits; one that has not begun never does."""
+        while not self.done and self._stack:
             self.wanted, self.answer = None, PackClosedError()
             with suppress(BaseException):
                 self.go_on()
-        self._thread.join()
 
     def _live(self) -> None:
-        self._turn.acquire()
         try:
-            if not isinstance(self.answer, BaseException):
-                self.outcome = self.job(self.base)
+            self.outcome = self.job(self.base)
         except BaseException as error:
             self.outcome = error
         finally:
             self.done, self.leaves = True, []
-            self._back.release()
 
     def _wait(self) -> Tensor | None:
-        self._back.release()
-        self._turn.acquire()
+        self._coordinator.switch()
         answer, self.answer = self.answer, None
         if isinstance(answer, BaseException):
             raise answer
@@ -128,7 +121,7 @@ class Pack:
             for job in more:
                 number = len(outcomes)
                 outcomes.append(None)
-                live[number] = Seat(self.base, job, number)
+                live[number] = Seat(self.base, job)
                 admitted.append(live[number])
             return admitted
 
