@@ -1,6 +1,6 @@
 """What a run will cost, told before it: time and memory from what it has to compute. Loads no torch.
 
-Seconds are those of a reference: one thread on a busy machine (docs/results/forecast.md). Where jobs were seen, the
+Seconds are those of a reference: one thread of the machine in docs/results/forecast.md. Where jobs were seen, the
 pace of their steps and what they took besides correct them (sgg_store.durations).
 """
 
@@ -14,10 +14,11 @@ from sgg_core.reporting import Message, ReferenceSeconds
 
 FLOATS = 4  # bytes of a float32
 # Fitted to measured jobs, see benchmarks/forecast.py. Floating-point operations per second in passes, and seconds.
-RATE = {"causal": 2.8e10, "encoder": 2.8e10}
-RUN_SECONDS = {"causal": 16.0, "encoder": 10.0}  # fetching, writing the adapter, verifying and publishing it
+GRADIENT_RATE = {"causal": 3.1e10, "encoder": 3.2e10}
+PASS_RATE = {"causal": 3.8e10, "encoder": 4.4e10}  # of passes without a gradient
+RUN_SECONDS = {"causal": 11.5, "encoder": 6.0}  # fetching, writing the adapter, verifying and publishing it
 STEP_SECONDS = {"causal": 0.02, "encoder": 0.01}
-CHECKPOINT_SECONDS = 1.5
+CHECKPOINT_SECONDS = 0.5
 SECONDS_PER_WEIGHT = 2e-9  # of the adapter, in each step: copies, norms, the optimizer
 # Fitted to measured peaks: the process itself, and floats that stay until the backward pass, per position and layer.
 PROCESS_BYTES = 600 * 2**20
@@ -74,7 +75,7 @@ class Workload(Message):
 
 def reference_seconds(load: Workload) -> ReferenceSeconds:
     """How long the run takes on the reference machine, from its claim to its end, with the base model loaded."""
-    rate = RATE[load.kind]
+    rate, pass_rate = GRADIENT_RATE[load.kind], PASS_RATE[load.kind]
     forward = 2.0 * load.weights
     gradient = 2.0 * forward  # no gradient of the frozen weights themselves
     output = 2.0 * load.vocabulary * load.width
@@ -83,13 +84,13 @@ def reference_seconds(load: Workload) -> ReferenceSeconds:
     step = (load.gradients * of_target + load.source_positions * gradient) / rate + overhead
     rival = load.rival_steps * (of_target / rate + overhead)
     looking_back = 4.0 * load.in_context_prefix * load.width * load.layers
-    operations = load.rehearsal_positions * gradient
-    operations += load.evaluations * (load.evaluation_positions * forward + load.evaluation_trained * output)
+    rehearsal = load.rehearsal_positions * gradient / rate
+    operations = load.evaluations * (load.evaluation_positions * forward + load.evaluation_trained * output)
     operations += load.examined_positions * forward + load.in_context_positions * (forward + looking_back)
     operations += load.retention_positions * forward + load.retention_trained * output
     return ReferenceSeconds(
         steps=load.seeds * load.steps * step,
-        passes=load.seeds * (rival + operations / rate),
+        passes=load.seeds * (rival + rehearsal + operations / pass_rate),
         fixed=RUN_SECONDS[load.kind] + load.seeds * load.checkpoints * CHECKPOINT_SECONDS,
     )
 

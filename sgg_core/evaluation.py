@@ -16,7 +16,7 @@ from sgg_core.tasks.task import Task
 from sgg_core.tasks.text import TextTask
 
 FEWEST_PROBES, MOST_PROBES = 2, 8
-PROBE_TOKENS = 512  # of all together, if the fewest need no more
+PROBE_TOKENS = 256  # of all together, if the fewest need no more
 
 
 @contextmanager

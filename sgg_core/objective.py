@@ -20,6 +20,7 @@ class Objective:
     def __init__(self, target: TaskData, adapter: Mapping[str, Parameter], plan: Plan, seed: int) -> None:
         self.target, self.plan, self.seed = target, plan, seed
         self.data = target
+        self._fitted_at: int | None = None
         self.labels = [item.label for item in target.items]
         if isinstance(target.task, PooledHead) and plan.contrasts(self.labels):
             self.data = TaskData(Contrast(target.task), target.items, dict(adapter))
@@ -40,7 +41,8 @@ class Objective:
         indices = self.plan.indices(step, self.seed, self.labels) if step else everything
         return self.data.batch(indices, step, self.seed)
 
-    def fit_head(self) -> None:
-        """After contrast, bring the target's head to where the features are now."""
-        if self.contrasts:
+    def fit_head(self, step: int) -> None:
+        """After contrast, bring the target's head to where the features are now, after `step`; once for each step."""
+        if self.contrasts and step != self._fitted_at:
             probe_head(self.target.task, self.target.items)
+            self._fitted_at = step

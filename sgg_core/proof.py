@@ -37,7 +37,7 @@ LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 TOLERANCE = 1e-3  # of logits of one prompt, computed twice in float32 on the same device
 ELSEWHERE = 0.05  # the same on a GPU and, where its memory has no room for a second base model, on the CPU
 SECONDS = 600.0
-LONGEST_PROMPT = 64  # tokens: those of a prompt that follow would only cost time
+LONGEST_PROMPT = 32  # tokens: those of a prompt that follow would only cost time
 REMEDY = "Nothing is delivered. Tell the administrator, with the versions that `pip list` shows on the worker."
 
 

@@ -223,7 +223,7 @@ class Run:
 
     def _look_at_validation(self, step: int) -> None:
         """Evaluate, and remember the best weights."""
-        self.objective.fit_head()
+        self.objective.fit_head(self.progress.step)
         figures = self._evaluate()
         assert figures is not None
         self.figures, self.figures_step = figures, step
@@ -260,7 +260,7 @@ class Run:
     def _save(self, checkpoints: Path | None) -> None:
         if checkpoints is None:
             return
-        self.objective.fit_head()
+        self.objective.fit_head(self.progress.step)
         self.saved = directory = save_checkpoint(
             checkpoints,
             self.identity(),
@@ -295,7 +295,7 @@ class Run:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.everything.values()), self.best)
         else:
-            self.objective.fit_head()
+            self.objective.fit_head(self.progress.step)
         figures = self._newest_figures() or self._evaluate()
         result = Adapted(
             spec=self.spec,

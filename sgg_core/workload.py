@@ -72,7 +72,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
-        examined_positions=_examined(target) + _fitted(plan, target, evaluations + checkpoints),
+        examined_positions=_examined(target) + _fitted(plan, target, bool(held_out)),
         in_context_positions=prompted,
         in_context_prefix=shared,
         retention_positions=kept_positions,
@@ -115,11 +115,14 @@ def _examined(target: TaskData) -> int:
     return sum(task.positions(items, scoring=True))
 
 
-def _fitted(plan: Plan, target: TaskData, times: int) -> int:
-    """Of the passes that an encoder's head is fitted on: before the run and, with contrast, `times` and at its end."""
+def _fitted(plan: Plan, target: TaskData, evaluates: bool) -> int:
+    """Of the passes that an encoder's head is fitted on: before the run and, with contrast, whenever it is needed."""
     if not isinstance(target.task, PooledHead):
         return 0
-    fits = 1 + (times + 1) * plan.contrasts([item.label for item in target.items])
+    fits = 1
+    if plan.contrasts([item.label for item in target.items]):
+        steps = range(1, plan.total_steps + 1)
+        fits += sum(plan.saves_at(step) or (evaluates and plan.evaluates_at(step)) for step in steps)
     return fits * sum(target.task.positions(target.items))
 
 
