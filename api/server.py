@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 
@@ -9,6 +10,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.dependencies import Services
+
+
+def spare_the_collector() -> None:
+    """Let the garbage collector look at nothing that is there now, in a process that is about to serve for good.
+
+    All that was imported makes a full collection take 150 ms, and every request of that moment waits for it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Server(uvicorn.Server):

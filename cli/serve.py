@@ -130,7 +130,7 @@ def _serve_http(
     import uvicorn
 
     from api.app import create_app
-    from api.server import Server
+    from api.server import Server, spare_the_collector
 
     def announce() -> None:
         if worker is not None:
@@ -149,6 +149,7 @@ def _serve_http(
         app = create_app(settings, ring=doorbell(settings))
     configuration = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = Server(configuration, announce)
+    spare_the_collector()
     try:
         if not stop.received:
             server.run(sockets=[listener])

@@ -77,7 +77,7 @@ def serve_one(listener: socket.socket) -> None:
     import uvicorn
 
     from api.app import create_app
-    from api.server import Server
+    from api.server import Server, spare_the_collector
     from api.settings import ApiSettings
     from sgg_store import logs, tracing
     from sgg_store.queue import doorbell
@@ -94,6 +94,7 @@ def serve_one(listener: socket.socket) -> None:
         server.should_exit = True
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
+    spare_the_collector()
     server.run(sockets=[listener])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sgg_core.seeding import balanced_batch, epoch_order
@@ -18,6 +18,7 @@ CLIP_NORM = {"causal": 1.0, "encoder": 0.2}
 STEPS = {"causal": 32, "encoder": 80}
 EVALUATIONS = 4
 MAX_CHECKPOINT_GAP = 50
+LONGEST_REHEARSAL = 4  # in runs; a source has more examples than its target, as a rule
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,11 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
         evaluate_every=evaluate_every,
         checkpoint_every=min(evaluate_every, MAX_CHECKPOINT_GAP) if save == "auto" else save,
     )
+
+
+def rehearsal_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], run: Plan, examples: int) -> Plan:
+    """How a source with so many examples is trained on alone before a run with the plan `run`: as any run, but not for
+    longer than LONGEST_REHEARSAL of this one."""
+    plan = make_plan(spec, kind, examples)
+    steps = min(plan.total_steps, LONGEST_REHEARSAL * run.total_steps)
+    return replace(plan, total_steps=steps, warmup_steps=round(plan.warmup_steps * steps / plan.total_steps))

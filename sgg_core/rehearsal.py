@@ -20,9 +20,8 @@ from torch.nn import functional
 
 from sgg_core.encoding import Encoded
 from sgg_core.evaluation import evaluate, log_probabilities, without_dropout
-from sgg_core.guidance.passes import placed
+from sgg_core.objective import Objective
 from sgg_core.plain_step import plain_step
-from sgg_core.plan import Plan
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead, logistic_regression
@@ -39,26 +38,29 @@ class Verdict:
     after: float
 
     @property
-    def trust(self) -> float:
-        """Weight of the source in the run: 1 if it helped, else 0."""
-        return 1.0 if self.after < self.before else 0.0
+    def helps(self) -> bool:
+        """Whether the source is worth being used."""
+        return self.after < self.before
 
 
-def rehearse(
-    target: TaskData, source: TaskData, plan: Plan, seed: int, weight_decay: float, go_on: Callable[[], bool]
-) -> Verdict | None:
-    """Train on `source` alone for as many steps as the run has, and put everything back; None if `go_on` said no."""
+def rehearse(target: TaskData, source: Objective, weight_decay: float, go_on: Callable[[], bool]) -> Verdict | None:
+    """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no."""
     parameters = list(source.parameters.values())
     start = [parameter.detach().clone() for parameter in parameters]
     before = held_out_loss(target.task, target.items)
-    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=weight_decay)
-    with placed(parameters, start):
-        for step in range(1, plan.total_steps + 1):
+    optimizer = torch.optim.AdamW(parameters, lr=source.plan.learning_rate, weight_decay=weight_decay)
+    verdict = None
+    try:
+        for step in range(1, source.plan.total_steps + 1):
             if not go_on():
                 return None
-            gradient = source.turn(step - 1, plan.batch_size, step, seed).gradient().gradient
-            plain_step(optimizer, parameters, gradient, plan, step)
-        return Verdict(before, held_out_loss(target.task, target.items))
+            plain_step(optimizer, parameters, source.batch(step).gradient().gradient, source.plan, step)
+        verdict = Verdict(before, held_out_loss(target.task, target.items))
+        return verdict
+    finally:
+        if verdict is None or not verdict.helps:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, start)
 
 
 def can_judge(task: Task, items: list[Encoded]) -> bool:

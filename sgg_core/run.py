@@ -96,7 +96,9 @@ class Run:
         for source in source_data:
             self.everything |= source.parameters
             self.moving |= source.parameters
-        guidance = spec.guidance if spec.method == "sgg" and spec.guidance.variant != "off" else None
+        guidance = None
+        if spec.method == "sgg" and spec.guidance.variant != "off":
+            guidance = spec.guidance.model_copy(update={"source_weight": spec.guidance.source_rule})
         scale = spec.lora.alpha / spec.lora.rank
         names = list(self.objective.parameters)
         self.guided = GuidedStep(list(self.objective.parameters.values()), guidance, names, scale)
@@ -127,9 +129,10 @@ class Run:
             self.progress.retention = self.kept.measure() if self.kept else None
             if (wish := self._ask_in_context()) != "continue":
                 return self._stopped(wish, checkpoints)
-            self.guided.begin(self.objective.batch(0))
             if (wish := self.source_tasks.judge(self.target, self.reporter)) != "continue":
                 return self._stopped(wish, checkpoints)
+            self.progress.path_length = self._distance()  # what sources led to is part of the way
+            self.guided.begin(self.objective.batch(0))
         self._announce()
         stopped_early = self._patience_is_over()
         for step in range(self.progress.step + 1, self.plan.total_steps + 1):

@@ -8,11 +8,13 @@ from torch.nn import Parameter
 
 from sgg_core.guidance.passes import SourceBatch
 from sgg_core.guidance.step import GuidedStep
-from sgg_core.plan import Plan
+from sgg_core.objective import Objective
+from sgg_core.plan import Plan, rehearsal_plan
 from sgg_core.rehearsal import Verdict, can_judge, rehearse
 from sgg_core.reporting import Control, Notice, Reporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
+from sgg_core.tasks.choice import probe_head
 from sgg_core.telemetry import SourceAlignment
 
 
@@ -60,12 +62,14 @@ class SourceTasks:
         for number, source in enumerate(self.tasks):
             verdict = None
             if can_judge(target.task, target.items):
-                decay = self.spec.optimization.weight_decay
-                verdict = rehearse(target, source, self.plan, self.spec.seed, decay, may_go_on)
+                verdict = rehearse(target, self._rehearsal(source), self.spec.optimization.weight_decay, may_go_on)
                 if verdict is None:
-                    break
-            self.guided.trust[number] = verdict.trust if verdict else 0.0
+                    return wish
+            self.guided.trust[number] = 1.0 if verdict and verdict.helps else 0.0
             reporter.report(_notice(self.filenames[number], verdict))
+        if any(self._is_used(number) for number in range(len(self.tasks))):
+            for task in (target, *self.tasks):  # heads, to where the features are now
+                probe_head(task.task, task.items)
         return wish
 
     def remark(self, found: SourceAlignment | None) -> Notice | None:
@@ -83,6 +87,13 @@ class SourceTasks:
             return self.guided.trust[number] > 0.0
         return self.rule is not None
 
+    def _rehearsal(self, source: TaskData) -> Objective:
+        """The source as the target of a run of its own; with contrast, over the adapter alone."""
+        assert source.number is not None
+        plan = rehearsal_plan(self.spec, source.task.base.entry.kind, self.plan, len(source.items))
+        adapter = dict(list(source.parameters.items())[: self.shared])
+        return Objective(source, adapter, plan, self.spec.seed + source.number + 1)
+
     def _batch(self, number: int, turn: int, step: int) -> SourceBatch:
         batch = self.tasks[number].turn(turn, self.plan.batch_size, step, self.spec.seed)
         return SourceBatch(batch, self.shared, number)
@@ -95,6 +106,6 @@ def _notice(filename: str, verdict: Verdict | None) -> Notice:
         return Notice(level="warn", message=f"Source {filename} is left out: {reason}.")
     loss = f"the training examples' held-out loss went from {verdict.before:.3f} to {verdict.after:.3f}"
     found = f"in a rehearsal on it alone, {loss}"
-    if verdict.trust > 0.0:
+    if verdict.helps:
         return Notice(message=f"Source {filename} is used: {found}.")
     return Notice(level="warn", message=f"Source {filename} does not help and is left out: {found}.")

@@ -13,7 +13,7 @@ from sgg_core.estimate import Workload
 from sgg_core.examples import ExampleSet
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
-from sgg_core.plan import Plan
+from sgg_core.plan import Plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
@@ -48,7 +48,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     passes = [target.task.positions(batch) for batch in batches]
     over_vocabulary = isinstance(target.task, TextTask)
     per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in data.sources]
-    rule = spec.guidance.source_weight
+    rule = spec.guidance.source_rule
     at_once = sum(per_source) if rule == "equal" else sum(per_source) / max(1, len(per_source))
     guided = spec.method == "sgg" and spec.guidance.variant != "off"
     compared = guided and bool(held_out) and "plain_lora" in spec.evaluation.baselines
@@ -68,7 +68,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         positions=sum(map(sum, passes)) / len(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if guided else 0.0,
-        rehearsal_positions=plan.total_steps * sum(per_source) if guided and rule == "cross_fitted" else 0.0,
+        rehearsal_positions=_rehearsed(spec, plan, data.sources, per_source) if guided else 0.0,
         evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
@@ -106,6 +106,14 @@ def _gradients(spec: TrainingSpec, plan: Plan) -> float:
     extra = {"finite_difference": 1.0, "exact": 2.5, "momentum": 0.0}[guidance.variant] * corrected
     drift = 1.5 if guidance.reference == "base_kl" else 0.0
     return 1.0 + extra + drift
+
+
+def _rehearsed(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData], per_source: Sequence[int]) -> float:
+    """Of all steps on sources alone, if `per_source` are those of one step."""
+    if spec.guidance.source_rule != "cross_fitted":
+        return 0.0
+    plans = [rehearsal_plan(spec, source.task.base.entry.kind, run, len(source.items)) for source in sources]
+    return float(sum(plan.total_steps * positions for plan, positions in zip(plans, per_source, strict=True)))
 
 
 def _examined(target: TaskData) -> int:

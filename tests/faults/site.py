@@ -257,9 +257,13 @@ class Site:
             return not session.scalars(select(JobRecord.id).where(JobRecord.status.not_in(TERMINAL)).limit(1)).all()
 
     def _no_stray_trainer(self) -> bool:
-        """Whether each living trainer has a living worker, and none of them is at work: no job has a lease now."""
-        parents = [running.process.pid for running in self._everything if running.alive]
+        """Whether each living trainer has a living worker, and none of them is at work: no job has a lease now.
+
+        What a trainer has forked looks like it, and has to have a living trainer.
+        """
         trainers = [process for process in psutil.process_iter() if is_trainer(process) and self._owns(process)]
+        parents = [running.process.pid for running in self._everything if running.alive]
+        parents += [trainer.pid for trainer in trainers if lives(trainer)]
         at_work = list((self.directory / "data" / "scratch").glob("worker-*/ftjob-*"))
         held = [path for path in at_work if self._is_held(path.parent)]
         return not held and all(trainer.ppid() in parents for trainer in trainers if lives(trainer))

@@ -1,10 +1,11 @@
-"""Whether a source helps is measured on examples that nothing was fitted to, and the run then begins as ever."""
+"""Whether a source helps is measured on examples that nothing was fitted to, and the run begins with what helped."""
 
 import pytest
 import torch
 from torch.nn import functional
 
 from sgg_core.backbone import lora
+from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
 from sgg_core.rehearsal import _best_scaled_loss, can_judge, held_out_loss, rehearse
 from sgg_core.reporting import SilentReporter
@@ -36,30 +37,37 @@ def data_of(spec, base, adapted, examples, number=None):
     return TaskData(task, items, parameters | (dict(head.named_parameters()) if head else {}), number)
 
 
+def objective_of(spec, base, adapted, examples):
+    data = data_of(spec, base, adapted, examples, 0)
+    adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    return Objective(data, adapter, make_plan(spec, base.entry.kind, len(examples)), 0)
+
+
 def test_a_source_that_agrees_helps_and_one_that_contradicts_does_not(causal, training, agreeing, contrary, spec_for):
     spec = spec_for(causal, optimization=OPTIMIZATION)
-    plan = make_plan(spec, "causal", len(training))
     with lora(causal, spec.lora, 0) as adapted:
         target = data_of(spec, causal, adapted, training)
         verdicts = [
-            rehearse(target, data_of(spec, causal, adapted, examples, 0), plan, 0, 0.0, lambda: True)
-            for examples in (agreeing, contrary)
+            rehearse(target, objective_of(spec, causal, adapted, examples), 0.0, lambda: True)
+            for examples in (contrary, agreeing)
         ]
+        assert held_out_loss(target.task, target.items) == verdicts[1].after  # what it learned is kept
     assert verdicts[0].before == verdicts[1].before
-    assert [verdict.trust for verdict in verdicts] == [1.0, 0.0]
-    assert verdicts[0].after < verdicts[0].before - 0.1
+    assert [verdict.helps for verdict in verdicts] == [False, True]
+    assert verdicts[1].after < verdicts[1].before - 0.1
 
 
-def test_a_rehearsal_leaves_weights_and_random_state_as_they_were(base, training, source, spec_for):
-    spec = spec_for(base, optimization=OPTIMIZATION)
-    with lora(base, spec.lora, 0) as adapted:
-        target, data = data_of(spec, base, adapted, training), data_of(spec, base, adapted, source, 0)
-        everything = [*target.parameters.values(), *data.parameters.values()]
+def test_a_rehearsal_that_does_not_help_leaves_weights_and_random_state_as_they_were(
+    causal, training, contrary, spec_for
+):
+    spec = spec_for(causal, optimization=OPTIMIZATION)
+    with lora(causal, spec.lora, 0) as adapted:
+        target, source = data_of(spec, causal, adapted, training), objective_of(spec, causal, adapted, contrary)
+        everything = [*target.parameters.values(), *source.parameters.values()]
         before, state = [p.detach().clone() for p in everything], torch.get_rng_state()
-        plan = make_plan(spec, base.entry.kind, len(training))
-        assert rehearse(target, data, plan, 0, 0.0, lambda: True) is not None
+        assert not rehearse(target, source, 0.0, lambda: True).helps
         left = iter([True] * 3)
-        assert rehearse(target, data, plan, 0, 0.0, lambda: next(left, False)) is None
+        assert rehearse(target, source, 0.0, lambda: next(left, False)) is None
         assert all(torch.equal(p, start) for p, start in zip(everything, before, strict=True))
         assert torch.equal(torch.get_rng_state(), state)
         assert all(p.grad is None for p in adapted.parameters())
@@ -101,6 +109,9 @@ def test_a_run_uses_what_helped_and_tells(name, used, causal, training, spec_for
     steps = told(reporter, "step")
     assert all((step["source_weight"] is not None) is used for step in steps)
     assert all(0 < step["source_weight"] <= 1 for step in steps if used)
+    without = SilentReporter()
+    train(spec, causal, training, output=tmp_path / "alone", reporter=without)
+    assert (steps[0]["train_loss"] < told(without, "step")[0]["train_loss"] - 0.1) is used
 
 
 def test_a_source_that_does_not_help_changes_nothing(causal, training, contrary, spec_for, tmp_path, adapter_bytes):

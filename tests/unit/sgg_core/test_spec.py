@@ -49,7 +49,7 @@ GROUPS = {
         "ramp_fraction": fractions,
         "ema_beta": st.floats(0, 0.999),
         "clip_z": st.none() | st.floats(1e-12, 20),
-        "source_weight": st.sampled_from(["gated", "fixed", "cross_fitted", "equal"]),
+        "source_weight": st.sampled_from(["auto", "gated", "fixed", "cross_fitted", "equal"]),
         "source_scope": st.sampled_from(["global", "layer"]),
         "source_cap": st.floats(0, 2),
     },
