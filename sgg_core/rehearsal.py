@@ -45,7 +45,7 @@ class Verdict:
 
 def rehearse(target: TaskData, source: Objective, weight_decay: float, go_on: Callable[[], bool]) -> Verdict | None:
     """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no."""
-    parameters = list(source.parameters.values())
+    parameters: list[Tensor] = list(source.parameters.values())
     start = [parameter.detach().clone() for parameter in parameters]
     before = held_out_loss(target.task, target.items)
     optimizer = torch.optim.AdamW(parameters, lr=source.plan.learning_rate, weight_decay=weight_decay)

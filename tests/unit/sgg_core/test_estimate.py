@@ -74,11 +74,16 @@ def test_examples_in_a_prompt_and_a_retention_file_are_paid_for(seconds, base, r
     assert seconds(evaluation=ALONE, retention=retention) > alone
 
 
-def test_an_encoder_that_learns_by_contrast_pays_for_its_head_after_each_look(encoder, spec_for, counted):
-    looks = [counted(encoder, spec_for(encoder, evaluation={"every_steps": every})) for every in (6, 2)]
-    plain = [counted(encoder, spec_for(encoder, method="supervised", evaluation={"every_steps": e})) for e in (6, 2)]
-    assert looks[1].examined_positions > looks[0].examined_positions
-    assert plain[1].examined_positions == plain[0].examined_positions
+def test_an_encoder_that_learns_by_contrast_pays_for_its_head_once_for_each_step_that_needs_it(
+    encoder, spec_for, counted
+):
+    def examined(looks, saves, **groups):
+        every = {"evaluation": {"every_steps": looks}, "checkpoint": {"every_steps": saves}}
+        return counted(encoder, spec_for(encoder, **every, **groups)).examined_positions
+
+    assert examined(2, 6) > examined(6, 6)
+    assert examined(2, 6) == examined(6, 2) == examined(2, 2) < examined(2, 3)
+    assert examined(2, 6, method="supervised") == examined(6, 6, method="supervised")
 
 
 @pytest.mark.parametrize(("steps", "gradients"), [(3, 1.0), (4, 1.25), (8, 1.25)])
