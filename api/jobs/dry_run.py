@@ -245,7 +245,8 @@ def _resolved(spec: TrainingSpec, plan: Plan, checked: CheckedRequest) -> dict[s
     values["task"]["type"] = facts.kind
     values["evaluation"]["every_steps"] = plan.evaluate_every
     values["task"]["objective"] = plan.objective
-    values["guidance"]["source_weight"] = spec.guidance.source_rule
+    if "guidance" in values:  # plain LoRA has none
+        values["guidance"]["source_weight"] = spec.guidance.source_rule
     if values["evaluation"]["baselines"] == "auto":
         del values["evaluation"]["baselines"]  # what that is depends on the worker's device
     values["checkpoint"]["every_steps"] = plan.checkpoint_every
