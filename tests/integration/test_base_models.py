@@ -64,7 +64,8 @@ def trained(base, output, **task):
     finished = train(spec, base, FEW, output=output, reporter=reporter, validation=FEW)
     assert finished.step == 2
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
-    assert report["verification"] == {"reloaded": True, "probes": 8, "max_difference": 0.0}
+    checked = report["verification"]
+    assert checked["reloaded"] and checked["max_difference"] == 0.0 and 2 <= checked["probes"] <= 8
     assert report["final"]["valid_loss"] < report["baseline"]["loss"]
     return report
 

@@ -27,6 +27,7 @@ from sgg_core.tasks.choice import task_for
 from sgg_core.tiny import save_tiny_base, tiny_base
 from sgg_core.trainer import train
 
+PROBES = {"encoder": 6, "causal": 3}  # whose prompts are longer
 TEXTS = ["a fine day", "cold and rainy", "warm", "so so, but not awful"]
 EVERYWHERE = {
     "README.md",
@@ -137,7 +138,7 @@ def test_the_prompt_with_the_label_words_is_kept(of_causal, of_encoder):
 def test_the_card_and_the_pictures_can_be_read(trained):
     card = (trained.directory / "README.md").read_text(encoding="utf-8")
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == trained.base.entry.name
-    assert "exactly the same answers on 6 examples" in card
+    assert f"exactly the same answers on {PROBES[trained.base.entry.kind]} examples" in card
     assert str(trained.base_directory) not in card
     for path in (trained.directory / "plots").iterdir():
         assert matplotlib.image.imread(path).shape[2] in (3, 4)
@@ -145,7 +146,8 @@ def test_the_card_and_the_pictures_can_be_read(trained):
 
 def test_the_report_says_that_the_adapter_was_loaded_again_and_answered_exactly(trained):
     report = json.loads((trained.directory / "report.json").read_text(encoding="utf-8"))
-    assert report["verification"] == {"reloaded": True, "probes": 6, "max_difference": 0.0}
+    probes = PROBES[trained.base.entry.kind]
+    assert report["verification"] == {"reloaded": True, "probes": probes, "max_difference": 0.0}
 
 
 def test_what_was_said_of_each_validation_example_agrees_with_the_report(trained, validation):
@@ -404,7 +406,8 @@ def test_an_older_output_is_replaced_as_a_whole(of_causal, training, spec_for, t
 
 def test_a_fresh_process_answers_the_same_through_peft_alone(trained):
     proof = json.loads((trained.directory / "verification.json").read_text())
-    assert proof["passed"] and proof["probes"] == 4 and proof["max_abs_difference"] <= proof["tolerance"] == 1e-3
+    assert proof["passed"] and proof["probes"] == min(4, PROBES[trained.base.entry.kind])
+    assert proof["max_abs_difference"] <= proof["tolerance"] == 1e-3
     assert set(proof["versions"]) == {"python", "torch", "transformers", "peft", "safetensors"}
 
 
