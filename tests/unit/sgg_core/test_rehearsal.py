@@ -142,7 +142,7 @@ def test_sources_that_mostly_point_against_the_target_are_told(
     said = {}
     for examples in (agreeing, contrary):
         reporter = SilentReporter()
-        spec = spec_for(causal, optimization=OPTIMIZATION)
+        spec = spec_for(causal, optimization=OPTIMIZATION, guidance={"source_weight": "gated"})
         train(spec, causal, training, sources=[examples], output=tmp_path / examples.filename, reporter=reporter)
         shares = [m.source_cosine < 0 for m in reporter.messages if m.type == "step"]
         notices = [m.message for m in reporter.messages if m.type == "notice" and "pointed against" in m.message]
