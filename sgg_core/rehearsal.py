@@ -1,11 +1,11 @@
 """Does a source task help? Measured on the training examples of the target while nothing has been fitted to them.
 
 Cosines of training gradients cannot tell: once the training examples are memorized, their gradient turns against even
-the most helpful source. So the adapter is first trained on the source alone, as long as the run will be, and the
-target's examples are asked before and after: a label-word or text task for its loss on them, which owes nothing to
+the most helpful source. So the adapter is first trained on the source alone (`plan.rehearsal_plan`), and the target's
+examples are asked before and after: a label-word or text task for its loss on them, which owes nothing to
 them; an encoder, whose head needs labels, for the cross-validated loss of a linear probe. Confidence that merely grew
-or shrank is no gain: the temperature that suits the answers best is taken out of them first. Everything is then put
-back.
+or shrank is no gain: the temperature that suits the answers best is taken out of them first. What a source that helps
+has taught is where the run begins; else everything is put back.
 """
 
 from __future__ import annotations
