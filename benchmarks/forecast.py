@@ -149,7 +149,7 @@ def foretold(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
 
 def trainer() -> psutil.Process:
     for process in psutil.Process().children(recursive=True):
-        if "worker.trainer_process" in process.cmdline():
+        if process.name() == "sgg-trainer":
             return process
     raise SystemExit("There is no trainer.")
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, ClassVar, Generic, TypeVar
+from typing import IO, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -40,34 +40,96 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name in (*PASSED_ON, *PASSED_ON_SETTINGS, *PASSED_ON_HUB) or name.startswith(PASSED_ON_PREFIXES)
     }
-    return kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    # for forks: no threads of tokenizers, and whether there is a GPU is asked in the way that leaves CUDA untouched
+    return kept | offline | {"TOKENIZERS_PARALLELISM": "false", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 
-class Child(Generic[Told]):
-    """A running child that sends messages. Start it from a thread that outlives it: on Linux it dies with that thread.
+class ChildProcess(Protocol):
+    """A process that a child is: started by this one, or forked for it."""
 
-    `messages` parses one; `environment` is added to what the child may see.
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its process group."""
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended; -N after signal N."""
+
+    def wait(self) -> int:
+        """Wait for its end; gives its exit code."""
+
+    def kill_group(self) -> None:
+        """End it and its children at once. Harmless when they are dead."""
+
+    def close(self) -> None:
+        """Free its pipes, after its end."""
+
+
+class Spawned:
+    """A process of a new program."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self.pid = process.pid
+        self._process = process
+
+    def poll(self) -> int | None:
+        """See ChildProcess."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """See ChildProcess."""
+        return self._process.wait()
+
+    def kill_group(self) -> None:
+        """See ChildProcess."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """See ChildProcess."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def spawn(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, keep: Collection[int] = ()
+) -> ChildProcess:
+    """Start a program, which gets this process's id as its last argument, and dies with the thread that starts it.
+
+    `environment` is added to what it may see; it gets the file descriptors in `keep`.
     """
-
-    name: ClassVar[str]
-
-    def __init__(
-        self, command: Sequence[str], messages: TypeAdapter[Told], environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._parsing = messages
-        self._oom_kills = oom_kills()
-        self._process = subprocess.Popen(
+    return Spawned(
+        subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=child_environment(os.environ) | dict(environment or {}),
+            pass_fds=tuple(keep),
             start_new_session=True,  # Ctrl-C in a terminal reaches the worker alone, and kill() reaches grandchildren
         )
+    )
+
+
+class Child(Generic[Told]):
+    """A running child that sends messages, which `messages` parses."""
+
+    name: ClassVar[str]
+
+    def __init__(self, process: ChildProcess, messages: TypeAdapter[Told]) -> None:
+        self._process = process
+        self._parsing = messages
+        self._oom_kills = oom_kills()
         self._messages: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=20)
         self._log_context: dict[str, str | int] = {}
-        assert self._process.stdout is not None and self._process.stderr is not None
         self._readers = [
             threading.Thread(target=self._read_messages, args=(self._process.stdout,), daemon=True),
             threading.Thread(target=self._read_words, args=(self._process.stderr,), daemon=True),
@@ -87,7 +149,6 @@ class Child(Generic[Told]):
 
     def send(self, command: BaseModel) -> None:
         """Hand over one command. A dead child takes none; `receive` tells of its death."""
-        assert self._process.stdin is not None
         self._log_context = self._context_after(command)
         with suppress(BrokenPipeError):
             self._process.stdin.write(command.model_dump_json().encode() + b"\n")
@@ -99,8 +160,7 @@ class Child(Generic[Told]):
 
     def kill(self) -> None:
         """End the child and its children at once, stopped ones too, and wait for the end. Harmless when it is dead."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill_group()
         self._process.wait()
 
     def close(self) -> None:
@@ -108,10 +168,7 @@ class Child(Generic[Told]):
         self.kill()
         for reader in self._readers:
             reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert stream is not None
-            with suppress(BrokenPipeError):
-                stream.close()
+        self._process.close()
 
     def _context_after(self, command: BaseModel) -> dict[str, str | int]:
         """What the child's words without ids of their own are about from now on; of shared trainings nobody knows."""
@@ -169,11 +226,11 @@ class TrainerChild(Child[TrainerMessage]):
 
     name = "trainer"
 
-    def __init__(self, command: Sequence[str] = TRAINER_COMMAND) -> None:
+    def __init__(self, process: ChildProcess) -> None:
         self._boxes: dict[int, queue.SimpleQueue[TrainerMessage | None]] = {}
         self._ended = False
         self._sorting = threading.Lock()
-        super().__init__(command, trainer_message_adapter)
+        super().__init__(process, trainer_message_adapter)
 
     def open_box(self, run: int) -> None:
         """Keep what training `run` will say."""

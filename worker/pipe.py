@@ -12,6 +12,7 @@ from typing import BinaryIO
 from pydantic import BaseModel
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 
 
 class MessagePipe:
@@ -30,6 +31,10 @@ class MessagePipe:
             while view:
                 view = view[self._file.write(view) :]
 
+    def close(self) -> None:
+        """Give the parent's stream up, in a process that was forked and has one of its own."""
+        self._file.close()
+
 
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies, even while it is stopped or deep in native code."""
@@ -37,3 +42,9 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def name_process(name: str) -> None:
+    """Let Linux's `ps` and `top` show this process by a name, of at most 15 characters."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())

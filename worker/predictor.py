@@ -12,7 +12,7 @@ from structlog.contextvars import get_contextvars
 
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.trials import Trial
-from worker.child import Child
+from worker.child import Child, spawn
 from worker.messages import Ready
 from worker.settings import WorkerSettings
 from worker.trial_messages import Ask, PredictorMessage, Refused, Stop, Told, predictor_message_adapter
@@ -48,7 +48,7 @@ class Predictor:
         """Begin a trial; `receive` tells how it goes on."""
         if self._child is None or not self._child.alive:
             self.close()
-            self._child = PredictorChild(self._command, predictor_message_adapter, ENVIRONMENT)
+            self._child = PredictorChild(spawn(self._command, ENVIRONMENT), predictor_message_adapter)
         self._runs += 1
         self.loaded.add(base_model.name)
         context = get_contextvars()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.reporting import AnyMessage, Control
-from worker.child import TRAINER_COMMAND, TrainerChild
+from worker.child import ChildProcess, TrainerChild
 from worker.errors import TrainingFailedError
+from worker.fork_server import start_trainer
 from worker.instruments import measure_gpu
 from worker.messages import Alive, Failed, Steer, Train, Warm
 
@@ -54,8 +55,8 @@ class TrainerRun:
 class Supervisor:
     """At most one child, for one training at a time, or for several that share their passes."""
 
-    def __init__(self, command: Sequence[str] = TRAINER_COMMAND) -> None:
-        self._command = command
+    def __init__(self, start_process: Callable[[], ChildProcess] = start_trainer) -> None:
+        self._start_process = start_process
         # Linux kills the child when the *thread* that started it ends, so one thread starts them all
         self._starter = ThreadPoolExecutor(1, "trainer-starter")
         self._lock = threading.Lock()
@@ -152,6 +153,6 @@ class Supervisor:
             measure_gpu(None)
         self._runs, self._spoilt = [], False
         if not self._stopped:
-            self._child = self._starter.submit(TrainerChild, self._command).result()
+            self._child = TrainerChild(self._starter.submit(self._start_process).result())
             if self._base_model is not None:
                 self._child.send(Warm(base_model=self._base_model))

@@ -1,4 +1,4 @@
-"""The trainer child, `python -m worker.trainer_process`: keeps torch and a base model loaded, trains on command.
+"""The trainer child: keeps torch and a base model loaded, trains on command. A fork of worker.fork_server_process.
 
 Commands come on stdin and messages leave on the original stdout, one JSON object a line. Holds no credentials and knows
 neither the database nor the queue. Ends at once when its parent does: stdin closes, and Linux sends it a SIGKILL.
@@ -32,7 +32,7 @@ from sgg_core.errors import (
 from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
 from worker.messages import Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
-from worker.pipe import MessagePipe, die_with_parent
+from worker.pipe import MessagePipe, die_with_parent, name_process
 from worker.rehearsal import rehearse
 from worker.run_reporter import RunReporter, Wishes
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sgg_core.catalogue import BaseModelEntry
     from sgg_core.examples import ExampleSet
 
-_log = logs.get_logger("worker.trainer_process")  # which is `__main__` here
+_log = logs.get_logger("worker.trainer_process")  # which may be `__main__` here
 
 
 class TrainerProcess:
@@ -177,17 +177,18 @@ def read_commands(wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> 
 
 
 def import_training() -> None:
-    """Pay for torch, transformers and peft before a job waits for them, once for this process and that of proofs."""
+    """Pay for torch, transformers and peft before a job waits for them, once for this process and all its forks."""
     import sgg_core.backbone
-    import sgg_core.trainer  # noqa: F401  # imported for the loading alone
-    from sgg_core.proof import branch_off
+    import sgg_core.proof
+    import sgg_core.trainer  # imported for the loading alone
 
-    branch_off()
+    sgg_core.proof.import_libraries()
 
 
-def main() -> None:
-    """Run the child until its stdin ends. The one argument is the parent's process id."""
-    die_with_parent(int(sys.argv[1]))
+def run_trainer(parent: int) -> None:
+    """Serve commands until stdin ends, in a process that is new or a fork that has done nothing but import."""
+    die_with_parent(parent)
+    name_process("sgg-trainer")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure("trainer")
     pipe = MessagePipe()
@@ -195,6 +196,9 @@ def main() -> None:
     commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()
     try:
         import_training()
+        from sgg_core.proof import branch_off
+
+        branch_off()
         threading.Thread(target=read_commands, args=(wishes, commands), daemon=True).start()
         pipe.send(Ready())
         TrainerProcess(pipe, wishes, commands).serve_all()
@@ -205,4 +209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_trainer(int(sys.argv[1]))

@@ -40,8 +40,8 @@ class Running:
     def trainers(self) -> list[psutil.Process]:
         """The trainer processes that this process has started and that live, also after its own end."""
         with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self.process.pid).children():
-                if is_trainer(child):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                if is_trainer(child) and not is_trainer(child.parent()):
                     self._seen[child.pid] = child
         return [child for child in self._seen.values() if lives(child)]
 
@@ -74,10 +74,20 @@ class Running:
         self.process.send_signal(signal.SIGCONT)
 
 
-def is_trainer(process: psutil.Process) -> bool:
-    """Whether a process is somebody's trainer."""
+def is_trainer(process: psutil.Process | None) -> bool:
+    """Whether a process is somebody's trainer, or a fork of one."""
+    return is_named("sgg-trainer", process)
+
+
+def is_fork_server(process: psutil.Process | None) -> bool:
+    """Whether a process is one that makes trainers."""
+    return is_named("sgg-forkserver", process)
+
+
+def is_named(name: str, process: psutil.Process | None) -> bool:
+    """Whether there is a process and it calls itself so."""
     try:
-        return "worker.trainer_process" in process.cmdline()
+        return process is not None and process.name() == name
     except psutil.Error:
         return False
 

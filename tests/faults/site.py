@@ -24,7 +24,7 @@ from sgg_store.job_state import TERMINAL, AttemptState, JobStatus
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_admin_key
 from sgg_store.records import AttemptRecord, JobRecord
 from tests.faults.invariants import Endings, check_invariants
-from tests.faults.running import ROOT, Running, is_trainer, lives
+from tests.faults.running import ROOT, Running, is_fork_server, is_trainer, lives
 from tests.servers import free_port
 from worker.testing import TWO_LABELS, Workbench, eventually
 
@@ -259,14 +259,16 @@ class Site:
     def _no_stray_trainer(self) -> bool:
         """Whether each living trainer has a living worker, and none of them is at work: no job has a lease now.
 
-        What a trainer has forked looks like it, and has to have a living trainer.
+        Between them is a fork server; what a trainer has forked looks like it, and has to have a living trainer.
         """
-        trainers = [process for process in psutil.process_iter() if is_trainer(process) and self._owns(process)]
-        parents = [running.process.pid for running in self._everything if running.alive]
-        parents += [trainer.pid for trainer in trainers if lives(trainer)]
+        processes = [process for process in psutil.process_iter() if self._owns(process) and lives(process)]
+        trainers = [process for process in processes if is_trainer(process)]
+        workers = [running.process.pid for running in self._everything if running.alive]
+        parents = [each.pid for each in processes if is_fork_server(each) and each.ppid() in workers]
+        parents += [trainer.pid for trainer in trainers]
         at_work = list((self.directory / "data" / "scratch").glob("worker-*/ftjob-*"))
         held = [path for path in at_work if self._is_held(path.parent)]
-        return not held and all(trainer.ppid() in parents for trainer in trainers if lives(trainer))
+        return not held and all(trainer.ppid() in parents for trainer in trainers)
 
     def _owns(self, process: psutil.Process) -> bool:
         try:

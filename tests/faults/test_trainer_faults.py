@@ -10,6 +10,7 @@ from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.objects import Source
 from sgg_store.retries import Cause
+from worker.child import spawn
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.supervisor import Supervisor
 from worker.testing import Workbench, eventually
@@ -45,7 +46,7 @@ def assert_whole(bench: Workbench, job_id: str) -> None:
 def test_a_trainer_that_always_dies_at_the_same_step_fails_its_job_with_advice(make_bench: MakeBench) -> None:
     bench = make_bench()
     dying = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit('error: the device caught fire')"]
-    with embedded(bench, Supervisor(dying)) as worker:
+    with embedded(bench, Supervisor(lambda: spawn(dying))) as worker:
         job_id = bench.submit_steps(STEPS, 10)
         worker.ring(job_id)
         job = bench.wait_for_end(job_id)
@@ -56,6 +57,7 @@ def test_a_trainer_that_always_dies_at_the_same_step_fails_its_job_with_advice(m
 
 SCARCE_MEMORY = """
 import resource
+import sys
 from pathlib import Path
 from worker import trainer_process
 
@@ -67,7 +69,7 @@ class Reporter(trainer_process.RunReporter):
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 trainer_process.RunReporter = Reporter
-trainer_process.main()
+trainer_process.run_trainer(int(sys.argv[1]))
 """
 
 
@@ -75,7 +77,7 @@ def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_
     bench = make_bench()
     rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(128)]
     too_much = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    with embedded(bench, Supervisor([sys.executable, "-c", SCARCE_MEMORY])) as worker:
+    with embedded(bench, Supervisor(lambda: spawn([sys.executable, "-c", SCARCE_MEMORY]))) as worker:
         large = bench.submit(too_much, optimization={"max_steps": 2, "batch_size": 128}, task={"max_tokens": 1024})
         small = bench.submit_steps(STEPS, 10)
         worker.ring(large)

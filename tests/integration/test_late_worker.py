@@ -12,6 +12,7 @@ import pytest
 
 from cli.late_worker import LateWorker
 from sgg_core.catalogue import BaseModelEntry, DirectorySource
+from worker.child import spawn
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.supervisor import Supervisor
 from worker.testing import Workbench, eventually
@@ -41,7 +42,7 @@ def test_a_worker_is_ready_once_it_is_up_and_as_long_as_its_parts_live(bench: Wo
 
     def make() -> EmbeddedWorker:
         assert go.wait(120)
-        return start_embedded(bench.settings, bench.database, bench.objects, Supervisor(IDLE_TRAINER))
+        return start_embedded(bench.settings, bench.database, bench.objects, Supervisor(lambda: spawn(IDLE_TRAINER)))
 
     late = LateWorker(make, on_failure=pytest.fail)
     assert "starting" in str(late.problem())

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from sgg_core.reporting import Notice
-from worker.child import TrainerChild, child_environment
+from worker.child import TrainerChild, child_environment, spawn
 from worker.errors import TrainerDiedError
 from worker.messages import Alive, Ready, Said, Steer
 from worker.testing import eventually
@@ -19,7 +19,7 @@ READY = '{"type": "ready"}'
 
 @contextmanager
 def running(script: str) -> Iterator[TrainerChild]:
-    child = TrainerChild([sys.executable, "-c", script])
+    child = TrainerChild(spawn([sys.executable, "-c", script]))
     try:
         yield child
     finally:
@@ -156,14 +156,14 @@ def test_a_child_that_speaks_nonsense_is_ended() -> None:
 def test_the_trainer_dies_with_its_worker_even_while_it_is_stopped() -> None:
     script = (
         "import os, signal, sys, time\n"
-        "from worker.child import TrainerChild\n"
-        "child = TrainerChild([sys.executable, '-c', '''\n"
+        "from worker.child import TrainerChild, spawn\n"
+        "child = TrainerChild(spawn([sys.executable, '-c', '''\n"
         "import sys\n"
         "from worker.pipe import die_with_parent\n"
         "die_with_parent(int(sys.argv[1]))\n"
         'print(\\\'{"type": "ready"}\\\', flush=True)\n'
         "input()\n"
-        "'''])\n"
+        "''']))\n"
         "assert child.receive(60)\n"
         "os.kill(child.pid, signal.SIGSTOP)\n"
         "print(child.pid, flush=True)\n"
