@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -48,7 +49,8 @@ def write_plots(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path, metadata={"Software": None})
+        # not savefig: it draws everything once more to find out about margins, which are set
+        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
     return paths
 
 
@@ -57,7 +59,9 @@ def drawing(figure: Figure) -> str:
     stream = io.StringIO()
     salt = hashlib.sha256(figure.axes[0].get_title(loc="left").encode()).hexdigest()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": ["sans-serif"]}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        for background in (figure.patch, *(axes.patch for axes in figure.axes)):
+            background.set_alpha(0)
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     text = stream.getvalue()
     for color, name in COLOR_NAMES.items():
         text = text.replace(color, f"var(--{name})")
@@ -134,6 +138,9 @@ def differences_figure(baselines: Sequence[Baseline]) -> Figure:
     found = [baseline.comparison for baseline in baselines]
     of_accuracy = found[0].measure == "accuracy"
     figure, axes = _axes(f"Difference in {found[0].measure}, 95 % interval", "")
+    height = 1.4 + 0.5 * len(baselines)
+    figure.set_size_inches(SIZE_INCHES[0], height)
+    figure.subplots_adjust(left=0.25, top=1 - 0.4 / height, bottom=0.6 / height)
     rows, scale = range(len(baselines)), 100 if of_accuracy else 1
     middle = [scale * one.difference for one in found]
     reach = [
@@ -147,7 +154,6 @@ def differences_figure(baselines: Sequence[Baseline]) -> Figure:
     axes.grid(visible=False, axis="y")
     better = "points of accuracy that the adapter is better by" if of_accuracy else "nats a token, below 0 it is better"
     axes.set_xlabel(better, color=MUTED)
-    figure.set_size_inches(SIZE_INCHES[0], 1.4 + 0.5 * len(baselines))
     return figure
 
 
@@ -166,8 +172,8 @@ def calibration_figure(calibration: Calibration) -> Figure:
 
 
 def _axes(title: str, ylabel: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor="white")
+    figure.subplots_adjust(left=0.1, right=0.985, top=0.9, bottom=0.13)  # to measure them takes longer than to draw
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
     axes.set_xlabel("optimizer step", color=MUTED)

@@ -39,7 +39,7 @@ def eventually(read: Callable[[], _Value | None], seconds: float = 120.0) -> _Va
     while not (value := read()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"still {value!r} after {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -11,6 +11,7 @@ from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.leases import Leases
 from sgg_store.records import AttemptRecord
 from sgg_store.retries import Cause
+from tests.faults.running import lives
 from worker.run_job import JobRunner
 from worker.supervisor import Supervisor
 from worker.testing import Workbench, eventually
@@ -43,15 +44,15 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(make_bench: MakeBench)
         job_id = bench.submit_steps(100_000, 10)
         thread = in_thread(runner, job_id)
         bench.wait_for_step(job_id, 12)
-        trainer = supervisor.pid
-        assert trainer is not None
+        assert supervisor.pid is not None
+        trainer = psutil.Process(supervisor.pid)
         with bench.database.begin() as session:
             session.execute(update(AttemptRecord).values(lease_expires_at=0.0))
             assert Leases(session).expire_overdue() == [job_id]
         steps, events = bench.steps(job_id), bench.events(job_id)
         thread.join(60)
         assert not thread.is_alive()
-        assert not psutil.pid_exists(trainer)
+        assert not lives(trainer)
         assert bench.steps(job_id) == steps
         assert [event.seq for event in bench.events(job_id)] == [event.seq for event in events]
         assert bench.job(job_id).status is JobStatus.QUEUED
@@ -75,12 +76,12 @@ def test_a_worker_without_its_database_stops_its_trainer_before_the_lease_ends(m
         job_id = bench.submit_steps(100_000, 10)
         thread = in_thread(runner, job_id)
         bench.wait_for_step(job_id, 12)
-        trainer = supervisor.pid
-        assert trainer is not None
+        assert supervisor.pid is not None
+        trainer = psutil.Process(supervisor.pid)
         with bench.database.begin() as session:
             Leases(session).ring_all_again()  # holds the write lock: nobody else can write, as if the database hung
             expiry = bench.attempts(job_id)[0].lease_expires_at
-            eventually(lambda: not psutil.pid_exists(trainer), 10)
+            eventually(lambda: not lives(trainer), 10)
             assert bench.database.now() < expiry
         thread.join(60)
         assert not thread.is_alive()
