@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+
+from tests.servers import free_port
 
 ACCESS_KEY, SECRET_KEY = "sgg-test", "sgg-test-secret"
 BUCKET = "sgg"
@@ -30,7 +30,10 @@ class SeaweedServer:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports = _free_ports(2 * len(SERVERS))
+        ports: set[int] = set()
+        while len(ports) < 2 * len(SERVERS):
+            ports.add(free_port())
+        self.ports = list(ports)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -102,9 +105,3 @@ class SeaweedServer:
             return httpx.get(f"{self.endpoint}/healthz", timeout=2, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.browsing import PHONE, chromium, opened, sign_in
+from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 SGG = (sys.executable, "-m", "cli.main")
@@ -31,7 +31,7 @@ class Service:
 
     def __init__(self, home):
         self.data_dir = home / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.log = home / "serve.log"
         self.process = None
@@ -209,8 +209,3 @@ def phone(browser, service):
     with opened(browser, viewport=PHONE) as fresh:
         sign_in(fresh, service)
         yield fresh
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
