@@ -27,25 +27,15 @@ from tests.seaweedfs import BUCKET, SeaweedServer, weed_program
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-ON_SERVERS = (
-    "[servers",
-    "/test_database.py",
-    "/test_doorbells.py",
-    "test_a_killed_workers_job",
-    "test_an_object_store_",
-)
-"""What the names of fault tests have that do harm to servers; the others act upon the embedded service."""
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 
 class ByFile(LoadScopeScheduling):
-    """Keeps a file's tests in one process, and so those that do harm to one deployment: embedded, or on servers."""
+    """Keeps a file's tests in one process, and all that kill servers and watch the clock in the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        if "tests/faults/" not in file:
-            return file
-        return "faults on servers" if any(part in nodeid for part in ON_SERVERS) else "faults embedded"
+        return "faults" if "tests/faults/" in file else file
 
 
 @pytest.hookimpl(optionalhook=True)

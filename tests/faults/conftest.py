@@ -144,19 +144,9 @@ def team(servers: Servers, servers_site: Site) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def references() -> dict[str, str]:
-    return {}
-
-
-@pytest.fixture
-def reference(references: dict[str, str], request: pytest.FixtureRequest) -> str:
-    """The sha256 of the weights of a job that nothing happened to, on a deployment of the test's kind."""
-    backend = request.getfixturevalue("backend") if "backend" in request.fixturenames else ""
-    kind = "servers_site" if backend == "servers" or "team" in request.fixturenames else "embedded_site"
-    if kind not in references:
-        site: Site = request.getfixturevalue(kind)
-        site.start()
-        job_id = site.submit()
-        assert len(site.assert_whole(job_id)) == 1
-        references[kind] = site.weights(job_id)
-    return references[kind]
+def reference(embedded_site: Site) -> str:
+    """The sha256 of the weights of a job that nothing happened to."""
+    embedded_site.start()
+    job_id = embedded_site.submit()
+    assert len(embedded_site.assert_whole(job_id)) == 1
+    return embedded_site.weights(job_id)
