@@ -81,7 +81,7 @@ class ForkServer:
             import torch
 
             if torch.cuda._is_in_bad_fork():  # an import has touched CUDA after all: then only a new process can use it
-                os.execv(sys.executable, [*TRAINER_COMMAND, str(server)])
+                os.execv(sys.executable, [*TRAINER_COMMAND, str(server)])  # nosec B606 # our own program
             run_trainer(server)
         except BaseException:
             traceback.print_exc(file=sys.stderr)
