@@ -27,6 +27,7 @@ from tests.seaweedfs import BUCKET, SeaweedServer, weed_program
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+CROWDED = ("tests/e2e/", "tests/conformance/")
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 
@@ -49,8 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
     if same:
         raise pytest.UsageError(f"xdist would run only the first of the tests with one id: {same}")
-    # the longest piece of work begins first, so that no process is left alone with it
-    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+    # the longest piece of work begins first, so that no process is left alone with it; what starts many processes comes
+    # last, for fault tests watch leases of seconds, which a machine without a free core lets run out
+    items.sort(key=lambda item: ("tests/faults/" not in item.nodeid, item.nodeid.startswith(CROWDED)))
 
 
 @pytest.fixture(scope="session")

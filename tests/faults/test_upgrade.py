@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sgg_core.catalogue import BaseModelEntry
 from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import AttemptState, JobStatus
+from sgg_store.retries import Cause
 from sgg_store.schema import SchemaState
 from tests.faults.conftest import Servers
 from tests.faults.running import ROOT
@@ -74,7 +75,8 @@ def test_an_old_worker_finishes_its_job_under_new_tables_and_no_other_begins(
     migrate_to_a_next_version(upgradable, tmp_path / "revisions")
     assert upgradable.bench.job(job_id).status is JobStatus.RUNNING
     assert upgradable.bench.database.schema_status().state is SchemaState.UNKNOWN
-    assert len(upgradable.assert_whole(job_id)) == 1
+    # on a machine so slow that heartbeats wait for longer than the worker may, further attempts of it are right
+    assert {one.cause for one in upgradable.assert_whole(job_id)[:-1]} <= {Cause.DATABASE}
     assert upgradable.weights(job_id) == reference
     environment = upgradable.environment | {"SGG_BROKER_URL": "redis://127.0.0.1:1/0"}
     late = subprocess.run(
