@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from api.app import create_app
 from api.settings import ApiSettings
-from api.testing import ApiServer
+from api.testing import TLS, ApiServer
 from sgg_store.keys import DEFAULT_PROJECT_ID, SCOPES
 
 Route = tuple[str, str]
@@ -118,7 +118,7 @@ NAMES = (
 def call(server: ApiServer, route: Route, key: str | None, named: str = "x") -> httpx.Response:
     method, template = route
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60) as http:
+    with httpx.Client(base_url=server.url, headers=headers, verify=TLS, trust_env=False, timeout=60) as http:
         path = template.format(**dict.fromkeys(NAMES, named))
         return http.request(method, path, json=RULES[route].body)
 
