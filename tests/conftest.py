@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, exc, make_url, text
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from sgg_store.database import Database, upgrade_schema
 from sgg_store.local_objects import LocalObjectStore
@@ -27,21 +25,8 @@ from tests.seaweedfs import BUCKET, SeaweedServer, weed_program
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-CROWDED = ("tests/e2e/", "tests/conformance/")
+LONG = ("tests/e2e/", "tests/conformance/")
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
-
-
-class ByFile(LoadScopeScheduling):
-    """Keeps a file's tests in one process, and all that kill servers and watch the clock in the same one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        return "faults" if "tests/faults/" in file else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
-    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,9 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
     if same:
         raise pytest.UsageError(f"xdist would run only the first of the tests with one id: {same}")
-    # the longest piece of work begins first, so that no process is left alone with it; what starts many processes comes
-    # last, for fault tests watch leases of seconds, which a machine without a free core lets run out
-    items.sort(key=lambda item: ("tests/faults/" not in item.nodeid, item.nodeid.startswith(CROWDED)))
+    # the longest pieces of work begin first, so that no process is left alone with one
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.fixture(scope="session")
