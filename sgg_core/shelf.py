@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from typing import Any
 import torch
 
 from sgg_core.adapter_file import MANIFEST
-from sgg_core.backbone import LoadedBase, cache_directory, load_directory, weights_directory
+from sgg_core.backbone import LoadedBase
 from sgg_core.catalogue import BaseModelEntry
-from sgg_core.errors import BaseModelUnavailableError, CheckpointError
+from sgg_core.errors import CheckpointError
+from sgg_core.loaded_bases import LoadedBases
 from sgg_core.manifest import verify_directory
 from sgg_core.predictor import task_of
 from sgg_core.spec import TaskSpec
@@ -25,6 +25,7 @@ from sgg_core.tasks.task import Task
 from sgg_core.trials import TASK
 
 MOST_ADAPTERS = 16  # on one base model
+TOO_LARGE = "The administrator can raise SGG_TRIAL_MEMORY_BYTES."
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,20 @@ class Fitted:
 
 
 @dataclass
-class Shelved:
-    """A loaded base model and the adapters on it, by name, the one used last at the end."""
+class Adapted:
+    """The adapters on a loaded base model, by name, the one used last at the end."""
 
-    base: LoadedBase
-    bytes: int
-    adapted: Any = None  # peft.PeftModel, once there is an adapter
+    model: Any  # peft.PeftModel
     adapters: OrderedDict[str, Fitted] = field(default_factory=OrderedDict)
 
 
 class Shelf:
-    """Holds base models whose weights have at most `budget` bytes together. For one thread."""
+    """Holds base models whose weights have at most `budget` bytes together, and adapters on them. For one thread."""
 
     def __init__(self, budget: int, device: torch.device) -> None:
         self._budget = budget
-        self._device = device
-        self._bases: OrderedDict[str, Shelved] = OrderedDict()
+        self._adapted: dict[str, Adapted] = {}  # by base model, once it has an adapter
+        self._bases = LoadedBases(device, if_too_large=TOO_LARGE, on_leave=lambda name: self._adapted.pop(name, None))
 
     @contextmanager
     def taken(self, entry: BaseModelEntry, adapter: Path | None) -> Iterator[tuple[LoadedBase, Fitted | None]]:
@@ -60,59 +59,37 @@ class Shelf:
         A directory's name says which adapter it is: one of a name seen before is not read again. Raises
         BaseModelUnavailableError, also for what exceeds the budget, and CheckpointError for a damaged adapter.
         """
-        shelved = self._shelved(entry)
+        base = self._bases.take(entry, self._budget)
         if adapter is None:
-            if shelved.adapted is not None:
-                shelved.adapted.base_model.disable_adapter_layers()
-            yield shelved.base, None
+            if entry.name in self._adapted:
+                self._adapted[entry.name].model.base_model.disable_adapter_layers()
+            yield base, None
             return
-        fitted = shelved.adapters.get(adapter.name) or self._fit(shelved, adapter)
-        shelved.adapters.move_to_end(adapter.name)
-        shelved.adapted.set_adapter(adapter.name, inference_mode=True)
-        shelved.adapted.base_model.enable_adapter_layers()
-        yield shelved.base, fitted
+        adapted = self._fitted(base, adapter)
+        adapted.adapters.move_to_end(adapter.name)
+        adapted.model.set_adapter(adapter.name, inference_mode=True)
+        adapted.model.base_model.enable_adapter_layers()
+        yield base, adapted.adapters[adapter.name]
 
-    def _shelved(self, entry: BaseModelEntry) -> Shelved:
-        shelved = self._bases.get(entry.name)
-        if shelved is None or shelved.base.entry != entry:
-            self._bases.pop(entry.name, None)
-            del shelved
-            directory = weights_directory(entry, cache_directory())
-            on_disk = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-            self._make_room(entry, max(on_disk, 4 * entry.parameters))
-            base = load_directory(entry, directory, self._device)
-            size = sum(weights.numel() * weights.element_size() for weights in base.model.parameters())
-            self._make_room(entry, size)  # which may be more than was to be expected
-            shelved = self._bases[entry.name] = Shelved(base, size)
-        self._bases.move_to_end(entry.name)
-        return shelved
-
-    def _make_room(self, entry: BaseModelEntry, needed: int) -> None:
-        if needed > self._budget:
-            raise BaseModelUnavailableError(
-                f"Base model {entry.name!r} takes {needed:,} bytes; at most {self._budget:,} may be used for trials.",
-                "The administrator can raise SGG_TRIAL_MEMORY_BYTES.",
-            )
-        while self._bases and sum(each.bytes for each in self._bases.values()) + needed > self._budget:
-            self._bases.popitem(last=False)
-        gc.collect()
-
-    @staticmethod
-    def _fit(shelved: Shelved, directory: Path) -> Fitted:
+    def _fitted(self, base: LoadedBase, directory: Path) -> Adapted:
+        """What lies on the base model, with the adapter of that directory."""
         from peft import PeftModel
 
-        base, name = shelved.base, directory.name
+        name, adapted = directory.name, self._adapted.get(base.entry.name)
+        if adapted is not None and name in adapted.adapters:
+            return adapted
         fitted = _of_bundle(base, directory) if (directory / MANIFEST).exists() else _of_checkpoint(base, directory)
-        if shelved.adapted is None:
-            shelved.adapted = PeftModel.from_pretrained(base.model, directory, adapter_name=name)
+        if adapted is None:
+            adapted = Adapted(PeftModel.from_pretrained(base.model, directory, adapter_name=name))
+            self._adapted[base.entry.name] = adapted
         else:
-            shelved.adapted.load_adapter(directory, adapter_name=name)
-        shelved.adapted.eval()
-        shelved.adapters[name] = fitted
-        if len(shelved.adapters) > MOST_ADAPTERS:
-            shelved.adapted.set_adapter(name, inference_mode=True)
-            shelved.adapted.delete_adapter(shelved.adapters.popitem(last=False)[0])
-        return shelved.adapters[name]
+            adapted.model.load_adapter(directory, adapter_name=name)
+        adapted.model.eval()
+        adapted.adapters[name] = fitted
+        if len(adapted.adapters) > MOST_ADAPTERS:
+            adapted.model.set_adapter(name, inference_mode=True)
+            adapted.model.delete_adapter(adapted.adapters.popitem(last=False)[0])
+        return adapted
 
 
 def _of_bundle(base: LoadedBase, directory: Path) -> Fitted:

@@ -227,6 +227,7 @@ class TrainerChild(Child[TrainerMessage]):
     name = "trainer"
 
     def __init__(self, process: ChildProcess) -> None:
+        self.base_models: tuple[str, ...] = ()  # in its memory when it was last idle
         self._boxes: dict[int, queue.SimpleQueue[TrainerMessage | None]] = {}
         self._ended = False
         self._sorting = threading.Lock()
@@ -261,6 +262,8 @@ class TrainerChild(Child[TrainerMessage]):
             elif isinstance(message, Failed) and message.run is None:
                 _log.warning("the trainer could not warm up", error=message.message)
             elif not isinstance(message, Said | Failed):
+                if message is not None:
+                    self.base_models = message.base_models
                 if message is not None and not self._messages.empty():
                     self._messages.get()  # the newest one is enough: while jobs come, nobody asks for it
                 super()._deliver(message)

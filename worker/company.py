@@ -43,7 +43,7 @@ class Company:
 
     def enter(self, applicant: Applicant) -> Member:
         """Let a job in that suits."""
-        member = Member(self, None if self._most == 1 else shared_key(applicant))
+        member = Member(self, None if self._most == 1 else shared_key(applicant), applicant.crashed)
         self._members.append(member)
         return member
 
@@ -56,9 +56,10 @@ class Company:
 class Member:
     """A job that has entered. It leaves at the end of the `with` block that it is the context of."""
 
-    def __init__(self, company: Company, key: Key | None) -> None:
+    def __init__(self, company: Company, key: Key | None, crashed: bool) -> None:
         self._company = company
         self.key = key
+        self.crashed = crashed  # see Applicant
 
     @property
     def shared(self) -> bool:

@@ -39,10 +39,10 @@ class TrainingFailedError(WorkerError):
 
 
 class CrowdedError(WorkerError):
-    """Memory did not suffice for the job and those that were trained beside it: it may do for the job alone."""
+    """Memory did not suffice for the job and other jobs or base models beside it: it may do for the job alone."""
 
     def __str__(self) -> str:
-        return f"beside other jobs memory did not suffice, so it is tried again alone: {self.args[0]}"
+        return f"beside other jobs or base models memory did not suffice, so it is tried again alone: {self.args[0]}"
 
 
 class FencedError(WorkerError):

@@ -40,6 +40,7 @@ class Train(Message):
     """Train once. `run` numbers the trainings of a child, so that a late `Steer` never reaches the next one.
 
     With `shared`, further ones may come while it runs, and all make their passes together; without, it runs alone.
+    Other base models stay in memory while all of them have at most `keep_bytes`.
     """
 
     type: Literal["train"] = "train"
@@ -55,6 +56,7 @@ class Train(Message):
     resume_from: Path | None = None
     start_from: Path | None = None
     shared: bool = False
+    keep_bytes: int = 0
     log_context: dict[str, str | int] = Field(default_factory=dict)  # ids that the child's log carries meanwhile
 
 
@@ -71,10 +73,10 @@ command_adapter: TypeAdapter[Command] = TypeAdapter(Command)
 
 
 class Ready(Message):
-    """The child is idle and takes commands; `base_model` is the name of the one it holds in memory."""
+    """The child is idle and takes commands. `base_models` are those in its memory, the one used last at the end."""
 
     type: Literal["ready"] = "ready"
-    base_model: str | None = None
+    base_models: tuple[str, ...] = ()
 
 
 class GpuMemory(Message):

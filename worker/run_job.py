@@ -127,7 +127,7 @@ class JobRunner:
         with self._database.read() as session:
             told_steps = Metrics(session).told_steps(claim.lease.job_id)
         reporter = JobReporter(keeper, claim.lease, told_steps, self._settings.flush_seconds)
-        command = self._command(claim, directory, shared=member.shared)
+        command = self._command(claim, directory, member)
         checkpoint = claim.checkpoint
         while True:
             checkpoint, resume_from = self._fetch_checkpoint(claim.lease, checkpoint, keeper, directory / "resume")
@@ -139,18 +139,18 @@ class JobRunner:
                     )
                     return follower.follow(run, self._draining)
             except TrainerDiedError as error:
-                if run.had_company and error.out_of_memory:
+                if run.shares_memory and error.out_of_memory:
                     raise CrowdedError(str(error)) from error
                 raise
             except TrainingFailedError as error:
-                if run.had_company and error.code == OutOfMemoryError.code:
+                if run.shares_memory and error.code == OutOfMemoryError.code:
                     raise CrowdedError(error.message) from error
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
                 _log.warning("the trainer refuses a checkpoint", step=checkpoint.step, error=str(error))
                 checkpoint = self._set_aside(claim.lease, checkpoint, keeper)
 
-    def _command(self, claim: Claim, directory: Path, *, shared: bool) -> Train:
+    def _command(self, claim: Claim, directory: Path, member: Member) -> Train:
         validation = claim.validation_file
         return Train(
             run=0,
@@ -163,7 +163,8 @@ class JobRunner:
             start_from=fetch_start(self._objects, claim, directory / "start"),
             output=directory / "output",
             checkpoints=directory / "checkpoints",
-            shared=shared,
+            shared=member.shared,
+            keep_bytes=0 if member.crashed else self._settings.base_model_memory_bytes,
             log_context=get_contextvars(),
         )
 

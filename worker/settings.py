@@ -19,6 +19,9 @@ class WorkerSettings(StoreSettings):
     warm_base_model: str = "last"
     """Base model the trainer loads before the first job: a name of the catalogue, `last` for the one that the newest
     job used, or `none` to import libraries only. It costs the model's memory while the worker is idle."""
+    base_model_memory_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30
+    """How many bytes of base models may stay loaded between jobs, so that jobs on several of them in turns load each
+    once. The one that a job trains on is loaded in any case, and is then the only one if it is larger."""
     worker_name: str = socket.gethostname()
     """Shown as the owner of attempts, together with the process id."""
     jobs_at_once: Annotated[int, Field(ge=1, le=256)] = 1

@@ -19,16 +19,22 @@ from worker.messages import Alive, Failed, Steer, Train, Warm
 class TrainerRun:
     """One training in the child, from the command to its last message."""
 
-    def __init__(self, supervisor: Supervisor, child: TrainerChild, number: int) -> None:
+    def __init__(self, supervisor: Supervisor, child: TrainerChild, number: int, base_model: str) -> None:
         self._supervisor = supervisor
+        self._base_model = base_model
         self.child = child
         self.number = number
-        self.had_company = False  # whether others were trained meanwhile: then it may have ended for a fault of theirs
+        self.had_company = False  # whether others were trained meanwhile
 
     @property
     def pid(self) -> int:
         """Process id of the trainer."""
         return self.child.pid
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether other trainings or base models were in the trainer: then memory may be short because of them."""
+        return self.had_company or any(name != self._base_model for name in self.child.base_models)
 
     def receive(self, timeout: float) -> AnyMessage | Alive | None:
         """The training's next message, or None if there is none within `timeout` seconds.
@@ -123,7 +129,7 @@ class Supervisor:
             assert self._child is not None
             self._begun += 1
             self._base_model = command.base_model
-            run = TrainerRun(self, self._child, self._begun)
+            run = TrainerRun(self, self._child, self._begun, command.base_model.name)
             self._runs.append(run)
             if len(self._runs) > 1:
                 for each in self._runs:

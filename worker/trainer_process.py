@@ -1,4 +1,4 @@
-"""The trainer child: keeps torch and a base model loaded, trains on command. A fork of worker.fork_server_process.
+"""The trainer child: keeps torch and base models loaded, trains on command. A fork of worker.fork_server_process.
 
 Commands come on stdin and messages leave on the original stdout, one JSON object a line. Holds no credentials and knows
 neither the database nor the queue. Ends at once when its parent does: stdin closes, and Linux sends it a SIGKILL.
@@ -38,21 +38,22 @@ from worker.run_reporter import RunReporter, Wishes
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
-    from sgg_core.catalogue import BaseModelEntry
     from sgg_core.examples import ExampleSet
 
 _log = logs.get_logger("worker.trainer_process")  # which may be `__main__` here
 
 
 class TrainerProcess:
-    """Serves one command after the other with at most one base model in memory; shared trainings at the same time."""
+    """Serves one command after the other, and shared trainings at the same time. Base models stay in memory."""
 
     def __init__(self, pipe: MessagePipe, wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> None:
+        from sgg_core.loaded_bases import LoadedBases
+
         self._pipe = pipe
         self._wishes = wishes
         self._commands = commands
         self._put_aside: deque[Warm | Train] = deque()  # came while others trained, and could not join them
-        self._base: LoadedBase | None = None
+        self._bases = LoadedBases()
 
     def serve_all(self) -> None:
         """Serve commands for ever. Until the first one comes, train a toy, so that it finds all code loaded."""
@@ -63,13 +64,13 @@ class TrainerProcess:
         while True:
             self._serve(self._put_aside.popleft() if self._put_aside else self._commands.get())
             gc.collect()
-            self._pipe.send(Ready(base_model=self._base.entry.name if self._base else None))
+            self._pipe.send(Ready(base_models=self._bases.names))
 
     def _serve(self, command: Warm | Train) -> None:
         """Do what the command says, and tell how it failed if it did."""
         try:
             with bound_contextvars(**(command.log_context if isinstance(command, Train) else {})):
-                base = self._load(command.base_model)
+                base = self._bases.take(command.base_model, command.keep_bytes if isinstance(command, Train) else 0)
             if isinstance(command, Warm):
                 if self._commands.empty():
                     rehearse(base)
@@ -80,15 +81,6 @@ class TrainerProcess:
         except Exception as error:
             _log.exception("the command failed", command=command.type)
             self._pipe.send(describe_failure(error, command.run if isinstance(command, Train) else None))
-
-    def _load(self, entry: BaseModelEntry) -> LoadedBase:
-        from sgg_core.backbone import load_base
-
-        if self._base is None or self._base.entry != entry:
-            self._base = None  # frees the old one's memory before the new one needs it
-            gc.collect()
-            self._base = load_base(entry)
-        return self._base
 
     def _train_together(self, first: Train, base: LoadedBase) -> None:
         """Train until no shared training is left, the first one and those that come meanwhile."""

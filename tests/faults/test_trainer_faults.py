@@ -4,7 +4,10 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from sgg_core.catalogue import Catalogue
+from sgg_core.tiny import save_tiny_base
 from sgg_store.errors import StorageFullError
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.local_objects import LocalObjectStore
@@ -85,6 +88,38 @@ def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_
         assert (job.status, job.error_code, job.current_attempt) == (JobStatus.FAILED, "out_of_memory", 1)
         assert "batch_size" in str(job.error_message)
         assert_whole(bench, small)
+
+
+ROOM_FOR_ONE = """
+import sys
+from sgg_core import loaded_bases
+from worker import trainer_process
+
+class Bases(loaded_bases.LoadedBases):
+    def take(self, entry, budget):
+        base = super().take(entry, budget)
+        if len(self.names) > 1:  # as if the memory was used up by them
+            raise MemoryError
+        return base
+
+loaded_bases.LoadedBases = Bases
+trainer_process.run_trainer(int(sys.argv[1]))
+"""
+
+
+def test_a_job_that_lacks_memory_beside_another_base_model_is_tried_again_alone(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    bench = make_bench()
+    other = save_tiny_base(tmp_path / "other", "encoder")
+    Catalogue.load(bench.settings.data_dir).add(other)
+    short = {"max_steps": 2, "batch_size": 4}
+    with embedded(bench, Supervisor(lambda: spawn([sys.executable, "-c", ROOM_FOR_ONE]))) as worker:
+        first, second = bench.submit(optimization=short), bench.submit(base_model=other.name, optimization=short)
+        worker.ring(first)
+        assert [bench.wait_for_end(job_id).status for job_id in (first, second)] == [JobStatus.SUCCEEDED] * 2
+    assert [attempt.cause for attempt in bench.attempts(second)] == [Cause.CRASHED, None]
+    assert any("beside other jobs or base models" in event.message for event in bench.events(second))
 
 
 class FillingObjectStore(LocalObjectStore):

@@ -10,6 +10,7 @@ import torch
 
 from sgg_core import shelf as shelves
 from sgg_core.answering import answer
+from sgg_core.backbone import load_directory
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import BaseModelUnavailableError, CheckpointError
 from sgg_core.predictor import load_predictor
@@ -55,9 +56,7 @@ def ask(shelf, entry, adapter, trial=None):
 
 
 def alone(entry, adapter):
-    predictor = load_predictor(
-        adapter, catalogue=Catalogue(()), base=shelves.load_directory(entry, entry.source.path, CPU)
-    )
+    predictor = load_predictor(adapter, catalogue=Catalogue(()), base=load_directory(entry, entry.source.path, CPU))
     rows = [{"text": each.text, "text_pair": each.text_pair} for each in QUESTION.inputs]
     return [tuple(each["probabilities"].values()) for each in predictor.predict(rows)]
 
@@ -93,19 +92,13 @@ def test_switching_reads_nothing_again(entry, adapters, monkeypatch):
     assert time.monotonic() - began < 5
 
 
-def test_the_base_model_that_was_not_used_for_longest_leaves_first(entry, tmp_path):
-    size = sum(
-        4 * weights.numel() for weights in shelves.load_directory(entry, entry.source.path, CPU).model.parameters()
-    )
-    others = []
-    for number in range(2):
-        shutil.copytree(entry.source.path, tmp_path / str(number))
-        source = entry.source.model_copy(update={"path": tmp_path / str(number)})
-        others.append(entry.model_copy(update={"name": f"tiny-{number}", "source": source}))
-    shelf = Shelf(int(2.5 * size), CPU)
-    for asked in (entry, others[0], entry, others[1]):
-        ask(shelf, asked, None)
-    assert list(shelf._bases) == [entry.name, "tiny-1"]
+def test_the_adapters_leave_with_their_base_model_and_a_larger_one_is_refused(entry, adapters, tmp_path):
+    size = sum(4 * weights.numel() for weights in load_directory(entry, entry.source.path, CPU).model.parameters())
+    other = save_tiny_base(tmp_path / "other", seed=1).model_copy(update={"name": "tiny-other"})
+    shelf = Shelf(int(1.5 * size), CPU)
+    answered = ask(shelf, entry, adapters[0])
+    ask(shelf, other, None)
+    assert ask(shelf, entry, adapters[0]) == answered
     with pytest.raises(BaseModelUnavailableError, match="SGG_TRIAL_MEMORY_BYTES"):
         ask(Shelf(size // 2, CPU), entry, None)
 

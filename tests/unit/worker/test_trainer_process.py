@@ -81,11 +81,11 @@ def test_prints_of_libraries_stay_out_of_the_messages() -> None:
         "pipe = MessagePipe()\n"
         "print('a library says hello', flush=True)\n"
         "os.system('echo so does a program')\n"
-        "pipe.send(Ready(base_model='x' * 200_000))\n"
+        "pipe.send(Ready(base_models=('x' * 200_000,)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     lines = io.StringIO(done.stdout).read().splitlines()
-    assert len(lines) == 1 and len(json.loads(lines[0])["base_model"]) == 200_000
+    assert len(lines) == 1 and len(json.loads(lines[0])["base_models"][0]) == 200_000
     assert "a library says hello" in done.stderr and "so does a program" in done.stderr
 
 

@@ -109,15 +109,15 @@ def test_kill_reaches_a_stopped_child_and_its_children() -> None:
     script = (
         "import subprocess, sys;"
         "grandchild = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE);"
-        'print(\'{"type": "ready", "base_model": "%d"}\' % grandchild.pid, flush=True); input()'
+        'print(\'{"type": "ready", "base_models": ["%d"]}\' % grandchild.pid, flush=True); input()'
     )
     with running(script) as child:
         message = child.receive(60)
-        assert isinstance(message, Ready) and message.base_model is not None
+        assert isinstance(message, Ready)
         os.kill(child.pid, signal.SIGSTOP)
         child.kill()
         assert not child.alive
-        wait_until_gone(int(message.base_model))
+        wait_until_gone(int(message.base_models[0]))
 
 
 def test_what_a_training_says_lies_in_its_own_box_until_that_is_closed() -> None:
