@@ -82,9 +82,13 @@ class Run:
             start.put_on(adapter)
         self.target = self._task_data(training, adapter, None)
         self.objective = Objective(self.target, adapter, self.plan, spec.seed)
+        if not self.objective.contrasts or validation is not None or sources:  # else nobody asks it before it is fitted
+            probe_head(self.target.task, self.target.items)
         if start is not None and (note := start.put_on_head(self.target.task)) is not None:
             reporter.report(Notice(message=note))
         source_data = [self._task_data(examples, adapter, number) for number, examples in enumerate(sources)]
+        for source in source_data:
+            probe_head(source.task, source.items)
         self.held_out = self._encoded(self.target.task, validation) if validation is not None else []
         weights = sum(parameter.numel() for parameter in self.target.parameters.values())
         self.retention = retention
@@ -412,7 +416,6 @@ class Run:
     def _task_data(self, examples: ExampleSet, adapter: dict[str, Parameter], number: int | None) -> TaskData:
         task = make_task(self.spec, self.base, examples, describe=number is None)
         items = self._encoded(task, examples)
-        probe_head(task, items)
         head, name = task.head(), "head" if number is None else f"source{number}"
         own = {} if head is None else {f"{name}.{key}": p for key, p in head.named_parameters()}
         return TaskData(task, items, adapter | own, number)

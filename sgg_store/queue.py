@@ -37,7 +37,7 @@ def make_celery(settings: StoreSettings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
-        broker_transport_options={"polling_interval": 0.05}
+        broker_transport_options={"polling_interval": 0.02}  # seconds; a job waits for half of it
         if in_memory
         else {
             "socket_timeout": 10,

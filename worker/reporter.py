@@ -36,9 +36,15 @@ class JobReporter:
         self._events: list[NewEvent] = []
         self._told = 0  # events that are known to be written
         self._flushed_at = 0.0  # long ago: the first message is written at once
+        self._stepped = False  # whether a step's figures have come
 
     def take(self, message: AnyMessage) -> None:
-        """Take one message, and write what has been collected if it is time."""
+        """Take one message, and write what has been collected if it is time.
+
+        The beginning and the first step's figures are written at once: people wait for them.
+        """
+        urgent = isinstance(message, Started) or (isinstance(message, StepMetrics) and not self._stepped)
+        self._stepped |= isinstance(message, StepMetrics)
         if isinstance(message, StepMetrics | EvaluationMetrics):
             self._metrics.append(message)
             if message.step > self._told_steps.get(message.type, 0):
@@ -47,7 +53,7 @@ class JobReporter:
             self._events.append(_started_event(message))
         elif isinstance(message, Notice):
             self._events.append(NewEvent(message.message, level=message.level))
-        self.flush_if_due()
+        self.flush() if urgent else self.flush_if_due()
 
     def flush_if_due(self) -> None:
         """Write what has been collected for long enough, or has become much."""

@@ -60,11 +60,12 @@ class PooledHead:
         for example in examples:
             assert isinstance(example, ClassificationExample)
             tokenize = partial(self.base.tokenizer, example.text, example.text_pair, split_special_tokens=True)
-            whole = tokenize().input_ids
-            shown = tokenize(truncation=True, max_length=self.max_tokens)
+            whole = tokenize()
+            cut = len(whole.input_ids) > self.max_tokens
+            shown = tokenize(truncation=True, max_length=self.max_tokens) if cut else whole
             label = self.labels.index(example.label) if example.label in self.labels else -1
             ids, types = tuple(shown.input_ids), tuple(shown.get("token_type_ids", ()) if self.knows_types else ())
-            encoded.append(Encoded(ids, label, truncated=len(ids) < len(whole), types=types))
+            encoded.append(Encoded(ids, label, truncated=cut, types=types))
         return encoded
 
     def loss(self, items: Sequence[Encoded]) -> LossSum:

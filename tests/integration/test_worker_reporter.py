@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from sgg_core.reporting import CheckpointSaved, EvaluationMetrics, Notice
+from sgg_core.reporting import CheckpointSaved, EvaluationMetrics, Notice, Started
 from sgg_core.spec import CheckpointSpec
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError
@@ -60,6 +60,30 @@ def test_what_was_committed_without_an_answer_is_not_told_twice(database: Databa
     with database.read() as session:
         told = [event.message for event in Events(session).since(DEFAULT_PROJECT_ID, job.id, 2)]
     assert told == ["first", "A pause was requested.", "second", "Checkpoint saved after step 7.", "third"]
+
+
+def test_the_beginning_and_the_first_steps_figures_can_be_read_at_once(database: Database) -> None:
+    with database.begin() as session:
+        job_id = add_job(session).id
+        claim = Leases(session).claim(job_id, "worker")
+    assert claim is not None
+
+    def told() -> list[str]:
+        with database.read() as session:
+            return [event.message[:6] for event in Events(session).since(DEFAULT_PROJECT_ID, job_id, 2)]
+
+    begun = Started(
+        first_step=1, total_steps=9, trainable_parameters=1, learning_rate=0.1, batch_size=2, epochs=3, reference=None
+    )
+    with LeaseKeeper(database, claim.lease, WorkerSettings()) as keeper:
+        reporter = JobReporter(keeper, claim.lease, told_steps={}, flush_seconds=60)
+        for message in (Notice(message="notice"), begun, step_metrics(1)):
+            reporter.take(message)
+        assert told() == ["notice", "Steps ", "Step 1"]
+        reporter.take(step_metrics(2))
+        assert len(told()) == 3
+        reporter.flush()
+        assert told()[3:] == ["Step 2"]
 
 
 def evaluation(number: int) -> EvaluationMetrics:

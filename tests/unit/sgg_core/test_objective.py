@@ -1,6 +1,7 @@
 """What a run's gradients are of: contrast for an encoder under guidance, the task's own loss for all else."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from sgg_core.catalogue import Catalogue
 from sgg_core.errors import SpecError
 from sgg_core.plan import objective_of
 from sgg_core.predictor import load_predictor
-from sgg_core.reporting import SilentReporter
+from sgg_core.reporting import SilentReporter, Started
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.pooled_head import logistic_regression
@@ -49,6 +50,29 @@ def test_after_contrast_the_head_is_the_probe_of_the_features_that_the_adapter_e
     logistic_regression(probe, features, torch.tensor([item.label for item in items]))
     saved = load_file(tmp_path / "out" / "head.safetensors")
     assert torch.allclose(saved["weight"], probe.weight, atol=1e-3)
+
+
+class FirstStep(SilentReporter):
+    """Ends a run before its first step."""
+
+    def control(self):
+        return "cancel" if any(isinstance(message, Started) for message in self.messages) else "continue"
+
+
+@pytest.mark.parametrize(
+    ("objective", "validated", "looks"),
+    [("contrast", False, False), ("contrast", True, True), ("cross_entropy", False, True)],
+)
+def test_a_run_begins_without_a_pass_where_nobody_asks_the_head_before_its_end(
+    objective, validated, looks, encoder, training, validation, spec_for
+):
+    passes = []
+    seen = encoder.model.register_forward_hook(lambda *_: passes.append(1))
+    spec = spec_for(encoder, task={"objective": objective})
+    held_out = validation if validated else None
+    train(spec, encoder, training, output=Path("unwritten"), validation=held_out, reporter=FirstStep())
+    seen.remove()
+    assert bool(passes) is looks
 
 
 def test_contrast_trains_other_weights_than_cross_entropy_and_tells_its_own_loss(
