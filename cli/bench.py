@@ -1,4 +1,4 @@
-"""`sgg bench`: accuracy of methods on few-shot tasks of yours, the cost of a step, and jobs an hour."""
+"""`sgg bench`: accuracy of methods on few-shot tasks of yours, the cost of a step, jobs an hour, and waiting times."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.bench_start import start
 from cli.errors import CliError
 from cli.output import JsonFlag, print_json_line, say
 
@@ -163,6 +164,9 @@ def throughput(
             print_json_line(line)
         return
     typer.echo(measured.as_table(found))
+
+
+app.command("start")(start)
 
 
 def _pair(text: str) -> tuple[Path, Path]:

@@ -139,7 +139,7 @@ def download(
     refuse_existing(out)
     with Client.from_environment() as client:
         job = client.get(f"/fine_tuning/jobs/{job_id}")
-        facts = _fetch_adapter(client, job, out)
+        facts = fetch_adapter(client, job, out)
     if as_json:
         print_json(facts)
         return
@@ -180,7 +180,8 @@ def _facts(job: dict[str, Any]) -> tuple[tuple[str, object], ...]:
     )
 
 
-def _fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, Any]:
+def fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Download, check and unpack the adapter of a job as the API tells it. Raises CliError if it has none."""
     if job["status"] != "succeeded":
         remedy = {
             "failed": "Read why with `sgg jobs show`, and submit a new job.",

@@ -37,14 +37,18 @@ class LoadedBases:
         """Those in memory, the one used last at the end."""
         return tuple(self._bases)
 
+    def holds(self, entry: BaseModelEntry) -> bool:
+        """Whether the base model is in memory as this entry describes it."""
+        return entry.name in self._bases and self._bases[entry.name].entry == entry
+
     def take(self, entry: BaseModelEntry, budget: int) -> LoadedBase:
         """The base model, loaded unless it is there as this entry describes it.
 
         Others stay if the weights of all have at most `budget` bytes. Raises BaseModelUnavailableError.
         """
-        if entry.name in self._bases and self._bases[entry.name].entry != entry:
-            self._let_go(entry.name)
-        if entry.name not in self._bases:
+        if not self.holds(entry):
+            if entry.name in self._bases:
+                self._let_go(entry.name)
             self._bases[entry.name] = self._load(entry, budget)
         self._bases.move_to_end(entry.name)
         self._make_room(entry, 0, budget)

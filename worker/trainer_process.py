@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -70,7 +71,7 @@ class TrainerProcess:
         """Do what the command says, and tell how it failed if it did."""
         try:
             with bound_contextvars(**(command.log_context if isinstance(command, Train) else {})):
-                base = self._bases.take(command.base_model, command.keep_bytes if isinstance(command, Train) else 0)
+                base = self._taken(command)
             if isinstance(command, Warm):
                 if self._commands.empty():
                     rehearse(base)
@@ -81,6 +82,16 @@ class TrainerProcess:
         except Exception as error:
             _log.exception("the command failed", command=command.type)
             self._pipe.send(describe_failure(error, command.run if isinstance(command, Train) else None))
+
+    def _taken(self, command: Warm | Train) -> LoadedBase:
+        """The command's base model, from memory if it is there."""
+        entry, keep_bytes = command.base_model, command.keep_bytes if isinstance(command, Train) else 0
+        if self._bases.holds(entry):
+            return self._bases.take(entry, keep_bytes)
+        begun = time.monotonic()
+        base = self._bases.take(entry, keep_bytes)
+        _log.info("a base model was loaded", base_model=entry.name, seconds=round(time.monotonic() - begun, 3))
+        return base
 
     def _train_together(self, first: Train, base: LoadedBase) -> None:
         """Train until no shared training is left, the first one and those that come meanwhile."""
@@ -192,6 +203,7 @@ def run_trainer(parent: int) -> None:
 
         branch_off()
         threading.Thread(target=read_commands, args=(wishes, commands), daemon=True).start()
+        _log.info("the trainer is ready")
         pipe.send(Ready())
         TrainerProcess(pipe, wishes, commands).serve_all()
     except BaseException:

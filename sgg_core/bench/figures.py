@@ -1,4 +1,4 @@
-"""Plots of an accuracy benchmark: accuracy over shots, stability, alignment, and the parts alone and together."""
+"""Plots of benchmarks: accuracy over shots, stability, alignment, the parts alone and together, and waiting times."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from sgg_core.bench.cells import Row
+from sgg_core.bench.start import CASES, JobTimes, jobs_of
+from sgg_core.bench.start import Row as StartRow
 from sgg_core.bench.tables import bootstrap, groups, paired
 
 COLOURS = ("#1f6fb2", "#e07b00", "#2f8f46", "#c23b3b", "#7b5bb0", "#7a5a44", "#d46aa8", "#6b6b6b", "#a3a52e", "#2aa7b8")
@@ -34,6 +37,29 @@ def write_figures(rows: Sequence[Row], baseline: str, directory: Path) -> list[P
             figure.savefig(directory / name, metadata={"Software": None})
             written.append(directory / name)
     return written
+
+
+def write_start_figure(rows: Sequence[StartRow], path: Path) -> None:
+    """Write a PNG of what `sgg bench start` measured: each job's times from its POST, by kind of job and base model."""
+    groups_of_jobs = [
+        (f"{case}\n{base_model}", jobs) for case in CASES for base_model, jobs in jobs_of(rows, case).items()
+    ]
+    figure, axes = _axes("", "seconds from the job's POST")
+    told: tuple[tuple[str, Callable[[JobTimes], float]], ...] = (
+        ("training begins", lambda job: job.training),
+        ("first step", lambda job: job.first_step),
+        ("adapter downloaded", lambda job: job.adapter),
+    )
+    for number, (label, time) in enumerate(told):
+        points = [(time(job), -place) for place, (_, jobs) in enumerate(groups_of_jobs) for job in jobs]
+        axes.plot(*zip(*points, strict=True), "o", color=COLOURS[number], alpha=0.6, markersize=5, label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.grid(axis="x", color="#e4e4e4")
+    axes.set_yticks([-place for place in range(len(groups_of_jobs))], [name for name, _ in groups_of_jobs], fontsize=8)
+    axes.set_ylim(0.5 - len(groups_of_jobs), 0.5)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.savefig(path, metadata={"Software": None})
 
 
 def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | None]) -> Figure | None:

@@ -70,3 +70,30 @@ def test_throughput_is_told_as_lines_of_json(sgg, folder):
     assert result.exit_code == 0, result.output
     (line,) = [json.loads(text) for text in result.output.splitlines() if text.startswith("{")]
     assert line["jobs"] == 2 and line["jobs_an_hour"] > 0
+
+
+def test_waiting_times_are_those_of_real_servers_and_a_loaded_base_model_is_not_loaded_again(sgg, folder, tmp_path):
+    Catalogue.load(tmp_path / "data").add(save_tiny_base(tmp_path / "other"))
+    models = ("-m", "tiny-encoder", "-m", "tiny-causal")
+    command = ("start", *models, "--train", folder / "train.jsonl", "--servers", 1, "--jobs", 1, "--steps", 1)
+    result = sgg(*command, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(text) for text in result.output.splitlines()]
+    jobs = [line for line in lines if line["type"] == "job"]
+    assert [(job["case"], job["base_model"]) for job in jobs] == [
+        ("cold", "tiny-encoder"),
+        ("warm", "tiny-encoder"),
+        ("another", "tiny-causal"),
+        ("in turns", "tiny-encoder"),
+        ("in turns", "tiny-causal"),
+    ]
+    assert all(0 < job["answer"] < job["training"] <= job["first_step"] < job["adapter"] for job in jobs)
+    (start,) = [line for line in lines if line["type"] == "start"]
+    assert 0 < start["answers"] <= start["ready"] < start["trainer"]
+    assert [line["base_model"] for line in lines if line["type"] == "load"] == ["tiny-encoder", "tiny-causal"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"start.jsonl", "start.md", "start.png"}
+
+
+def test_waiting_times_need_a_training_file(sgg, tmp_path):
+    result = sgg("start", "--train", tmp_path / "none.jsonl")
+    assert result.exit_code == 2 and "--train" in result.output
