@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,8 @@ from cli.jobs import fetch_adapter
 from cli.output import JsonFlag, print_json_line, say
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from sgg_core.bench.start import Case, JobTimes, Row
 
 USAGE = 2
@@ -25,7 +27,10 @@ POLL_SECONDS = 0.01  # times are as exact as this, and each look costs the serve
 
 def start(
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Base model. Repeatable; the first one starts cold.")
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Base model, repeatable; the first starts cold.  [default: both built-in ones]"
+        ),
     ] = None,
     train: Annotated[Path, typer.Option(help="Training file of all jobs.")] = Path(
         "examples/support_tickets.train.jsonl"
@@ -49,18 +54,13 @@ def start(
         if as_json:
             print_json_line(row.model_dump())
         else:
-            say(f"server {row.server + 1} of {servers}: {row.model_dump(exclude={'server'})}")
+            figures = ", ".join(f"{name} {value}" for name, value in row.model_dump(exclude={"server"}).items())
+            say(f"server {row.server + 1} of {servers}: {figures}")
     machine = this_machine()
     text = f"{machine.in_words()}\n\n{as_tables(rows)}\n"
-    print_json_line({"type": "machine", **machine.model_dump()}) if as_json else typer.echo(f"\n{text}")
+    print_json_line(machine.model_dump()) if as_json else typer.echo(f"\n{text}")
     if out is not None:
-        from sgg_core.bench.figures import write_start_figure
-
-        out.mkdir(parents=True, exist_ok=True)
-        lines = [machine.model_dump_json(), *(row.model_dump_json() for row in rows)]
-        (out / "start.jsonl").write_text("\n".join(lines) + "\n")
-        (out / "start.md").write_text(text)
-        write_start_figure(rows, out / "start.png")
+        _write(out, [machine, *rows], text, rows)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,15 @@ class Setting:
     train: Path
     jobs: int
     steps: int
+
+
+def _write(out: Path, lines: Sequence[BaseModel], text: str, rows: Sequence[Row]) -> None:
+    from sgg_core.bench.figures import write_start_figure
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "start.jsonl").write_text("".join(line.model_dump_json() + "\n" for line in lines))
+    (out / "start.md").write_text(text)
+    write_start_figure(rows, out / "start.png")
 
 
 def measured(setting: Setting, number: int) -> Iterator[Row]:

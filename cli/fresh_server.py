@@ -19,7 +19,7 @@ import httpx
 from cli.client import Client
 from cli.errors import CliError
 
-ELSEWHERE = ("SGG_DATABASE_URL", "SGG_BROKER_URL", "SGG_OBJECT_STORE_URL")  # what an embedded server keeps itself
+ELSEWHERE = ("SGG_DATABASE_URL", "SGG_BROKER_URL", "SGG_OBJECT_STORE_URL", "SGG_METRICS_PORT")  # other servers may use
 PATIENCE = 300.0
 
 

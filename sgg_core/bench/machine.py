@@ -6,6 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ LIBRARIES = ("torch", "transformers", "peft")
 class Machine(BaseModel):
     """A machine and what is installed on it; None or missing where it does not tell."""
 
+    type: Literal["machine"] = "machine"
     processor: str
     cores: int
     memory_bytes: int | None

@@ -6,11 +6,13 @@ All times are a client's, in seconds, from the start of the server's process or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from sgg_core.card import table
+
+Seconds = Annotated[float, AfterValidator(lambda value: round(value, 4))]
 
 Case = Literal["cold", "warm", "another", "in turns"]
 CASES: dict[Case, str] = {
@@ -26,9 +28,9 @@ class ServerStart(BaseModel):
 
     type: Literal["start"] = "start"
     server: int
-    answers: float
-    ready: float
-    trainer: float
+    answers: Seconds
+    ready: Seconds
+    trainer: Seconds
 
 
 class BaseLoad(BaseModel):
@@ -37,7 +39,7 @@ class BaseLoad(BaseModel):
     type: Literal["load"] = "load"
     server: int
     base_model: str
-    seconds: float
+    seconds: Seconds
 
 
 class JobTimes(BaseModel):
@@ -48,10 +50,10 @@ class JobTimes(BaseModel):
     server: int
     case: Case
     base_model: str
-    answer: float
-    training: float
-    first_step: float
-    adapter: float
+    answer: Seconds
+    training: Seconds
+    first_step: Seconds
+    adapter: Seconds
 
 
 Row = ServerStart | BaseLoad | JobTimes
