@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sgg_core.adapted_linear import quicken
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, PackageSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.files import exclusive, sha256_of, whole_directory
@@ -277,6 +278,7 @@ def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
     )
     with torch_seed(derived_seed(seed, "lora")):
         adapted = get_peft_model(base.model, config)
+    quicken(adapted)
     try:
         yield adapted
     finally:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgg_core.adapted_linear import adapted_linear
 from sgg_core.backbone import LoadedBase, Rendezvous, hidden_states, linear_layers
 from sgg_core.errors import SpecError
 
@@ -62,7 +63,9 @@ class StackedLinear(nn.Module):
         if rows.ndim != 3 or len(rows) % len(a):
             raise SpecError("This base model mixes the rows of a batch.", "Train its jobs one after another.")
         blocks = rows.reshape(len(a), -1, rows.shape[-1])
-        return self.layer(rows) + (blocks @ a.mT @ b.mT).reshape(*rows.shape[:-1], -1)  # type: ignore[no-any-return]
+        if torch.is_autocast_enabled(rows.device.type):
+            return self.layer(rows) + (blocks @ a.mT @ b.mT).reshape(*rows.shape[:-1], -1)  # type: ignore[no-any-return]
+        return adapted_linear(blocks, self.layer, a, b, 1.0).reshape(*rows.shape[:-1], -1)
 
 
 class StackedNetwork:

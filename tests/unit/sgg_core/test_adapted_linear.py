@@ -1,0 +1,75 @@
+"""The quick LoRA layer against plain formulas in float64, and against peft's own layers."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from sgg_core.adapted_linear import AdaptedLinear
+from sgg_core.backbone import hidden_states, lora
+from sgg_core.spec import LoraSpec
+
+
+def operands(jobs):
+    """x, W, c, A and B in float64, those of LoRA with a gradient."""
+    torch.manual_seed(3)
+    lead = () if jobs is None else (jobs,)
+    x, a, b = (torch.randn(*lead, *shape, dtype=torch.float64) for shape in ((4, 5), (2, 5), (3, 2)))
+    weight, bias = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    return [t.requires_grad_() for t in (x, a, b)], weight, bias
+
+
+@pytest.mark.parametrize("jobs", [None, 3])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_it_is_the_sum_of_both_products(jobs, with_bias):
+    (x, a, b), weight, bias = operands(jobs)
+    found = AdaptedLinear.apply(x, weight, bias if with_bias else None, a, b, 0.5)
+    expected = functional.linear(x, weight, bias if with_bias else None) + 0.5 * (x @ a.mT @ b.mT)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("jobs", [None, 3])
+def test_first_and_second_derivatives_are_those_of_finite_differences(jobs):
+    (x, a, b), weight, bias = operands(jobs)
+
+    def of(x, a, b):
+        return AdaptedLinear.apply(x, weight, bias, a, b, 0.5)
+
+    assert torch.autograd.gradcheck(of, (x, a, b))
+    assert torch.autograd.gradgradcheck(of, (x, a, b))
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_states_and_gradients_are_those_of_peft(causal, rank):
+    ids = torch.arange(24).reshape(2, 12) % 200
+    mask = torch.ones_like(ids)
+    seen = {}
+    with lora(causal, LoraSpec(rank=rank), seed=1) as adapted:
+        parameters = [p for p in adapted.parameters() if p.requires_grad]
+        with torch.no_grad():
+            for number, parameter in enumerate(parameters):
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
+        quick = [module for module in adapted.modules() if "forward" in vars(module)]
+        assert len(quick) == len(parameters) // 2
+        for way in ("ours", "peft"):
+            states = hidden_states(causal, ids, mask)
+            seen[way] = [states, *torch.autograd.grad(states.square().sum(), parameters)]
+            for module in quick:
+                vars(module).pop("forward", None)
+    for ours, theirs in zip(seen["ours"], seen["peft"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_is_off_or_under_dropout_is_pefts_own(causal):
+    ids = torch.arange(12).reshape(1, 12)
+    with torch.no_grad():
+        bare = hidden_states(causal, ids, torch.ones_like(ids))
+        with lora(causal, LoraSpec(dropout=0.5), seed=1) as adapted:
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.fill_(0.1)
+            adapted.train()
+            with adapted.disable_adapter():
+                assert torch.equal(hidden_states(causal, ids, torch.ones_like(ids)), bare)
+            draws = [hidden_states(causal, ids, torch.ones_like(ids)) for _ in range(2)]
+            assert not torch.equal(*draws)
+    causal.model.eval()
