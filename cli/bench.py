@@ -1,4 +1,4 @@
-"""`sgg bench`: accuracy of methods on few-shot tasks of yours, the cost of a step, jobs an hour, and waiting times."""
+"""`sgg bench`: accuracy of methods on few-shot tasks of yours, and what training costs in time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.bench_cluster import cluster
+from cli.bench_peers import peers
 from cli.bench_start import start
 from cli.errors import CliError
 from cli.output import JsonFlag, print_json_line, say
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from sgg_core.bench.cells import Row
 
 app = typer.Typer(help="Measure accuracy and cost on this machine, with peers for comparison.", no_args_is_help=True)
+app.command("peers")(peers)
+app.command("cluster")(cluster)
 USAGE = 2
 DEFAULT_METHODS = "zero_shot,linear_probe,full,bitfit,ia3,prompt,prefix,lora,lora_2x,lora_2_seeds,lora_sam,lora_clip"
 DEFAULT_METHODS += ",sgg_magnitude,sgg_direction,sgg,setfit"

@@ -71,7 +71,18 @@ class StepsOnly(SilentReporter):
 
     def seconds(self) -> list[float]:
         """What each step has taken."""
-        return [message.seconds for message in self.messages if isinstance(message, StepMetrics)]
+        return [message.seconds for message in self._steps()]
+
+    def losses(self) -> list[float]:
+        """The training loss of each step."""
+        return [message.train_loss for message in self._steps()]
+
+    def tokens(self) -> int:
+        """Of all batches, padding not counted."""
+        return sum(message.tokens for message in self._steps())
+
+    def _steps(self) -> list[StepMetrics]:
+        return [message for message in self.messages if isinstance(message, StepMetrics)]
 
 
 def compare(setting: Setting, rounds: int, memory: bool, tell: Callable[[str], None]) -> list[dict[str, Any]]:

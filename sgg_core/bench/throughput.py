@@ -38,12 +38,17 @@ def compare(setting: Setting, counts: Sequence[int], rounds: int, tell: Callable
     base, examples = load_base(setting.entry), read_examples(setting.data)
     alone: list[float] = []
     packed: dict[int, list[float]] = {count: [] for count in counts}
-    turn(base, examples, setting.steps, 1, packed=False)  # warms the memory up
+
+    def seconds(count: int, packed: bool) -> float:
+        specs = [_spec(base, setting.steps, seed) for seed in range(count)]
+        return turn(base, examples, specs, setting.steps, packed)[0]
+
+    seconds(1, packed=False)  # warms the memory up
     for number in range(rounds):
-        alone.append(turn(base, examples, setting.steps, 1, packed=False))
+        alone.append(seconds(1, packed=False))
         tell(f"round {number + 1} of {rounds}, one job alone: {alone[-1]:.1f} s")
         for count, found in packed.items():
-            found.append(turn(base, examples, setting.steps, count, packed=True))
+            found.append(seconds(count, packed=True))
             tell(f"round {number + 1} of {rounds}, {count} packed: {found[-1]:.1f} s, {found[-1] / count:.1f} s a job")
     one_by_one = 3600 / median(alone)
     lines = []
@@ -62,12 +67,18 @@ def as_table(lines: list[dict[str, Any]]) -> str:
     return table(header, [[line[key] for key in keys] for line in lines])
 
 
-def turn(base: LoadedBase, examples: ExampleSet, steps: int, count: int, packed: bool) -> float:
-    """Seconds that `count` jobs take up to their last step, in a pack or one after the other."""
+def turn(
+    base: LoadedBase, examples: ExampleSet, specs: Sequence[TrainingSpec], steps: int, packed: bool
+) -> tuple[float, list[StepsOnly]]:
+    """Seconds that a job for each spec takes up to its last step, in a pack or one after the other, and what they said.
+
+    The specs have to ask for more than these steps, so that no adapter is written.
+    """
+    reporters = [StepsOnly(steps) for _ in specs]
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
-            PackedJob(_spec(base, steps, seed), examples, Path(scratch) / str(seed), StepsOnly(steps))
-            for seed in range(count)
+            PackedJob(spec, examples, Path(scratch) / str(number), reporter)
+            for number, (spec, reporter) in enumerate(zip(specs, reporters, strict=True))
         ]
         begun = time.perf_counter()
         if packed:
@@ -77,7 +88,7 @@ def turn(base: LoadedBase, examples: ExampleSet, steps: int, count: int, packed:
         else:
             for job in jobs:
                 job.train(base)
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, reporters
 
 
 def _spec(base: LoadedBase, steps: int, seed: int) -> TrainingSpec:

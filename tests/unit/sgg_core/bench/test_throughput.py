@@ -7,6 +7,7 @@ import pytest
 from sgg_core.bench.throughput import Setting, as_table, compare, turn
 from sgg_core.examples import read_examples
 from sgg_core.guidance.passes import TaskBatch
+from sgg_core.spec import OptimizationSpec, TrainingSpec
 from sgg_core.tiny import save_tiny_base, tiny_base
 
 DATA = Path(__file__).parents[4] / "examples" / "support_tickets.train.jsonl"
@@ -33,5 +34,8 @@ def test_each_job_takes_its_steps_and_no_more(packed, monkeypatch):
     taken = []
     gradient = TaskBatch.gradient
     monkeypatch.setattr(TaskBatch, "gradient", lambda batch: taken.append(batch.seed) or gradient(batch))
-    assert turn(tiny_base("encoder"), read_examples(DATA), 2, 3, packed) > 0
+    spec = TrainingSpec(base_model="tiny-encoder", optimization=OptimizationSpec(epochs=1000, max_steps=3))
+    seconds, reporters = turn(tiny_base("encoder"), read_examples(DATA), [spec] * 3, 2, packed)
+    assert seconds > 0
+    assert [len(reporter.losses()) for reporter in reporters] == [2] * 3
     assert len(taken) == 3 * 2
