@@ -3,15 +3,22 @@
 Only one runs at any moment: the coordinator hands the turn to one job after the other, and each goes on until it needs
 the network or has ended. When all that are left wait, those that wait for states get them from one forward pass; when
 all of them wait for gradients, one backward pass serves them. No job waits for another's next step: a second pass of
-one meets the first pass of others. Greenlets and not threads: each thread would have its own pool of OpenMP threads,
+one meets the first pass of others.
+
+Where memory does not suffice for a pass, it is made for some at a time from then on: those get their gradients, and free
+what the graph holds for them, before the others get their states. What a pass computed is never lost, since no weight
+changes between the states and the gradients of a job: where the backward pass fails, the forward pass is made again.
+
+Greenlets and not threads: each thread would have its own pool of OpenMP threads,
 and the pools of those that wait would take processor time from the one that runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -29,13 +36,24 @@ class PackClosedError(BaseException):
     """Ends a job where it waits, since the pack ends; no handler of errors is to catch it."""
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """A job's own part of the states (R, T, d) of a shared pass, which have the graph: rows from `first` on."""
+@dataclass
+class Part:
+    """A job's part of a shared pass: what it asked, its adapter's weights, and its own states (B, T, d), without a graph.
 
+    They are the rows from `first` on of `states` (R, T, d), which have the graph; None once that was given up.
+    """
+
+    seat: Seat
+    wanted: PassInput
+    weights: Sequence[Tensor]
     leaf: Tensor
-    states: Tensor
     first: int
+    states: Tensor | None
+
+    @property
+    def held(self) -> int:
+        """How many positions, padding included, its share in the graph holds."""
+        return 0 if self.states is None else len(self.leaf) * self.states.shape[1]
 
 
 class Seat:
@@ -51,7 +69,8 @@ class Seat:
         self.outcome: object = None  # what the job returned, or the error that it ended with
         self.wanted: PassInput | None = None  # None while it waits for gradients, or runs
         self.answer: Tensor | BaseException | None = None
-        self.leaves: list[Leaf] = []  # since the last backward pass
+        self.parts: list[Part] = []  # since the last backward pass
+        self.served = 0  # when it got states last, counted in forward passes of the pack
         self._coordinator = getcurrent()
         self._stack = greenlet(self._live)
 
@@ -85,7 +104,7 @@ class Seat:
         except BaseException as error:
             self.outcome = error
         finally:
-            self.done, self.leaves = True, []
+            self.done, self.parts = True, []
 
     def _wait(self) -> Tensor | None:
         self._coordinator.switch()
@@ -106,6 +125,7 @@ class Pack:
     def __init__(self, base: LoadedBase, targets: Sequence[str]) -> None:
         self.base = base
         self.network = StackedNetwork(base, targets)
+        self.most: int | None = None  # positions in the graph at once, since memory did not suffice for twice as many
 
     def run(self, jobs: Sequence[Job], joining: Callable[[], Sequence[Job]] = nobody) -> list[object]:
         """Let all of them go to their ends: what each returned, or the Exception that it raised.
@@ -128,7 +148,7 @@ class Pack:
         with torch.random.fork_rng():  # jobs in turns put back each other's state of the generators
             try:
                 ready = admit(jobs)
-                while ready:
+                while live:
                     for seat in ready:
                         seat.go_on()
                     for number in [number for number, seat in live.items() if seat.done]:
@@ -141,49 +161,123 @@ class Pack:
         return outcomes
 
     def _pass(self, seats: Sequence[Seat]) -> Sequence[Seat]:
-        """Make the pass that most wait for, and name those who can go on: all that ask for states, else all."""
-        asking = [seat for seat in seats if seat.wanted is not None]
-        ready = asking or seats
+        """Make the pass that is due, and name those who can go on; nobody can where it has to be made in parts first."""
+        held = sum(part.held for seat in seats for part in seat.parts)
+        asking = self._asking(seats, held)
+        ready = asking or [seat for seat in seats if seat.wanted is None]
         try:
-            (self._forward if asking else self._backward)(ready)
-        except Exception as error:  # memory, as a rule: whoever waits for the pass has to know
+            if asking and not self._forward(asking, held):
+                return ()
+            if not asking:
+                self._backward(ready)
+                give_up(seat for seat in seats if seat not in ready)  # what is left of graphs that are used up
+        except Exception as error:  # whoever waits for the pass has to know
             for seat in ready:
                 seat.wanted, seat.answer = None, error
         return ready
 
-    def _forward(self, seats: Sequence[Seat]) -> None:
-        """Answer all that wait for states, in two passes or more where memory does not suffice for one."""
-        try:
-            self._forward_at_once(seats)
-        except Exception as error:
-            if len(seats) == 1 or not lacks_memory(error):
-                raise
-        else:
-            return
-        half = len(seats) // 2
-        self._forward(seats[:half])
-        self._forward(seats[half:])
+    def _asking(self, seats: Sequence[Seat], held: int) -> Sequence[Seat]:
+        """Those that get states now: all that ask. Once memory has been short, those of them that waited longest, as many
+        as fit beside what graphs hold: the others after the next backward pass."""
+        asking = [seat for seat in seats if seat.wanted is not None]
+        if self.most is None:
+            return asking
+        order = sorted(asking, key=lambda seat: seat.served)
+        count = fitting([seat.wanted.ids.shape for seat in order if seat.wanted is not None], self.most - held)
+        return order[: count if held else max(1, count)]
 
-    def _forward_at_once(self, seats: Sequence[Seat]) -> None:
-        members = [Member(seat.base, seat.wanted) for seat in seats if seat.wanted is not None]
-        states = self.network.states(members)
+    def _forward(self, seats: Sequence[Seat], held: int) -> bool:
+        """Answer all that wait for states, unless memory does not suffice: then fewer are to ask at once.
+
+        Raises the error where one alone asks too much.
+        """
+        asked = [seat.wanted for seat in seats if seat.wanted is not None]
+        error = lack(lambda: self._answer(seats, asked))
+        if error is None:
+            return True
+        if len(seats) == 1 and not held:
+            raise error
+        self.most = (held + size([wanted.ids.shape for wanted in asked])) // 2
+        return False
+
+    def _answer(self, seats: Sequence[Seat], asked: Sequence[PassInput]) -> None:
+        shared = self.network.forward([Member(seat.base, wanted) for seat, wanted in zip(seats, asked, strict=True)])
         first = 0
-        for seat, member in zip(seats, members, strict=True):
-            count, width = member.wanted.ids.shape
-            leaf = states[first : first + count, :width].detach().requires_grad_()
-            seat.wanted, seat.answer = None, leaf
-            seat.leaves.append(Leaf(leaf, states, first))
+        for seat, wanted, weights in zip(seats, asked, shared.weights, strict=True):
+            count, width = wanted.ids.shape
+            leaf = shared.states[first : first + count, :width].detach().requires_grad_()
+            seat.wanted, seat.answer, seat.served = None, leaf, self.network.forwards
+            seat.parts.append(Part(seat, wanted, weights, leaf, first, shared.states))
             first += count
 
     def _backward(self, seats: Sequence[Seat]) -> None:
-        """Carry the gradients of all leaves through the passes that they are from, padding and absent jobs as zero."""
-        gradients: dict[Tensor, Tensor] = {}
+        """Carry the gradients of all leaves into the adapters. Where memory does not suffice, each pass is made again for
+        some of its jobs at a time: no weight has changed since, so that their leaves and gradients are those of it."""
+        parts = [part for seat in seats for part in seat.parts if part.leaf.grad is not None]
+        held = sum(part.held for part in parts)
+        if lack(lambda: carry([part for part in parts if part.states is not None])) is None:
+            parts = [part for part in parts if part.states is None]
+        else:
+            self.most = held // 2
+        give_up(seats)
         for seat in seats:
-            for part in seat.leaves:
-                if part.leaf.grad is not None:
-                    whole = gradients.setdefault(part.states, torch.zeros_like(part.states))
-                    count, width = part.leaf.shape[:2]
-                    whole[part.first : part.first + count, :width] = part.leaf.grad
-            seat.leaves = []
-        if gradients:
-            torch.autograd.backward(list(gradients), list(gradients.values()))
+            seat.parts = []
+        while parts:
+            some = parts[: max(1, fitting([part.wanted.ids.shape for part in parts], self.most or 0))]
+            error = lack(lambda some=some: self._carry_again(some))  # type: ignore[misc]
+            if error is not None and len(some) > 1:
+                self.most = size([part.wanted.ids.shape for part in some]) // 2
+                continue
+            if error is not None:
+                some[0].seat.answer = error
+            parts = parts[len(some) :]
+
+    def _carry_again(self, parts: Sequence[Part]) -> None:
+        states = self.network.forward([Member(part.seat.base, part.wanted) for part in parts]).states
+        firsts = accumulate((len(part.leaf) for part in parts), initial=0)
+        carry([replace(part, first=first, states=states) for part, first in zip(parts, firsts, strict=False)])
+
+
+def give_up(seats: Iterable[Seat]) -> None:
+    """Forget the graphs of these jobs' passes, which are made again for their gradients."""
+    for seat in seats:
+        for part in seat.parts:
+            part.states = None
+
+
+def carry(parts: Sequence[Part]) -> None:
+    """Add to the adapters' `grad` what the gradients of these leaves lead to, padding and absent jobs as zero.
+
+    Where it raises, nothing was added.
+    """
+    if not parts:
+        return
+    gradients = {part.states: torch.zeros_like(part.states) for part in parts if part.states is not None}
+    weights = dict.fromkeys(weight for part in parts for weight in part.weights)  # each once
+    for part in parts:
+        count, width = part.leaf.shape[:2]
+        gradients[part.states][part.first : part.first + count, :width] = part.leaf.grad
+    found = torch.autograd.grad(list(gradients), list(weights), list(gradients.values()))
+    for weight, gradient in zip(weights, found, strict=True):
+        weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+
+def lack(work: Callable[[], None]) -> Exception | None:
+    """Do it. Gives the error if memory did not suffice, without what it has seen, which would keep memory in use."""
+    try:
+        work()
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        return error.with_traceback(None)
+    return None
+
+
+def size(shapes: Sequence[Sequence[int]]) -> int:
+    """Positions of rows of these shapes (B, T) as one batch, padded to the longest."""
+    return sum(rows for rows, _ in shapes) * max((width for _, width in shapes), default=0)
+
+
+def fitting(shapes: Sequence[Sequence[int]], room: int) -> int:
+    """How many of these shapes, from the first on, are a batch of at most `room` positions."""
+    return next((count for count in range(len(shapes)) if size(shapes[: count + 1]) > room), len(shapes))

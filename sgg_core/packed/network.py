@@ -48,6 +48,14 @@ def twin(base: LoadedBase, rendezvous: Rendezvous | None = None) -> LoadedBase:
     return replace(base, model=copy.deepcopy(model, shared), rendezvous=rendezvous)
 
 
+@dataclass(frozen=True)
+class SharedPass:
+    """One pass through the network: states (R, T, d) with their graph, and each member's adapter weights in it."""
+
+    states: Tensor
+    weights: Sequence[Sequence[Tensor]]
+
+
 class StackedLinear(nn.Module):
     """x W^T + b + x A_j^T B_j^T over rows (R, T, n), where the rows come in equal blocks of one job j each."""
 
@@ -82,18 +90,23 @@ class StackedNetwork:
                 self.layers[name] = StackedLinear(layer)
                 setattr(self.base.model.get_submodule(parent), last, self.layers[name])
 
-    def states(self, members: Sequence[Member]) -> Tensor:
-        """(R, T, d) last hidden states of all members' rows, in their order, T being the longest one's."""
+    def forward(self, members: Sequence[Member]) -> SharedPass:
+        """Last hidden states of all members' rows, in their order, T being the longest one's."""
         rows = [len(member.wanted.ids) for member in members]
         size = math.gcd(*rows)
         owners = torch.tensor(
             [n for n, count in enumerate(rows) for _ in range(count // size)], device=self.base.device
         )
+        weights: list[list[Tensor]] = [[] for _ in members]
         for name, layer in self.layers.items():
-            layer.factors = _factors([_lora(member.base.model, name) for member in members], owners)
+            adapters = [_lora(member.base.model, name) for member in members]
+            layer.factors = _factors(adapters, owners)
+            for own, (a, b, _) in zip(weights, adapters, strict=True):
+                own += (a, b)
         self.forwards += 1
         try:
-            return hidden_states(self.base, *batched([member.wanted for member in members], self.pad))
+            states = hidden_states(self.base, *batched([member.wanted for member in members], self.pad))
+            return SharedPass(states, weights)
         finally:
             for layer in self.layers.values():
                 layer.factors = None

@@ -103,14 +103,14 @@ def test_a_job_may_come_while_others_are_trained(sharp):
 def test_a_pass_that_memory_does_not_suffice_for_is_made_in_parts(sharp, monkeypatch):
     base = sharp("encoder")
     pack = Pack(base, targets(base))
-    states = pack.network.states
+    states = pack.network.forward
 
     def with_little_memory(members):
         if len(members) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return states(members)
 
-    monkeypatch.setattr(pack.network, "states", with_little_memory)
+    monkeypatch.setattr(pack.network, "forward", with_little_memory)
     packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
     assert pack.network.forwards == len(JOBS)
     for number, (_, found) in enumerate(packed):
