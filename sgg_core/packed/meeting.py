@@ -5,9 +5,9 @@ the network or has ended. When all that are left wait, those that wait for state
 all of them wait for gradients, one backward pass serves them. No job waits for another's next step: a second pass of
 one meets the first pass of others.
 
-Where memory does not suffice for a pass, it is made for some at a time from then on: those get their gradients, and free
-what the graph holds for them, before the others get their states. What a pass computed is never lost, since no weight
-changes between the states and the gradients of a job: where the backward pass fails, the forward pass is made again.
+Where memory does not suffice for a pass, it is made for some at a time from then on: those get their gradients, and
+free what the graph holds for them, before the others get their states. Where a backward pass fails, its forward pass is
+made again for some at a time: no weight changes between the states and the gradients of a job.
 
 Greenlets and not threads: each thread would have its own pool of OpenMP threads,
 and the pools of those that wait would take processor time from the one that runs.
@@ -38,9 +38,10 @@ class PackClosedError(BaseException):
 
 @dataclass
 class Part:
-    """A job's part of a shared pass: what it asked, its adapter's weights, and its own states (B, T, d), without a graph.
+    """A job's part of a shared pass: what it asked, its adapter's weights, and its own states (B, T, d).
 
-    They are the rows from `first` on of `states` (R, T, d), which have the graph; None once that was given up.
+    These have no graph. They are the rows from `first` on of `states` (R, T, d), which have it; None once it was given
+    up.
     """
 
     seat: Seat
@@ -161,7 +162,7 @@ class Pack:
         return outcomes
 
     def _pass(self, seats: Sequence[Seat]) -> Sequence[Seat]:
-        """Make the pass that is due, and name those who can go on; nobody can where it has to be made in parts first."""
+        """Make the pass that is due, and name those who can go on: nobody where it first has to be made in parts."""
         held = sum(part.held for seat in seats for part in seat.parts)
         asking = self._asking(seats, held)
         ready = asking or [seat for seat in seats if seat.wanted is None]
@@ -170,15 +171,18 @@ class Pack:
                 return ()
             if not asking:
                 self._backward(ready)
-                give_up(seat for seat in seats if seat not in ready)  # what is left of graphs that are used up
+                give_up(part for seat in seats for part in seat.parts)  # of those who still ask: the graphs are used up
         except Exception as error:  # whoever waits for the pass has to know
             for seat in ready:
                 seat.wanted, seat.answer = None, error
         return ready
 
     def _asking(self, seats: Sequence[Seat], held: int) -> Sequence[Seat]:
-        """Those that get states now: all that ask. Once memory has been short, those of them that waited longest, as many
-        as fit beside what graphs hold: the others after the next backward pass."""
+        """Those that get states now: all that ask.
+
+        Once memory has been short, those of them that waited longest, as many as fit beside what graphs hold: the
+        others after the next backward pass.
+        """
         asking = [seat for seat in seats if seat.wanted is not None]
         if self.most is None:
             return asking
@@ -211,17 +215,20 @@ class Pack:
             first += count
 
     def _backward(self, seats: Sequence[Seat]) -> None:
-        """Carry the gradients of all leaves into the adapters. Where memory does not suffice, each pass is made again for
-        some of its jobs at a time: no weight has changed since, so that their leaves and gradients are those of it."""
+        """Carry the gradients of all leaves into the adapters.
+
+        What memory does not suffice for is made again, states and gradients, for some jobs at a time. One that alone
+        asks too much gets the error.
+        """
         parts = [part for seat in seats for part in seat.parts if part.leaf.grad is not None]
+        for seat in seats:
+            seat.parts = []
         held = sum(part.held for part in parts)
         if lack(lambda: carry([part for part in parts if part.states is not None])) is None:
             parts = [part for part in parts if part.states is None]
         else:
             self.most = held // 2
-        give_up(seats)
-        for seat in seats:
-            seat.parts = []
+        give_up(parts)
         while parts:
             some = parts[: max(1, fitting([part.wanted.ids.shape for part in parts], self.most or 0))]
             error = lack(lambda some=some: self._carry_again(some))  # type: ignore[misc]
@@ -238,11 +245,10 @@ class Pack:
         carry([replace(part, first=first, states=states) for part, first in zip(parts, firsts, strict=False)])
 
 
-def give_up(seats: Iterable[Seat]) -> None:
-    """Forget the graphs of these jobs' passes, which are made again for their gradients."""
-    for seat in seats:
-        for part in seat.parts:
-            part.states = None
+def give_up(parts: Iterable[Part]) -> None:
+    """Forget these parts' graphs: their passes are made again for their gradients."""
+    for part in parts:
+        part.states = None
 
 
 def carry(parts: Sequence[Part]) -> None:
@@ -255,6 +261,7 @@ def carry(parts: Sequence[Part]) -> None:
     gradients = {part.states: torch.zeros_like(part.states) for part in parts if part.states is not None}
     weights = dict.fromkeys(weight for part in parts for weight in part.weights)  # each once
     for part in parts:
+        assert part.states is not None and part.leaf.grad is not None
         count, width = part.leaf.shape[:2]
         gradients[part.states][part.first : part.first + count, :width] = part.leaf.grad
     found = torch.autograd.grad(list(gradients), list(weights), list(gradients.values()))
