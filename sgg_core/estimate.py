@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sgg_core.reporting import Message, ReferenceSeconds
+from sgg_core.reporting import MemoryNeed, Message, ReferenceSeconds
 
 FLOATS = 4  # bytes of a float32
 # Fitted to measured jobs, see benchmarks/forecast.py. Floating-point operations per second in passes, and seconds.
@@ -95,9 +95,12 @@ def reference_seconds(load: Workload) -> ReferenceSeconds:
     )
 
 
-def peak_memory_bytes(load: Workload) -> int:
-    """The most memory that the training process holds at once."""
-    floats = load.stored_weights + COPIES_OF_ADAPTER * load.adapter_weights
-    floats += FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
-    floats += 3 * min(load.largest_trained, 512) * load.vocabulary
-    return PROCESS_BYTES + FLOATS * floats
+def memory_need(load: Workload) -> MemoryNeed:
+    """What the run holds of the training process's memory when that is most."""
+    kept = FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
+    outputs = 3 * min(load.largest_trained, 512) * load.vocabulary
+    return MemoryNeed(
+        shared=PROCESS_BYTES + FLOATS * load.stored_weights,
+        adapter=FLOATS * COPIES_OF_ADAPTER * load.adapter_weights,
+        passes=FLOATS * (kept + outputs),
+    )

@@ -35,6 +35,24 @@ class ReferenceSeconds(Message):
     fixed: float
 
 
+class MemoryNeed(Message):
+    """Bytes that a run holds at its peak (see sgg_core.estimate), those that runs on one base model share apart."""
+
+    shared: int  # the process and the base model
+    adapter: int  # its weights, gradients and copies of them: in proportion to the rank
+    passes: int  # what its largest pass keeps until the backward pass
+
+    @property
+    def own(self) -> int:
+        """What the run adds to others on the same base model."""
+        return self.adapter + self.passes
+
+    @property
+    def alone(self) -> int:
+        """What it needs by itself."""
+        return self.shared + self.own
+
+
 class Started(Message):
     """Training is about to take its first step (or the first one after a resume)."""
 
@@ -46,6 +64,7 @@ class Started(Message):
     batch_size: int
     epochs: int
     reference: ReferenceSeconds | None = None  # of all seeds together
+    memory: MemoryNeed | None = None
 
 
 class StepMetrics(Message):

@@ -19,7 +19,7 @@ from sgg_core.checkpoint import Progress, load_checkpoint, save_checkpoint
 from sgg_core.doubts import MOST_EXAMPLES, doubts
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
-from sgg_core.estimate import reference_seconds
+from sgg_core.estimate import memory_need, reference_seconds
 from sgg_core.evaluation import evaluate, probes
 from sgg_core.evidence import Doubt
 from sgg_core.examples import ExampleSet
@@ -410,6 +410,7 @@ class Run:
                 batch_size=self.plan.batch_size,
                 epochs=self.plan.epochs,
                 reference=reference_seconds(self.workload),
+                memory=memory_need(self.workload),
             )
         )
 

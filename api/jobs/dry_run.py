@@ -19,7 +19,7 @@ from api.jobs.schemas import Hyperparameters
 from api.trials.asking import ask_for_one
 from api.validation import RequestProblem
 from sgg_core.errors import Problem
-from sgg_core.estimate import peak_memory_bytes, reference_seconds
+from sgg_core.estimate import memory_need, reference_seconds
 from sgg_core.plan import LEARNING_RATE, Plan, make_plan
 from sgg_core.significance import smallest_difference
 from sgg_core.spec import TrainingSpec
@@ -220,7 +220,7 @@ def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Sp
         steps=spec.optimization.seeds * plan.total_steps,
         epochs=plan.epochs,
         tokens=survey.trained_tokens if survey is not None and load is not None else None,
-        peak_memory_bytes=None if load is None else peak_memory_bytes(load),
+        peak_memory_bytes=None if load is None else memory_need(load).alone,
         seconds=_range(seconds),
     )
 
