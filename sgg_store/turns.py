@@ -21,7 +21,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
+from sgg_core.reporting import MemoryNeed
 from sgg_store.job_state import JobStatus
+from sgg_store.needs import expected_need
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.quotas import Quotas, limits_of
 from sgg_store.records import AttemptRecord, JobRecord, ProjectRecord, database_now
@@ -40,6 +42,7 @@ class Applicant:
     base_model: str
     spec: dict[str, Any]
     crashed: bool  # an attempt of it ended with its trainer's death
+    need: MemoryNeed | None = None  # of memory; None where nothing is known of it
 
 
 def anyone(applicant: Applicant) -> bool:
@@ -85,7 +88,8 @@ class Turns:
         chosen = self.session.execute(query.limit(1)).one_or_none()
         if chosen is None:
             return None
-        applicant = Applicant(chosen.id, chosen.base_model, chosen.spec, chosen.crashed)
+        need = expected_need(self.session, chosen.id, chosen.base_model, chosen.spec)
+        applicant = Applicant(chosen.id, chosen.base_model, chosen.spec, chosen.crashed, need)
         if not suits(applicant):
             return None
         self.session.execute(
