@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
+from sgg_core.reporting import MemoryNeed
 from sgg_core.spec import TrainingSpec
 from sgg_store.turns import Applicant
+from worker.capacity import Capacity
 
 Key = tuple[object, ...]
 
@@ -26,45 +28,79 @@ def shared_key(applicant: Applicant) -> Key | None:
 
 
 class Company:
-    """The jobs that a worker trains now, at most `most`. One that is in may be joined by its like only."""
+    """The jobs that a worker trains now, at most `most`.
 
-    def __init__(self, most: int) -> None:
+    One that is in may be joined by its like only, and as long as memory is expected to suffice.
+    """
+
+    def __init__(self, most: int, capacity: Capacity) -> None:
         self._most = most
+        self._capacity = capacity
         self._members: list[Member] = []
         self.door = threading.Lock()
         """To be held from the choice of a job until it has entered."""
+        self._counting = threading.Lock()
 
     def suits(self, applicant: Applicant) -> bool:
         """Whether the job may come in now."""
         if not self._members:
             return True
         key = shared_key(applicant)
-        return key is not None and key == self._members[0].key and len(self._members) < self._most
+        if key is None or key != self._members[0].key or len(self._members) >= self._most:
+            return False
+        with self._counting:
+            inside = [member.counted or member.expected for member in self._members]
+            return self._capacity.fits(applicant.base_model, inside, applicant.need)
 
     def enter(self, applicant: Applicant) -> Member:
         """Let a job in that suits."""
-        member = Member(self, None if self._most == 1 else shared_key(applicant), applicant.crashed)
-        self._members.append(member)
+        member = Member(self, applicant, None if self._most == 1 else shared_key(applicant))
+        with self._counting:
+            self._members.append(member)
         return member
 
     def leave(self, member: Member) -> None:
         """Make room."""
-        with self.door:
+        with self.door, self._counting:
             self._members.remove(member)
+            if not self._members:
+                self._capacity.end(member.base_model)
+
+    def weigh(self, member: Member, need: MemoryNeed) -> None:
+        """Put what a member's trainer counted in the place of what was expected of it."""
+        with self._counting:
+            member.counted = need
+            self._capacity.expect([each.counted for each in self._members])
+
+    def measure(self, peak: int, gpu_total: int | None) -> None:
+        """Take note of what the trainer took so far."""
+        with self._counting:
+            self._capacity.measure(peak, gpu_total)
 
 
 class Member:
     """A job that has entered. It leaves at the end of the `with` block that it is the context of."""
 
-    def __init__(self, company: Company, key: Key | None, crashed: bool) -> None:
+    def __init__(self, company: Company, applicant: Applicant, key: Key | None) -> None:
         self._company = company
         self.key = key
-        self.crashed = crashed  # see Applicant
+        self.crashed = applicant.crashed
+        self.base_model = applicant.base_model
+        self.expected = applicant.need
+        self.counted: MemoryNeed | None = None  # by its trainer, when it is about to take its first step
 
     @property
     def shared(self) -> bool:
         """Whether others may join it."""
         return self.key is not None
+
+    def weigh(self, need: MemoryNeed) -> None:
+        """Tell what the trainer counted that this job needs."""
+        self._company.weigh(self, need)
+
+    def measure(self, peak: int, gpu_total: int | None) -> None:
+        """Tell the most that the trainer took since the first of its present jobs began, and its GPU's memory."""
+        self._company.measure(peak, gpu_total)
 
     def __enter__(self) -> Member:
         return self

@@ -7,12 +7,13 @@ import threading
 import time
 from pathlib import Path
 
-from sgg_core.reporting import CheckpointSaved, Control, Finished, StepMetrics, Stopped, checkpoint_name
+from sgg_core.reporting import CheckpointSaved, Control, Finished, Started, StepMetrics, Stopped, checkpoint_name
 from sgg_core.spec import TrainingSpec
 from sgg_store.attempts import Lease
 from sgg_store.cleaning import delete_objects
 from sgg_store.objects import ObjectStore
 from worker.checkpoint_transfer import upload_checkpoint
+from worker.company import Member
 from worker.errors import StopTimeoutError, TrainerDiedError, TrainingFailedError
 from worker.instruments import STEP_SECONDS, measure_gpu
 from worker.lease_keeper import LeaseKeeper
@@ -34,6 +35,7 @@ class TrainingFollower:
         lease: Lease,
         keeper: LeaseKeeper,
         reporter: JobReporter,
+        member: Member,
         spec: TrainingSpec,
     ) -> None:
         self._settings = settings
@@ -41,6 +43,7 @@ class TrainingFollower:
         self._lease = lease
         self._keeper = keeper
         self._reporter = reporter
+        self._member = member
         self._spec = spec
         self._wish: Control = "continue"
         self._wished_at = 0.0
@@ -72,7 +75,10 @@ class TrainingFollower:
                 return message
             elif isinstance(message, Alive):
                 measure_gpu(message.gpu_memory)
+                self._member.measure(message.peak_bytes, message.gpu_memory.total if message.gpu_memory else None)
             else:
+                if isinstance(message, Started) and message.memory is not None:
+                    self._member.weigh(message.memory)
                 self._reporter.take(message)
 
     def _steer(self, run: TrainerRun, draining: threading.Event) -> None:

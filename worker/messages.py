@@ -93,6 +93,7 @@ class Alive(Message):
 
     type: Literal["alive"] = "alive"
     gpu_memory: GpuMemory | None = None  # None where training is not on a GPU
+    peak_bytes: int  # the most memory that the trainer took since it was idle
 
 
 class Failed(Message):

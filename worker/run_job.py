@@ -25,6 +25,7 @@ from sgg_store.records import CheckpointRecord, FileRecord
 from sgg_store.tracing import incoming, tracer
 from sgg_store.turns import Turns
 from worker.attempt_trail import describe_attempt, log_ids
+from worker.capacity import Capacity
 from worker.checkpoint_transfer import download_checkpoint
 from worker.company import Company, Member
 from worker.endings import ENDINGS_OF_STOPS, Ending, Return, Success, ending_of
@@ -54,7 +55,7 @@ class JobRunner:
         self._supervisor = supervisor
         self._owner = owner
         self._scratch = Scratch(settings.scratch_dir)
-        self._company = Company(settings.jobs_at_once)
+        self._company = Company(settings.jobs_at_once, Capacity(settings.pack_memory_bytes or None))
         self._draining = threading.Event()
 
     def run(self, job_id: str) -> None:
@@ -135,7 +136,7 @@ class JobRunner:
             try:
                 with self._supervisor.training(command) as run, keeper.ending(run.abandon):
                     follower = TrainingFollower(
-                        self._settings, self._objects, claim.lease, keeper, reporter, command.spec
+                        self._settings, self._objects, claim.lease, keeper, reporter, member, command.spec
                     )
                     return follower.follow(run, self._draining)
             except TrainerDiedError as error:

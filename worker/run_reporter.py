@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from sgg_core.reporting import AnyMessage, Control
 from worker.messages import Alive, GpuMemory, Said, Steer
@@ -49,7 +51,8 @@ class RunReporter:
         now = time.monotonic()
         if now - self._last_alive > ALIVE_SECONDS:
             self._last_alive = now
-            self._pipe.send(Said(run=self._run, message=Alive(gpu_memory=gpu_memory())))
+            gpu = gpu_memory()
+            self._pipe.send(Said(run=self._run, message=Alive(gpu_memory=gpu, peak_bytes=peak_memory(gpu))))
         return self._wishes.of(self._run)
 
 
@@ -61,3 +64,19 @@ def gpu_memory() -> GpuMemory | None:
     free, total = torch.cuda.mem_get_info()
     allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     return GpuMemory(allocated=allocated, reserved=reserved, used=total - free, total=total)
+
+
+def begin_peak() -> None:
+    """Let `peak_memory` be that from now on. Where the kernel does not allow it, it is that of the process's life."""
+    if gpu_memory() is not None:
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5): sets the peak to what is resident now
+
+
+def peak_memory(gpu: GpuMemory | None) -> int:
+    """Bytes that this process held at most since `begin_peak`; on a GPU with what there is beside its tensors."""
+    if gpu is not None:
+        return int(sys.modules["torch"].cuda.max_memory_allocated()) + gpu.used - gpu.reserved
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

@@ -25,8 +25,11 @@ class WorkerSettings(StoreSettings):
     worker_name: str = socket.gethostname()
     """Shown as the owner of attempts, together with the process id."""
     jobs_at_once: Annotated[int, Field(ge=1, le=256)] = 1
-    """How many jobs on one base model are trained together, their examples in one batch. Memory grows with each of
-    them; a GPU that one small job leaves idle gains the most. A job that cannot share trains alone."""
+    """How many jobs on one base model are trained together at most, their examples in one batch. Memory grows with each
+    of them; a GPU that one small job leaves idle gains the most. A job that cannot share trains alone."""
+    pack_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """How much memory jobs that are trained together may take as forecasts have it, the base model included. 0: four
+    fifths of the GPU's, or on a CPU of the machine's or container's."""
     stall_seconds: Seconds = 1800.0
     """A trainer that says nothing for this long is killed, and its job goes on from the last checkpoint."""
     stop_seconds: Seconds = 10.0

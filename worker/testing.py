@@ -62,14 +62,15 @@ class Workbench:
         """Close the database's connections."""
         self.database.dispose()
 
-    def upload(self, content: bytes, filename: str = "examples.jsonl") -> str:
+    def upload(self, content: bytes, filename: str = "examples.jsonl", project_id: str = DEFAULT_PROJECT_ID) -> str:
         """Store a data file as the API would; gives its id."""
         file_id = ids.new_id("file-")
         self.objects.put(file_key(file_id), content)
         with self.database.begin() as session:
+            ensure_project(session, project_id)
             Files(session).add(
                 file_id=file_id,
-                project_id=DEFAULT_PROJECT_ID,
+                project_id=project_id,
                 filename=filename,
                 purpose="fine-tune",
                 bytes=len(content),
@@ -85,23 +86,28 @@ class Workbench:
         sources: Sequence[bytes] = (),
         start_from: str | None = None,
         retention: bytes | None = None,
+        project_id: str = DEFAULT_PROJECT_ID,
         **spec: Any,
     ) -> str:
         """Queue a job on the tiny base model with these groups of a TrainingSpec; gives its id. Rings no doorbell."""
         request = TrainingSpec.model_validate({"base_model": self.base_model.name} | spec)
+
+        def stored(content: bytes | None, filename: str) -> str | None:
+            return None if content is None else self.upload(content, filename, project_id)
+
         new = NewJob(
-            project_id=DEFAULT_PROJECT_ID,
+            project_id=project_id,
             base_model=request.base_model,
             spec=request.model_dump(mode="json"),
             seed=request.seed,
-            training_file_id=self.upload(training),
-            validation_file_id=self.upload(validation, "validation.jsonl") if validation is not None else None,
-            source_file_ids=tuple(self.upload(source, "source.jsonl") for source in sources),
-            retention_file_id=self.upload(retention, "retention.jsonl") if retention is not None else None,
+            training_file_id=self.upload(training, project_id=project_id),
+            validation_file_id=stored(validation, "validation.jsonl"),
+            source_file_ids=tuple(self.upload(source, "source.jsonl", project_id) for source in sources),
+            retention_file_id=stored(retention, "retention.jsonl"),
         )
         with self.database.begin() as session:
             if start_from is not None:
-                new = replace(new, start=StartingPoints(session, DEFAULT_PROJECT_ID).find(start_from).start)
+                new = replace(new, start=StartingPoints(session, project_id).find(start_from).start)
             return Jobs(session).create(new)[0].id
 
     def submit_steps(self, steps: int, checkpoint_every: int) -> str:
@@ -112,22 +118,22 @@ class Workbench:
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end as the API would."""
         with self.database.begin() as session:
-            Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
+            Jobs(session).request_cancel(session.get_one(JobRecord, job_id).project_id, job_id)
 
     def pause(self, job_id: str) -> None:
         """Ask for a job's rest as the API would."""
         with self.database.begin() as session:
-            Jobs(session).request_pause(DEFAULT_PROJECT_ID, job_id)
+            Jobs(session).request_pause(session.get_one(JobRecord, job_id).project_id, job_id)
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on as the API would. Rings no doorbell."""
         with self.database.begin() as session:
-            Jobs(session).resume(DEFAULT_PROJECT_ID, job_id)
+            Jobs(session).resume(session.get_one(JobRecord, job_id).project_id, job_id)
 
     def job(self, job_id: str) -> JobRecord:
         """The job's row as it is now."""
         with self.database.read() as session:
-            return Jobs(session).get(DEFAULT_PROJECT_ID, job_id)
+            return session.get_one(JobRecord, job_id)
 
     def jobs(self) -> list[JobRecord]:
         """All jobs' rows, oldest first."""
@@ -167,7 +173,7 @@ class Workbench:
     def events(self, job_id: str) -> list[EventRecord]:
         """The job's events, first to last."""
         with self.database.read() as session:
-            return Events(session).since(DEFAULT_PROJECT_ID, job_id, 0, limit=100_000)
+            return Events(session).since(session.get_one(JobRecord, job_id).project_id, job_id, 0, limit=100_000)
 
     def metrics(self, job_id: str) -> list[StepMetrics | EvaluationMetrics]:
         """The job's figures, first to last."""

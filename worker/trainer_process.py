@@ -35,7 +35,7 @@ from sgg_store import logs
 from worker.messages import Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
 from worker.pipe import MessagePipe, die_with_parent, name_process
 from worker.rehearsal import rehearse
-from worker.run_reporter import RunReporter, Wishes
+from worker.run_reporter import RunReporter, Wishes, begin_peak
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
@@ -72,6 +72,7 @@ class TrainerProcess:
         try:
             with bound_contextvars(**(command.log_context if isinstance(command, Train) else {})):
                 base = self._taken(command)
+            begin_peak()
             if isinstance(command, Warm):
                 if self._commands.empty():
                     rehearse(base)

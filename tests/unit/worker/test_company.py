@@ -1,11 +1,23 @@
+from dataclasses import replace
+
 import pytest
 
+from sgg_core.reporting import MemoryNeed
 from sgg_store.turns import Applicant
+from worker.capacity import Capacity
 from worker.company import Company, shared_key
 
 
 def applicant(base_model: str = "a", crashed: bool = False, **spec: object) -> Applicant:
     return Applicant("ftjob-1", base_model, {"base_model": base_model, **spec}, crashed)
+
+
+def company_of(most: int, budget: int = 1000) -> Company:
+    return Company(most, Capacity(budget))
+
+
+def needing(own: int) -> Applicant:
+    return replace(PLAIN, need=MemoryNeed(shared=100, adapter=0, passes=own))
 
 
 PLAIN = applicant()
@@ -25,7 +37,7 @@ def test_jobs_on_one_base_model_with_adapters_on_the_same_layers_share() -> None
 
 @pytest.mark.parametrize("alone", ALONE)
 def test_some_jobs_are_alone_whoever_came_first(alone: Applicant) -> None:
-    company = Company(4)
+    company = company_of(4)
     assert company.suits(alone)
     with company.enter(alone) as member:
         assert not member.shared
@@ -36,7 +48,7 @@ def test_some_jobs_are_alone_whoever_came_first(alone: Applicant) -> None:
 
 
 def test_a_pack_takes_no_more_than_it_may_and_none_of_another_kind() -> None:
-    company = Company(2)
+    company = company_of(2)
     with company.enter(PLAIN):
         assert not company.suits(applicant("b"))
         with company.enter(PLAIN):
@@ -46,5 +58,28 @@ def test_a_pack_takes_no_more_than_it_may_and_none_of_another_kind() -> None:
 
 
 def test_a_worker_for_one_job_trains_it_by_itself() -> None:
-    with Company(1).enter(PLAIN) as member:
+    with company_of(1).enter(PLAIN) as member:
         assert not member.shared
+
+
+def test_a_job_comes_in_when_memory_is_expected_to_suffice_and_alone_in_any_case() -> None:
+    company = company_of(4, budget=200)
+    assert company.suits(needing(1000))
+    with company.enter(needing(40)):
+        assert company.suits(needing(60)) and company.suits(PLAIN)
+        assert not company.suits(needing(61))
+        with company.enter(needing(60)):
+            assert not company.suits(needing(1))
+        assert company.suits(needing(60))
+
+
+def test_what_the_trainer_counts_and_measures_takes_the_place_of_what_was_expected() -> None:
+    company = company_of(4, budget=200)
+    with company.enter(PLAIN) as first, company.enter(needing(40)) as second:
+        for member, own in ((first, 20), (second, 30)):
+            member.weigh(MemoryNeed(shared=100, adapter=own, passes=0))
+        assert company.suits(needing(50)) and not company.suits(needing(51))
+        first.measure(180, None)  # 1.2 times what was foretold
+        assert company.suits(needing(16)) and not company.suits(needing(17))
+    with company.enter(needing(0)):
+        assert company.suits(needing(66)) and not company.suits(needing(67))

@@ -11,7 +11,7 @@ from sgg_core.errors import DataError, DiskFullError, Problem
 from sgg_core.reporting import Notice
 from worker.messages import Alive, Ready, Said, Steer
 from worker.pipe import MessagePipe
-from worker.run_reporter import RunReporter, Wishes, gpu_memory
+from worker.run_reporter import RunReporter, Wishes, begin_peak, gpu_memory, peak_memory
 from worker.trainer_process import describe_failure
 
 
@@ -48,7 +48,19 @@ def test_asking_for_wishes_tells_that_training_moves_but_not_at_every_step() -> 
     for _ in range(100):
         reporter.control()
     reporter.report(Notice(message="hello"))
-    assert pipe.messages == [Said(run=4, message=Alive()), Said(run=4, message=Notice(message="hello"))]
+    alive, notice = pipe.messages
+    assert isinstance(alive, Said) and isinstance(alive.message, Alive) and alive.message.peak_bytes > 2**20
+    assert notice == Said(run=4, message=Notice(message="hello"))
+
+
+def test_the_peak_of_memory_is_that_since_it_was_begun() -> None:
+    begin_peak()
+    before = peak_memory(None)
+    del_me = bytearray(b"x" * 2**26)
+    del del_me
+    assert peak_memory(None) > before + 2**25
+    begin_peak()
+    assert peak_memory(None) < before + 2**25
 
 
 def test_failures_are_named() -> None:

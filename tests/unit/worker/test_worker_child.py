@@ -102,7 +102,7 @@ def test_sending_to_a_dead_child_is_no_error() -> None:
         with pytest.raises(TrainerDiedError):
             child.receive(60)
         for _ in range(3):
-            child.send(Alive())
+            child.send(Alive(peak_bytes=1))
 
 
 def test_kill_reaches_a_stopped_child_and_its_children() -> None:
@@ -129,7 +129,7 @@ def test_what_a_training_says_lies_in_its_own_box_until_that_is_closed() -> None
     with running(script) as child:
         child.open_box(1)
         child.open_box(2)
-        child.send(Alive())
+        child.send(Alive(peak_bytes=1))
         assert child.receive(60) == Ready()
         texts = [child.receive_of(run, 0) for run in (2, 1, 1)]
         assert [text.message for text in texts if isinstance(text, Said)] == [
@@ -137,7 +137,7 @@ def test_what_a_training_says_lies_in_its_own_box_until_that_is_closed() -> None
         ]
         assert child.receive_of(1, 0) is None
         child.close_box(2)
-        child.send(Alive())
+        child.send(Alive(peak_bytes=1))
         child.open_box(4)
         for run in (1, 4):
             with pytest.raises(TrainerDiedError, match="exit code 4"):

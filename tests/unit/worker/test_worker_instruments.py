@@ -11,7 +11,7 @@ def shown(kind: str) -> float | None:
 
 
 def test_gpu_memory_comes_over_the_pipe_and_goes_with_the_trainer() -> None:
-    alive = Alive(gpu_memory=GpuMemory(allocated=1, reserved=2, used=3, total=4))
+    alive = Alive(gpu_memory=GpuMemory(allocated=1, reserved=2, used=3, total=4), peak_bytes=5)
     heard = trainer_message_adapter.validate_json(Said(run=1, message=alive).model_dump_json())
     assert isinstance(heard, Said) and isinstance(heard.message, Alive)
     measure_gpu(heard.message.gpu_memory)
