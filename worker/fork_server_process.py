@@ -16,10 +16,10 @@ import sys
 import traceback
 from typing import NoReturn
 
+from sgg_core.pipe import MessagePipe, die_with_parent, name_process
 from worker.child import TRAINER_COMMAND
 from worker.fork_messages import REQUEST, STREAMS, Born, Ended
 from worker.messages import Ready
-from worker.pipe import MessagePipe, die_with_parent, name_process
 from worker.trainer_process import import_training, run_trainer
 
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from structlog.contextvars import bound_contextvars
 
 from sgg_core.errors import SggError
+from sgg_core.pipe import MessagePipe, die_with_parent
 from sgg_core.trials import TrialError, TrialFailure
 from sgg_store import logs
 from worker.messages import Ready
-from worker.pipe import MessagePipe, die_with_parent
 from worker.trial_messages import Ask, Refused, Stop, Told, predictor_command_adapter
 
 _log = logs.get_logger("worker.predictor_process")  # which is `__main__` here

@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from sgg_core.pipe import MessagePipe
 from sgg_core.reporting import AnyMessage, Control
 from worker.messages import Alive, GpuMemory, Said, Steer
-from worker.pipe import MessagePipe
 
 ALIVE_SECONDS = 1.0
 

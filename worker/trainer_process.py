@@ -30,10 +30,10 @@ from sgg_core.errors import (
     SourceFileError,
     ValidationFileError,
 )
+from sgg_core.pipe import MessagePipe, die_with_parent, name_process
 from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
 from worker.messages import Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
-from worker.pipe import MessagePipe, die_with_parent, name_process
 from worker.rehearsal import rehearse
 from worker.run_reporter import RunReporter, Wishes, begin_peak
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from sgg_core.errors import DataError, DiskFullError, Problem
+from sgg_core.pipe import MessagePipe
 from sgg_core.reporting import Notice
 from worker.messages import Alive, Ready, Said, Steer
-from worker.pipe import MessagePipe
 from worker.run_reporter import RunReporter, Wishes, begin_peak, gpu_memory, peak_memory
 from worker.trainer_process import describe_failure
 
@@ -89,7 +89,7 @@ def test_prints_of_libraries_stay_out_of_the_messages() -> None:
     script = (
         "import os\n"
         "from worker.messages import Ready\n"
-        "from worker.pipe import MessagePipe\n"
+        "from sgg_core.pipe import MessagePipe\n"
         "pipe = MessagePipe()\n"
         "print('a library says hello', flush=True)\n"
         "os.system('echo so does a program')\n"

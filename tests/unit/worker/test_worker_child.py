@@ -159,7 +159,7 @@ def test_the_trainer_dies_with_its_worker_even_while_it_is_stopped() -> None:
         "from worker.child import TrainerChild, spawn\n"
         "child = TrainerChild(spawn([sys.executable, '-c', '''\n"
         "import sys\n"
-        "from worker.pipe import die_with_parent\n"
+        "from sgg_core.pipe import die_with_parent\n"
         "die_with_parent(int(sys.argv[1]))\n"
         'print(\\\'{"type": "ready"}\\\', flush=True)\n'
         "input()\n"
