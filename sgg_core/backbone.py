@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,9 @@ from sgg_core.files import exclusive, sha256_of, whole_directory
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import LoraSpec
 from sgg_core.torch_seeding import torch_seed
+
+if TYPE_CHECKING:
+    from sgg_core.guidance.passes import Team
 
 # Settings by which a model changes its logits after the output layer; ours are taken from that layer directly.
 UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -44,7 +47,7 @@ class LoadedBase:
     """A base model in memory, ready for one adapter after another.
 
     `sha256` is that of the weights as loaded (after de-quantization); `directory` is where they lie. With a
-    `rendezvous`, passes that are to have a gradient are made there.
+    `rendezvous`, passes that are to have a gradient are made there; with a `team`, other processes help with batches.
     """
 
     entry: BaseModelEntry
@@ -54,6 +57,7 @@ class LoadedBase:
     directory: Path | None
     device: torch.device
     rendezvous: Rendezvous | None = None
+    team: Team | None = None
 
     @property
     def hidden_size(self) -> int:

@@ -126,6 +126,13 @@ class OutOfMemoryError(SggError):
     code = "out_of_memory"
 
 
+class HelperLostError(SggError):
+    """A process that computed a part of every batch has ended, or does not answer."""
+
+    code = "helper_lost"
+    users_fault = False
+
+
 class DiskFullError(SggError):
     """No space was left while writing a checkpoint or the adapter."""
 

@@ -14,7 +14,8 @@ class RunIdentity(BaseModel):
     """What a run's weights follow from: its spec, and the sha256 of everything it reads.
 
     The spec is kept as it is, not as a hash: settings that a later release adds have their defaults in the specs that
-    were written before, so that a run which began under the old release goes on under the new one.
+    were written before, so that a run which began under the old release goes on under the new one. What a run is
+    computed on is no part of it: it may go on elsewhere.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,7 +30,9 @@ class RunIdentity(BaseModel):
 
     def differences(self, other: RunIdentity) -> list[str]:
         """The dotted names of what differs, without the leading `spec.`."""
-        return [name.removeprefix("spec.") for name in _differing(self.model_dump(), other.model_dump(), "")]
+        apart = {"spec": {"resources"}}
+        one, another = self.model_dump(exclude=apart), other.model_dump(exclude=apart)
+        return [name.removeprefix("spec.") for name in _differing(one, another, "")]
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any], prefix: str) -> Iterator[str]:

@@ -136,6 +136,14 @@ class CheckpointSpec(Group):
     other one counts as 1."""
 
 
+class ResourcesSpec(Group):
+    """What a run is computed on. Its result does not depend on it, but for rounding and the draws of dropout."""
+
+    gpus: Annotated[int, Field(ge=1, le=8)] = 1
+    """Trains on so many GPUs of one machine, each of which computes a part of every batch. Where there is no GPU these
+    are so many processes on the CPU, which gains nothing."""
+
+
 class TrainingSpec(Group):
     """Everything a training run is told, apart from its data. JSON round trip is exact."""
 
@@ -149,5 +157,6 @@ class TrainingSpec(Group):
     guidance: GuidanceSpec = GuidanceSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    resources: ResourcesSpec = ResourcesSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seeds the adapter's initial weights and the order of the examples."""

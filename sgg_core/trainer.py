@@ -9,7 +9,7 @@ from sgg_core.adapter import add_to_report
 from sgg_core.backbone import LoadedBase, lora
 from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
-from sgg_core.memory import lacks_memory
+from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.plan import make_plan
 from sgg_core.proof import prepare
 from sgg_core.reporting import Finished, Reporter, Stopped
@@ -17,6 +17,7 @@ from sgg_core.run import Run
 from sgg_core.seeds import train_seeds
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
+from sgg_core.team.leader import with_team
 
 
 def train(
@@ -63,20 +64,21 @@ def train(
             run.steps_before, run.carry = steps_before, carry
             return run.go(output, checkpoints, resume_from)
 
-    if spec.optimization.seeds == 1:
-        return _with_memory_told(lambda: one(spec, reporter, output, resume_from, 0, lambda _: None))
-    steps = make_plan(spec, base.entry.kind, len(training)).total_steps
-    return _with_memory_told(
-        lambda: train_seeds(
-            spec,
-            steps,
-            one,
-            output=output,
-            reporter=reporter,
-            resume_from=resume_from,
-            finish=lambda directory, report: add_to_report(directory, report, base.entry),
+    with with_team(base, spec, reporter) as base:
+        if spec.optimization.seeds == 1:
+            return _with_memory_told(lambda: one(spec, reporter, output, resume_from, 0, lambda _: None))
+        steps = make_plan(spec, base.entry.kind, len(training)).total_steps
+        return _with_memory_told(
+            lambda: train_seeds(
+                spec,
+                steps,
+                one,
+                output=output,
+                reporter=reporter,
+                resume_from=resume_from,
+                finish=lambda directory, report: add_to_report(directory, report, base.entry),
+            )
         )
-    )
 
 
 def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopped:
@@ -86,7 +88,4 @@ def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopp
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
-        raise OutOfMemoryError(
-            "The device's memory did not suffice for a training step.",
-            "Lower optimization.batch_size or task.max_tokens, or choose a smaller base model.",
-        ) from error
+        raise OutOfMemoryError("The device's memory did not suffice for a training step.", REMEDY) from error

@@ -11,6 +11,7 @@ from sgg_core.errors import (
     NO_SPACE,
     DataError,
     DiskFullError,
+    HelperLostError,
     OutOfMemoryError,
     RetentionFileError,
     SggError,
@@ -136,6 +137,8 @@ def ending_of(error: Exception) -> Ending | None:
     if isinstance(error, TrainingFailedError):
         if error.code == DiskFullError.code:
             return Return(Cause.STORAGE, DISK_FULL)
+        if error.code == HelperLostError.code:
+            return Return(Cause.CRASHED, error.message)
         return Failure(
             error.code, error.message, Cause.USER if error.users_fault else Cause.INTERNAL, PARAMS.get(error.code)
         )

@@ -1,4 +1,4 @@
-"""How the guided step has its gradients: the seam `Batch`, and batches of a task behind it.
+"""How the guided step has its gradients: the seam `Batch`, batches of a task behind it, and who computes them.
 
 The step's arithmetic knows no network. A `Batch` is one batch with its randomness fixed, at whatever values the
 parameters have when it is asked.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -58,9 +58,74 @@ class SourceBatch:
     number: int = 0
 
 
+Kind = Literal["gradient", "product", "drift"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some items of a task's batch, run in passes of bounded size. What all shares of a batch compute adds up to its.
+
+    `units` are those of the whole batch, over which its loss is a mean. `seed` fixes dropout.
+    """
+
+    task: Task
+    items: Sequence[Encoded]
+    parameters: Sequence[Parameter]
+    units: int
+    seed: int
+
+    def compute(self, kind: Kind, vector: Sequence[Tensor] = ()) -> list[Tensor]:
+        """One tensor per parameter; after a gradient, also the summed loss, and how many units were right."""
+        if kind == "gradient":
+            return self._gradient()
+        return self._product(vector) if kind == "product" else self._drift(vector)
+
+    def _gradient(self) -> list[Tensor]:
+        total = torch.zeros((), device=self.parameters[0].device)
+        correct = 0
+        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
+            for items in self._passes():
+                part = self.task.loss(items)
+                backward(self.task.base, part.total / self.units)
+                total += part.total.detach()
+                correct += part.correct
+        return [*gradient, total, total.new_tensor(float(correct))]
+
+    def _product(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        product = [torch.zeros_like(parameter) for parameter in self.parameters]
+        with torch_seed(self.seed):
+            for items in self._passes():
+                with twice_differentiable():
+                    loss = self.task.loss(items).total / self.units
+                    torch._foreach_add_(product, hessian_vector_product(loss, self.parameters, vector))
+        return product
+
+    def _drift(self, origin: Sequence[Tensor]) -> list[Tensor]:
+        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
+            for items in self._passes(scoring=True):
+                with placed(self.parameters, origin), torch.no_grad():
+                    before = self.task.log_probabilities(items)
+                now = self.task.log_probabilities(items)
+                backward(self.task.base, (before.exp() * (before - now)).sum() / self.units)
+        return gradient
+
+    def _passes(self, scoring: bool = False) -> Iterator[list[Encoded]]:
+        """Items that fit one forward pass; none where nothing is to be learned, as in an empty share."""
+        if self.task.units(self.items):
+            for group in self.task.passes(self.items, scoring):
+                yield [self.items[index] for index in group]
+
+
+class Team(Protocol):
+    """Several processes that compute each batch together (sgg_core.team)."""
+
+    def summed(self, share: Share, kind: Kind, vector: Sequence[Tensor]) -> list[Tensor]:
+        """What `share.compute` gives, each process computing a part of the share's items."""
+
+
 @dataclass(frozen=True)
 class TaskBatch:
-    """Encoded items of a task, run in passes of bounded size. `seed` fixes dropout."""
+    """Encoded items of a task, computed by this process, or by the base model's team. `seed` fixes dropout."""
 
     task: Task
     items: Sequence[Encoded]
@@ -69,29 +134,15 @@ class TaskBatch:
 
     def gradient(self) -> BatchGradient:
         """Gradient of the mean loss. Raises TrainingDivergedError where the loss or the gradient is not finite."""
+        *gradient, total, correct = self._computed("gradient")
         units = self.task.units(self.items)
-        total = torch.zeros((), device=self.parameters[0].device)
-        correct = 0
-        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
-            for group in self.task.passes(self.items):
-                part = self.task.loss([self.items[index] for index in group])
-                backward(self.task.base, part.total / units)
-                total += part.total.detach()
-                correct += part.correct
         loss = float(total) / units
         check_finite(loss, gradient)
-        return BatchGradient(loss, correct / units, gradient)
+        return BatchGradient(loss, float(correct) / units, gradient)
 
     def product(self, vector: Sequence[Tensor]) -> Gradient:
         """H v of the mean loss (Pearlmutter 1994)."""
-        units = self.task.units(self.items)
-        product = [torch.zeros_like(parameter) for parameter in self.parameters]
-        with torch_seed(self.seed):
-            for group in self.task.passes(self.items):
-                with twice_differentiable():
-                    loss = self.task.loss([self.items[index] for index in group]).total / units
-                    torch._foreach_add_(product, hessian_vector_product(loss, self.parameters, vector))
-        return product
+        return self._computed("product", vector)
 
     def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]] | None:
         """Each label's items, every other one."""
@@ -103,15 +154,12 @@ class TaskBatch:
 
     def drift(self, origin: Sequence[Tensor]) -> Gradient:
         """Mean over the units of KL(p at `origin` || p); needs no label."""
-        units = self.task.units(self.items)
-        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
-            for group in self.task.passes(self.items, scoring=True):
-                items = [self.items[index] for index in group]
-                with placed(self.parameters, origin), torch.no_grad():
-                    before = self.task.log_probabilities(items)
-                now = self.task.log_probabilities(items)
-                backward(self.task.base, (before.exp() * (before - now)).sum() / units)
-        return gradient
+        return self._computed("drift", origin)
+
+    def _computed(self, kind: Kind, vector: Sequence[Tensor] = ()) -> list[Tensor]:
+        share = Share(self.task, self.items, self.parameters, self.task.units(self.items), self.seed)
+        team = self.task.base.team
+        return share.compute(kind, vector) if team is None else team.summed(share, kind, vector)
 
 
 @contextmanager

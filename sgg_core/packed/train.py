@@ -64,8 +64,8 @@ def train_packed(base: LoadedBase, jobs: Sequence[PackedJob]) -> list[Finished |
 
 def check_together(base: LoadedBase, specs: Sequence[TrainingSpec]) -> None:
     """Raise SpecError unless jobs with these specs can share their passes: one base model, the same adapted layers, no
-    dropout (its draws would depend on the neighbours), and no variant `exact`, whose double backward needs a graph of
-    its own."""
+    dropout (its draws would depend on the neighbours), one GPU, and no variant `exact`, whose double backward needs a
+    graph of its own."""
     for number, spec in enumerate(specs):
         guided = spec.method == "sgg"
         for wrong, what, remedy in (
@@ -76,6 +76,7 @@ def check_together(base: LoadedBase, specs: Sequence[TrainingSpec]) -> None:
                 "Put it in another pack.",
             ),
             (spec.lora.dropout > 0, "lora.dropout is above 0", "Set it to 0, or train the job alone."),
+            (spec.resources.gpus > 1, "resources.gpus is above 1", "Set it to 1, or train the job alone."),
             (
                 guided and spec.guidance.variant == "exact",
                 "guidance.variant is 'exact'",

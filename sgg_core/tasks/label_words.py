@@ -33,6 +33,7 @@ class LabelWords:
     def __init__(self, base: LoadedBase, labels: Sequence[str], description: str | None, max_tokens: int) -> None:
         self.base = base
         self.labels = tuple(labels)
+        self.description = description
         tokenizer = base.tokenizer
         joint = len(encoding.token_ids(tokenizer, ", ".join(labels)))
         self.prompt = encoding.label_prompt(description, self.labels, list_labels=joint <= LABEL_LIST_TOKENS)

@@ -10,7 +10,7 @@ import worker.endings  # noqa: F401  # all modules that define errors of the cor
 from api import errors
 from api.error_codes import REFUSALS
 from api.jobs.failures import FAILURES
-from sgg_core.errors import DataError, DiskFullError, SggError
+from sgg_core.errors import DataError, DiskFullError, HelperLostError, SggError
 from sgg_core.trials import ContextLengthError, TrialError, WrongEndpointError
 from sgg_store.retries import BUDGETS
 
@@ -58,7 +58,7 @@ DYNAMIC = {  # codes that are chosen while the API runs, by the expression that 
 def causes_of_failure() -> set[str]:
     """All codes that a worker, or the budget of a cause, can end a job with."""
     kinds = {*SggError.__subclasses__(), *DataError.__subclasses__()}
-    kinds.remove(DiskFullError)  # which gives the job back instead
+    kinds -= {DiskFullError, HelperLostError}  # which give the job back instead
     named = {literals(call.args[0]).pop() for call in calls("worker", "Failure") if literals(call.args[0])}
     named |= {literals(call.args[1]).pop() for call in calls("sgg_store", "fail") if len(call.args) > 2}
     return {kind.code for kind in kinds} | named | {budget.code for budget in BUDGETS.values() if budget.code}

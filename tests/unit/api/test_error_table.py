@@ -33,6 +33,7 @@ INTERNAL = {  # raised where no request is answered, or turned into something el
     core_errors.BaseModelUnavailableError,
     core_errors.TrainingDivergedError,
     core_errors.OutOfMemoryError,
+    core_errors.HelperLostError,
     core_errors.DiskFullError,
     core_errors.VerificationError,
     core_errors.CheckpointError,

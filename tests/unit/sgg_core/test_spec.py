@@ -64,6 +64,7 @@ GROUPS = {
         "keep_last": st.none() | st.integers(1, 1000),
         "keep_best": st.none() | st.integers(1, 1000),
     },
+    "resources": {"gpus": st.integers(1, 8)},
 }
 specs = st.fixed_dictionaries(
     {"base_model": st.text("abc-", min_size=1, max_size=9)},
@@ -130,6 +131,8 @@ def test_unknown_names_are_refused_in_every_group(group):
         ("evaluation.patience", 0),
         ("evaluation.keep", "first"),
         ("checkpoint.every_steps", 0),
+        ("resources.gpus", 0),
+        ("resources.gpus", 9),
         ("task.type", "regression"),
         ("task.max_tokens", 15),
         ("task.max_tokens", 8193),

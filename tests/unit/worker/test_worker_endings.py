@@ -51,6 +51,7 @@ def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
         (TrainerDiedError(1, False, "ImportError: torch"), Cause.CRASHED),
         (StalledError("the trainer made no progress"), Cause.CRASHED),
         (CrowdedError("no memory"), Cause.CRASHED),
+        (TrainingFailedError("helper_lost", "A process of the team ended with signal 9.", False), Cause.CRASHED),
         (FencedError("the database did not answer"), Cause.DATABASE),
         (StorageFullError("No space left.", "Free some."), Cause.STORAGE),
         (ObjectStoreUnavailableError("It does not answer.", "Start it."), Cause.STORAGE),
