@@ -22,7 +22,7 @@ FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 REQUEST = ("model", "training_file", "validation_file", "suffix", "seed", "metadata", "method", "hyperparameters")
 METHODS = ("sgg", "supervised")
 SETTINGS = ("hyperparameters", "sources", "retention_file", "start_from", "priority")
-GROUPS = ("task", "lora", "guidance", "evaluation", "checkpoint")  # of hyperparameters; the others are the optimizer's
+GROUPS = ("task", "lora", "guidance", "evaluation", "checkpoint", "resources")  # the other settings are the optimizer's
 Found = tuple[str, str]  # path of a field, and what is wrong with it
 
 

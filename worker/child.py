@@ -26,7 +26,10 @@ _log = get_logger(__name__)
 
 PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 PASSED_ON_SETTINGS = ("SGG_CACHE_DIR", "SGG_LOG_LEVEL")  # not its format: a pipe's is JSON, for the parent to read
-PASSED_ON_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "PYTORCH_", "TORCH_", "XDG_")
+PASSED_ON_PREFIXES = (
+    *("LC_", "PYTHON", "XDG_"),
+    *("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "PYTORCH_", "TORCH_", "NCCL_", "GLOO_"),
+)
 PASSED_ON_HUB = ("HF_HOME", "HF_HUB_CACHE")
 MEMORY_LAST_WORDS = ("Memory allocation still failed", "std::bad_alloc", "MemoryError")
 """How OpenBLAS, C++ and Python end a process that gets no more memory, where none of our code can catch it."""

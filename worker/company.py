@@ -21,7 +21,7 @@ def shared_key(applicant: Applicant) -> Key | None:
     """
     spec = TrainingSpec.model_validate(applicant.spec)
     exact = spec.method == "sgg" and spec.guidance.variant == "exact"
-    if applicant.crashed or exact or spec.lora.dropout > 0:
+    if applicant.crashed or exact or spec.lora.dropout > 0 or spec.resources.gpus > 1:
         return None
     targets = spec.lora.targets
     return (applicant.base_model, targets if isinstance(targets, str) else tuple(sorted(targets)))

@@ -15,6 +15,7 @@ from sgg_core.spec import (
     GuidanceSpec,
     LoraSpec,
     OptimizationSpec,
+    ResourcesSpec,
     TaskSpec,
     TrainingSpec,
 )
@@ -45,6 +46,7 @@ class Hyperparameters(OptimizationSpec):
     lora: LoraSpec = LoraSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    resources: ResourcesSpec = ResourcesSpec()
     guidance: GuidanceSpec | None = None
     """For the method `sgg` only."""
 
@@ -54,7 +56,7 @@ class Hyperparameters(OptimizationSpec):
         optimization = spec.optimization.model_dump()
         values = {"n_epochs" if name == "epochs" else name: value for name, value in optimization.items()}
         guidance = spec.guidance if spec.method == "sgg" else None
-        groups = {"task": spec.task, "lora": spec.lora, "evaluation": spec.evaluation, "checkpoint": spec.checkpoint}
+        groups = {name: getattr(spec, name) for name in ("task", "lora", "evaluation", "checkpoint", "resources")}
         return cls.model_validate({**values, **groups, "guidance": guidance})
 
     def optimization(self) -> OptimizationSpec:
@@ -147,6 +149,7 @@ class JobDraft(BaseModel):
             guidance=hyperparameters.guidance or GuidanceSpec(),
             evaluation=hyperparameters.evaluation,
             checkpoint=hyperparameters.checkpoint,
+            resources=hyperparameters.resources,
             seed=seed,
         )
 

@@ -64,6 +64,7 @@ def test_every_setting_reaches_the_training_spec(api_server: ApiServer) -> None:
         guidance={"radius": 0.1, "alignment": 0.2},
         evaluation={"every_steps": 2},
         checkpoint={"every_steps": 3},
+        resources={"gpus": 2},
     )
     job_id = api_server.job_id(method=method, seed=7, suffix="mine", metadata={"a": "b"})
     spec = stored_spec(api_server, job_id)
@@ -73,7 +74,7 @@ def test_every_setting_reaches_the_training_spec(api_server: ApiServer) -> None:
     assert (optimization.weight_decay, optimization.clip_norm) == (0.01, None)
     assert (spec.method, spec.seed, spec.lora.rank, spec.lora.targets) == ("sgg", 7, 2, ("q_proj",))
     assert (spec.guidance.radius, spec.guidance.alignment, spec.guidance.magnitude) == (0.1, 0.2, 0.7)
-    assert (spec.evaluation.every_steps, spec.checkpoint.every_steps) == (2, 3)
+    assert (spec.evaluation.every_steps, spec.checkpoint.every_steps, spec.resources.gpus) == (2, 3, 2)
     assert spec.task.description == "Say what it is."
 
 

@@ -88,7 +88,7 @@ def test_the_stated_limits_are_those_of_the_code():
 
 
 def test_settings_named_in_the_documents_exist():
-    groups = "task|lora|optimization|guidance|evaluation|checkpoint"
+    groups = "task|lora|optimization|guidance|evaluation|checkpoint|resources"
     named = {name for document in DOCUMENTS for name in re.findall(rf"`((?:{groups})\.[a-z_]+)`", document.read_text())}
     assert named
     assert named <= set(setting_names())

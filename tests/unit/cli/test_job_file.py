@@ -17,6 +17,7 @@ method:
       n_epochs: 3
       learning_rate: 5e-4
       guidance: {radius: 0.05}
+      resources: {gpus: 2}
 """
 
 
