@@ -52,7 +52,8 @@ def train_packed(base: LoadedBase, jobs: Sequence[PackedJob]) -> list[Finished |
     """Train all jobs together; what became of each, in their order: what `train` returns, or the error it raised.
 
     They may differ in everything but base model and lora.targets. A job that fails or is stopped leaves the others
-    as they are. Memory grows with the number of jobs: the rows of all of them are in the network at once.
+    as they are. Memory grows with the number of jobs: the rows of all of them are in the network at once, or of some at
+    a time where memory does not suffice for all.
     Raises SpecError, before anything is trained, where a job cannot be in a pack (see `check_together`).
     """
     check_together(base, [job.spec for job in jobs])

@@ -123,3 +123,6 @@ def test_the_memory_of_the_gpu_is_told_once_it_is_used() -> None:
     kept = torch.ones(2**20, device="cuda")
     memory = gpu_memory()
     assert memory is not None and kept.numel() * 4 <= memory.allocated <= memory.reserved <= memory.used <= memory.total
+    begin_peak()
+    torch.ones(2**22, device="cuda")
+    assert peak_memory(gpu_memory()) >= memory.allocated + 2**24
