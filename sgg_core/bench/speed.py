@@ -1,11 +1,12 @@
 """One few-shot job's time, and jobs an hour, against other ways to train the same jobs.
 
-All ways take turns within each round, so that other load on the machine hits all of them; figures are medians over the
-rounds, and ratios of them. A turn is what comes before an adapter is written: the set-up and some steps, with the base
-model in memory. The ways of one group train the same examples with the same rank, batches and learning rates:
-transformers' Trainer with peft has our losses up to rounding, which is why its time can be compared (completions and
-chats for a causal language model, whose loss over label words others do not have). SetFit does another work: its own
-defaults stand against a whole job by ours, from the set-up to the verified adapter.
+All ways take turns within each round, so that other load on the machine hits all of them. Figures are of the quickest
+turn of each way, since other load only adds to it, and ratios of them. Processor time, of what this process does
+itself, is told beside, for machines that have much else to do. A turn is what comes before an adapter is written: the
+set-up and some steps, with the base model in memory. The ways of one group train the same examples with the same rank,
+batches and learning rates: transformers' Trainer with peft has our losses up to rounding, which is why its time can be
+compared (completions and chats for a causal language model, whose loss over label words others do not have). SetFit
+does another work: its own defaults stand against a whole job by ours, from the set-up to the verified adapter.
 
 The share of the limit is that of the arithmetic that the jobs' tokens ask for, at the rate of a large matrix product
 measured in the same rounds: 4 N operations a token for a step of plain LoRA and 8 N for a guided one, N being the
@@ -22,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from sgg_core.backbone import LoadedBase, load_base
@@ -88,6 +88,7 @@ class Way:
     """How jobs are trained: `jobs` at once, `gradients` for each step, compared with `against`."""
 
     turn: Callable[[], Turn]
+    here: bool  # whether this process does all of it
     jobs: int = 1
     gradients: int = 1
     against: str = ONE
@@ -115,20 +116,29 @@ def compare(setting: Setting, rounds: int, tell: Callable[[str], None]) -> list[
     base = load_base(setting.entry)
     ways = _ways(base, setting, tell)
     turns: dict[str, list[Turn]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
     rates: list[float] = []
     for number in range(rounds):
         rates.append(matmul_rate(base.device))
         for name, way in ways.items():
+            begun = time.process_time()
             turns[name].append(newest := way.turn())
+            processor[name].append(time.process_time() - begun)
             each = f", {newest.seconds / way.jobs:.2f} s a job" if way.jobs > 1 else ""
             tell(f"round {number + 1} of {rounds}, {name}: {newest.seconds:.2f} s{each}")
-    return _lines(base, ways, turns, median(rates))
+    lines = _lines(base, ways, turns, max(rates))
+    for line, name in zip(lines, ways, strict=True):
+        own = min(processor[name]) / ways[name].jobs
+        line["processor_ratio"] = round(own / min(processor[ONE]), 2) if ways[name].here else None
+    return lines
 
 
 def as_table(lines: list[dict[str, Any]]) -> str:
     """The lines as Markdown. A ratio of 2 means twice the time of what it is compared with."""
-    keys = ("way", "jobs", "seconds_a_job", "ratio", "against", "jobs_an_hour", "loss", "tokens_a_second", "share")
-    header = ["way", "jobs", "seconds a job", "ratio", "to", "jobs an hour", "loss", "tokens/s", "share of the limit"]
+    keys = ("way", "jobs", "seconds_a_job", "ratio", "processor_ratio", "against", "jobs_an_hour")
+    keys += ("loss", "tokens_a_second", "share")
+    header = ["way", "jobs", "seconds a job", "ratio", "of processor time", "to", "jobs an hour"]
+    header += ["loss", "tokens/s", "share of the limit"]
     shown = [["-" if line[key] is None else line[key] for key in keys] for line in lines]
     return table(header, shown)
 
@@ -163,27 +173,27 @@ def _ways(base: LoadedBase, setting: Setting, tell: Callable[[str], None]) -> di
         return Turn(seconds, sum(tokens))
 
     ways = {
-        ONE: Way(lambda: ours(spec), pack=1),
-        TRAINER: Way(trainer),
-        PACKED: Way(lambda: ours(*several, packed=True), setting.jobs, pack=setting.jobs),
-        PROCESSES: Way(processes, setting.jobs),
-        GUIDED: Way(lambda: ours(guided), gradients=2),
+        ONE: Way(lambda: ours(spec), True, pack=1),
+        TRAINER: Way(trainer, True),
+        PACKED: Way(lambda: ours(*several, packed=True), True, setting.jobs, pack=setting.jobs),
+        PROCESSES: Way(processes, False, setting.jobs),
+        GUIDED: Way(lambda: ours(guided), True, gradients=2),
     }
     if setting.setfit:
         try:
-            run_setfit(base, _two_texts(), [], 0)
+            run_setfit(base, _two_texts(), ["good"], 0)
         except NotApplicableError as error:
             tell(f"Without SetFit: {error}")
         else:
-            ways[WHOLE] = Way(lambda: _whole(base, examples), against=WHOLE)
-            ways[SETFIT] = Way(lambda: _setfit(base, examples), against=WHOLE)
+            ways[WHOLE] = Way(lambda: _whole(base, examples), False, against=WHOLE)
+            ways[SETFIT] = Way(lambda: _setfit(base, examples), False, against=WHOLE)
     return ways
 
 
 def _lines(base: LoadedBase, ways: dict[str, Way], turns: dict[str, list[Turn]], rate: float) -> list[dict[str, Any]]:
     embeddings = base.model.get_input_embeddings().weight.numel()
     weights = sum(parameter.numel() for parameter in base.model.parameters()) - embeddings
-    a_job = {name: median(found.seconds for found in turns[name]) / way.jobs for name, way in ways.items()}
+    a_job = {name: min(found.seconds for found in turns[name]) / way.jobs for name, way in ways.items()}
     lines = []
     for name, way in ways.items():
         seconds, newest = a_job[name] * way.jobs, turns[name][-1]
@@ -209,7 +219,7 @@ def _whole(base: LoadedBase, examples: ExampleSet) -> Turn:
 
 
 def _setfit(base: LoadedBase, examples: ExampleSet) -> Turn:
-    return Turn(run_setfit(base, examples, [], 0)["train_seconds"])
+    return Turn(run_setfit(base, examples, ["one"], 0)["train_seconds"])
 
 
 def _two_texts() -> ExampleSet:
