@@ -15,7 +15,9 @@ from sgg_core.reporting import Finished, SilentReporter, StepMetrics, Stopped
 from sgg_core.trainer import train
 
 TOLERANCE = 1e-5  # of losses
-ADAPTER_TOLERANCE = 1e-4  # AdamW divides by the gradient's size, and so makes the rounding of small gradients large
+# AdamW divides by the gradient's size, and so makes the rounding of small gradients large, on some processors more than
+# on others; in float64 what it makes of it is small
+ADAPTER_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-10}
 
 
 @pytest.fixture
@@ -76,10 +78,20 @@ def assert_as_alone(base, job, tmp_path):
     together, alone = (load_file(path / "adapter_model.safetensors") for path in (job.output, output))
     assert set(together) == set(alone)
     apart = torch.stack([(together[name] - alone[name]).norm() for name in alone]).norm()
-    assert apart <= ADAPTER_TOLERANCE * torch.stack([weight.norm() for weight in alone.values()]).norm()
+    tolerance = ADAPTER_TOLERANCE[base.model.dtype]
+    assert apart <= tolerance * torch.stack([weight.norm() for weight in alone.values()]).norm()
 
 
-def test_packed_jobs_are_the_runs_made_one_by_one(base, spec_for, few, validation, source, tmp_path):
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def precise(base, request):
+    """Both tiny base models in both precisions."""
+    base.model.to(request.param)
+    yield base
+    base.model.float()
+
+
+def test_packed_jobs_are_the_runs_made_one_by_one(precise, spec_for, few, validation, source, tmp_path):
+    base = precise
     jobs = [
         packed_job(spec, n, few(n + 1), tmp_path, validation=validation, sources=(source,) if n == 4 else ())
         for n, spec in enumerate(mixed(base, spec_for))
