@@ -17,8 +17,7 @@ from cli.jobs import fetch_adapter
 from cli.output import JsonFlag, print_json_line, say
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
+    from sgg_core.bench.machine import Machine
     from sgg_core.bench.start import Case, JobTimes, Row
 
 USAGE = 2
@@ -38,7 +37,9 @@ def start(
     servers: Annotated[int, typer.Option(min=1, help="Servers that are started, one after the other.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Warm jobs of each kind and base model on each server.")] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a job.")] = 4,
-    out: Annotated[Path | None, typer.Option(help="Directory for start.jsonl, start.md and start.png.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for start.jsonl with every figure, and start.png.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Seconds until a fresh service is up, and from a job's POST to its first step and its adapter, cold and warm."""
@@ -57,10 +58,9 @@ def start(
             figures = ", ".join(f"{name} {value}" for name, value in row.model_dump(exclude={"server"}).items())
             say(f"server {row.server + 1} of {servers}: {figures}")
     machine = this_machine()
-    text = f"{machine.in_words()}\n\n{as_tables(rows)}\n"
-    print_json_line(machine.model_dump()) if as_json else typer.echo(f"\n{text}")
+    print_json_line(machine.model_dump()) if as_json else typer.echo(f"\n{machine.in_words()}\n\n{as_tables(rows)}")
     if out is not None:
-        _write(out, [machine, *rows], text, rows)
+        _write(out, machine, rows)
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,11 @@ class Setting:
     steps: int
 
 
-def _write(out: Path, lines: Sequence[BaseModel], text: str, rows: Sequence[Row]) -> None:
+def _write(out: Path, machine: Machine, rows: Sequence[Row]) -> None:
     from sgg_core.bench.figures import write_start_figure
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "start.jsonl").write_text("".join(line.model_dump_json() + "\n" for line in lines))
-    (out / "start.md").write_text(text)
+    (out / "start.jsonl").write_text("".join(line.model_dump_json() + "\n" for line in (machine, *rows)))
     write_start_figure(rows, out / "start.png")
 
 

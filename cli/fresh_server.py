@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ def fresh_server(settings: Mapping[str, str]) -> Iterator[FreshServer]:
     with tempfile.TemporaryDirectory(prefix="sgg-bench-") as directory:
         log, data = Path(directory) / "log", Path(directory) / "data"
         command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--json", "--data-dir", str(data)]
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends with this process
         began = time.time()
         with (
             log.open("wb") as errors,
@@ -66,6 +68,7 @@ def fresh_server(settings: Mapping[str, str]) -> Iterator[FreshServer]:
                     yield FreshServer(began, client, log)
             finally:
                 process.terminate()
+                signal.signal(signal.SIGTERM, before)
 
 
 def wait_for(condition: Callable[[], object], seconds: float) -> None:

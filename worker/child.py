@@ -44,8 +44,10 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if name in (*PASSED_ON, *PASSED_ON_SETTINGS, *PASSED_ON_HUB) or name.startswith(PASSED_ON_PREFIXES)
     }
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    # a thread of OpenMP that spins while it waits for the others takes the core that one of them may need
+    patient = {} if "OMP_WAIT_POLICY" in kept else {"OMP_WAIT_POLICY": "PASSIVE"}
     # for forks: no threads of tokenizers, and whether there is a GPU is asked in the way that leaves CUDA untouched
-    return kept | offline | {"TOKENIZERS_PARALLELISM": "false", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    return kept | offline | patient | {"TOKENIZERS_PARALLELISM": "false", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 
 class ChildProcess(Protocol):

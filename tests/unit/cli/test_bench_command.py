@@ -91,7 +91,7 @@ def test_waiting_times_are_those_of_real_servers_and_a_loaded_base_model_is_not_
     (start,) = [line for line in lines if line["type"] == "start"]
     assert 0 < start["answers"] <= start["ready"] < start["trainer"]
     assert [line["base_model"] for line in lines if line["type"] == "load"] == ["tiny-encoder", "tiny-causal"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"start.jsonl", "start.md", "start.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"start.jsonl", "start.png"}
 
 
 def test_waiting_times_need_a_training_file(sgg, tmp_path):

@@ -51,6 +51,11 @@ def test_secrets_do_not_reach_the_child() -> None:
     assert passed["OMP_NUM_THREADS"] == "1" and passed["CUDA_VISIBLE_DEVICES"] == "0" and passed["PATH"] == "/bin"
 
 
+def test_threads_wait_without_spinning_unless_the_administrator_wants_it() -> None:
+    assert child_environment({})["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert child_environment({"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_the_child_is_kept_off_the_network() -> None:
     assert child_environment({"HF_HUB_OFFLINE": "0"})["HF_HUB_OFFLINE"] == "1"
 
