@@ -135,8 +135,8 @@ def compare(setting: Setting, rounds: int, tell: Callable[[str], None]) -> list[
 
 def as_table(lines: list[dict[str, Any]]) -> str:
     """The lines as Markdown. A ratio of 2 means twice the time of what it is compared with."""
-    keys = ("way", "jobs", "seconds_a_job", "ratio", "processor_ratio", "against", "jobs_an_hour")
-    keys += ("loss", "tokens_a_second", "share")
+    keys = ["way", "jobs", "seconds_a_job", "ratio", "processor_ratio", "against", "jobs_an_hour"]
+    keys += ["loss", "tokens_a_second", "share"]
     header = ["way", "jobs", "seconds a job", "ratio", "of processor time", "to", "jobs an hour"]
     header += ["loss", "tokens/s", "share of the limit"]
     shown = [["-" if line[key] is None else line[key] for key in keys] for line in lines]
