@@ -9,7 +9,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_STEPS ?= 40
 DEMO_DIR ?= demo-data
-TEST_PROCESSES ?= 4
 CLIENTS ?= 1.109.1 2.54.0 3.54.0
 NODE_CLIENT ?= ^7
 LIGHTHOUSE ?= 12.8.2
@@ -35,9 +34,9 @@ demo: $(INSTALLED) ## Train an adapter through the real service and predict with
 	PATH="$(abspath $(BIN)):$$PATH" DEMO_DIR="$(DEMO_DIR)" DEMO_STEPS="$(DEMO_STEPS)" examples/demo.sh
 
 test: $(INSTALLED) ## Run all tests that this machine can run
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
-		-m "not slow and not figures and not faults"
-	$(BIN)/python -m pytest -m "faults and not slow"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/unit tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/conformance
+	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m pytest -m figures
 
 test-conformance: $(INSTALLED) ## The API against OpenAI's clients: three generations for Python, and the one for Node
