@@ -11,7 +11,7 @@ from cli.bench_cluster import cluster
 from cli.bench_peers import peers
 from cli.bench_start import start
 from cli.errors import CliError
-from cli.output import JsonFlag, print_json_line, say
+from cli.output import JsonFlag, complain, print_json_line, say
 
 if TYPE_CHECKING:
     from sgg_core.bench.cells import Row
@@ -137,7 +137,7 @@ def overhead(
     if only is not None:
         print_json_line({"peak_gib": measured.peak_of(setting, only)})
         return
-    found: list[dict[str, Any]] = measured.compare(setting, rounds, memory, say)
+    found: list[dict[str, Any]] = measured.compare(setting, rounds, memory, complain if as_json else say)
     if as_json:
         for line in found:
             print_json_line(line)
@@ -162,7 +162,8 @@ def throughput(
     from sgg_store.settings import StoreSettings
 
     entry = Catalogue.load(StoreSettings().data_dir).get(model)
-    found = measured.compare(measured.Setting(entry, train, steps), _numbers(jobs, "--jobs 1,4,8"), rounds, say)
+    counts, tell = _numbers(jobs, "--jobs 1,4,8"), complain if as_json else say
+    found = measured.compare(measured.Setting(entry, train, steps), counts, rounds, tell)
     if as_json:
         for line in found:
             print_json_line(line)

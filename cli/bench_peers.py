@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import JsonFlag, print_json_line, say
+from cli.output import JsonFlag, complain, print_json_line, say
 
 
 def peers(
@@ -37,7 +37,9 @@ def peers(
         torch.set_num_threads(threads)
     entry = Catalogue.load(StoreSettings().data_dir).get(model)
     data = speed.few_shot(train, shots)
-    found = speed.compare(speed.Setting(entry, data, steps, batch_size, jobs, setfit), rounds, say)
+    found = speed.compare(
+        speed.Setting(entry, data, steps, batch_size, jobs, setfit), rounds, complain if as_json else say
+    )
     if plot is not None:
         draw_peers(found, plot)
     if as_json:

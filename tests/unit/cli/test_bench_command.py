@@ -68,7 +68,8 @@ def test_throughput_is_told_as_lines_of_json(sgg, folder):
     command = ("throughput", "-m", "tiny-encoder", "--train", folder / "train.jsonl", "--jobs", "2")
     result = sgg(*command, "--rounds", 1, "--steps", 1, "--json")
     assert result.exit_code == 0, result.output
-    (line,) = [json.loads(text) for text in result.output.splitlines() if text.startswith("{")]
+    (line,) = [json.loads(text) for text in result.stdout.splitlines()]
+    assert "round 1 of 1" in result.stderr
     assert line["jobs"] == 2 and line["jobs_an_hour"] > 0
 
 
