@@ -28,6 +28,8 @@ from sgg_core.backbone import LoadedBase
 from sgg_core.memory import lacks_memory
 from sgg_core.packed.network import Member, PassInput, StackedNetwork, twin
 
+PASS_POSITIONS = {"cpu": 64, "cuda": 4096}  # as many take about as long as what a pass takes besides
+
 Job = Callable[[LoadedBase], object]
 """Is called with the base model to train on."""
 
@@ -205,14 +207,17 @@ class Pack:
         return False
 
     def _answer(self, seats: Sequence[Seat], asked: Sequence[PassInput]) -> None:
-        shared = self.network.forward([Member(seat.base, wanted) for seat, wanted in zip(seats, asked, strict=True)])
-        first = 0
-        for seat, wanted, weights in zip(seats, asked, shared.weights, strict=True):
-            count, width = wanted.ids.shape
-            leaf = shared.states[first : first + count, :width].detach().requires_grad_()
-            seat.wanted, seat.answer, seat.served = None, leaf, self.network.forwards
-            seat.parts.append(Part(seat, wanted, weights, leaf, first, shared.states))
-            first += count
+        groups = alike([wanted.ids.shape for wanted in asked], PASS_POSITIONS[self.base.device.type])
+        passes = [self.network.forward([Member(seats[n].base, asked[n]) for n in group]) for group in groups]
+        for group, shared in zip(groups, passes, strict=True):  # all passes are made: from here on nothing fails
+            first = 0
+            for number, weights in zip(group, shared.weights, strict=True):
+                seat, wanted = seats[number], asked[number]
+                count, width = wanted.ids.shape
+                leaf = shared.states[first : first + count, :width].detach().requires_grad_()
+                seat.wanted, seat.answer, seat.served = None, leaf, self.network.forwards
+                seat.parts.append(Part(seat, wanted, weights, leaf, first, shared.states))
+                first += count
 
     def _backward(self, seats: Sequence[Seat]) -> None:
         """Carry the gradients of all leaves into the adapters.
@@ -278,6 +283,23 @@ def lack(work: Callable[[], None]) -> Exception | None:
             raise
         return error.with_traceback(None)
     return None
+
+
+def alike(shapes: Sequence[Sequence[int]], positions: int) -> list[list[int]]:
+    """Numbers of those of these shapes (B, T) that are to make a pass together.
+
+    One that would bring a pass's padding above `positions` begins another one.
+    """
+    groups: list[list[int]] = []
+    padding = 0
+    for number in sorted(range(len(shapes)), key=lambda number: -shapes[number][1]):
+        rows, width = shapes[number]
+        padding += rows * (shapes[groups[-1][0]][1] - width) if groups else 0
+        if not groups or padding > positions:
+            groups.append([])
+            padding = 0
+        groups[-1].append(number)
+    return groups
 
 
 def size(shapes: Sequence[Sequence[int]]) -> int:

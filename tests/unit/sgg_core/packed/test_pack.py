@@ -1,10 +1,14 @@
 """Passes that jobs share: each job's states and gradients are those it would have alone, whoever its neighbours are."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sgg_core.backbone import backward, hidden_states, lora
-from sgg_core.packed.meeting import Pack, PackClosedError
+from sgg_core.packed.meeting import PASS_POSITIONS, Pack, PackClosedError, alike
 from sgg_core.packed.network import twin
 from sgg_core.spec import LoraSpec
 
@@ -64,6 +68,32 @@ def test_every_job_has_its_own_states_and_gradients(sharp, kind):
         assert torch.allclose(states[0], alone_states[0], rtol=1e-10, atol=1e-10)
         assert len(found) == len(alone) > 0
         assert_same(found, alone)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "causal"])
+def test_jobs_whose_lengths_are_far_apart_make_passes_of_their_own(sharp, kind, monkeypatch):
+    """As many as it takes to be rid of the padding; gradients are what they are alone."""
+    monkeypatch.setitem(PASS_POSITIONS, "cpu", 12)
+    base = sharp(kind)
+    pack = Pack(base, targets(base))
+    packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
+    assert pack.network.forwards == 2  # (2, 9) with (4, 7), and (6, 3)
+    for number, (states, found) in enumerate(packed):
+        alone_states, alone = gradients(base, number)
+        assert torch.allclose(states[0], alone_states[0], rtol=1e-10, atol=1e-10)
+        assert_same(found, alone)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 60)), max_size=12), st.integers(0, 200))
+def test_no_pass_has_more_padding_than_another_pass_would_cost(shapes, positions):
+    groups = alike(shapes, positions)
+    assert sorted(number for group in groups for number in group) == list(range(len(shapes)))
+    for group in groups:
+        widest = max(shapes[number][1] for number in group)
+        assert sum(shapes[number][0] * (widest - shapes[number][1]) for number in group) <= positions
+    for one, other in pairwise(groups):  # and no pass is made without need
+        together = [shapes[number] for number in (*one, other[0])]
+        assert sum(rows * (together[0][1] - width) for rows, width in together) > positions
 
 
 def test_jobs_that_need_several_passes_before_their_gradient_share_the_backward_pass(sharp):
