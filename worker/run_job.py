@@ -102,20 +102,20 @@ class JobRunner:
             bound_contextvars(**log_ids(claim)),
             tracer.start_as_current_span("attempt", incoming(claim.origin), SpanKind.CONSUMER) as span,
             LeaseKeeper(self._database, lease, self._settings) as keeper,
-            self._scratch.attempt(lease) as directory,
         ):
             _log.info("the attempt begins")
-            ending = self._attempt(claim, member, keeper, directory)
+            ending = self._attempt(claim, member, keeper)
             describe_attempt(span, claim, ending)
             return ending is not None and self._finish(lease, ending) and not isinstance(ending, Return)
 
-    def _attempt(self, claim: Claim, member: Member, keeper: LeaseKeeper, directory: Path) -> Ending | None:
+    def _attempt(self, claim: Claim, member: Member, keeper: LeaseKeeper) -> Ending | None:
         try:
             reach(Failpoint.JOB_CLAIMED)
-            outcome = self._train(claim, member, keeper, directory)
-            if isinstance(outcome, Finished):
-                return self._publish(claim, keeper, outcome, directory)
-            return ENDINGS_OF_STOPS[outcome.reason]
+            with self._scratch.attempt(claim.lease) as directory:
+                outcome = self._train(claim, member, keeper, directory)
+                if isinstance(outcome, Finished):
+                    return self._publish(claim, keeper, outcome, directory)
+                return ENDINGS_OF_STOPS[outcome.reason]
         except StopTimeoutError:
             return ENDINGS_OF_STOPS["cancel" if keeper.wish == "cancel" else "drain"]
         except Exception as error:

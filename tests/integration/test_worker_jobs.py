@@ -21,6 +21,7 @@ from sgg_store.objects import file_key
 from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery
 from sgg_store.records import CheckpointRecord
 from sgg_store.reports import key_of_report
+from sgg_store.retries import Cause
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench, eventually
 
@@ -235,6 +236,19 @@ def test_a_file_whose_bytes_are_gone_fails_the_job(service: Service) -> None:
     job = service.bench.wait_for_end(job_id)
     assert job.error_code == "file_not_found"
     assert job.error_message is not None and "Upload the file again" in job.error_message
+
+
+def test_a_job_whose_attempt_finds_no_place_on_the_disk_goes_back_at_once(service: Service) -> None:
+    bench = service.bench
+    scratch = bench.settings.scratch_dir
+    away = scratch.rename(scratch.with_name("away"))
+    job_id = bench.submit_steps(2, 2)
+    service.worker.ring(job_id)
+    (attempt,) = eventually(lambda: [one for one in bench.attempts(job_id) if one.state is not AttemptState.RUNNING])
+    assert (attempt.state, attempt.cause) == (AttemptState.FAILED, Cause.STORAGE)  # and no lease had to run out
+    away.rename(scratch)
+    service.worker.ring(job_id)
+    assert bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
 
 
 def test_no_event_follows_the_last_one_of_a_finished_job(service: Service, tmp_path: Path) -> None:
