@@ -20,7 +20,13 @@ from sgg_core.errors import (
     UnknownBaseModelError,
     ValidationFileError,
 )
-from sgg_store.errors import LeaseLostError, ObjectNotFoundError, ObjectStoreUnavailableError, StorageFullError
+from sgg_store.errors import (
+    DatabaseUnavailableError,
+    LeaseLostError,
+    ObjectNotFoundError,
+    ObjectStoreUnavailableError,
+    StorageFullError,
+)
 from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.records import database_now
@@ -29,6 +35,7 @@ from worker.errors import CrowdedError, FencedError, StalledError, TrainerDiedEr
 from worker.publish import ResultFile
 
 DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
+DATABASE_AWAY = "the database did not answer; the job goes on from its last checkpoint"
 OBJECTS_AWAY = "the object store does not answer; the job goes on from its last checkpoint once it does"
 MEMORY_REMEDY = "Lower batch_size, task.max_tokens or lora.rank, or use a smaller base model, and submit the job again."
 
@@ -156,6 +163,7 @@ def ending_of(error: Exception) -> Ending | None:
         (CrowdedError, Cause.CRASHED),
         (StalledError, Cause.CRASHED),
         (FencedError, Cause.DATABASE),
+        (DatabaseUnavailableError, Cause.DATABASE),
         (StorageFullError, Cause.STORAGE),
         (ObjectStoreUnavailableError, Cause.STORAGE),
         (OSError, Cause.STORAGE),
@@ -170,8 +178,10 @@ def ending_of(error: Exception) -> Ending | None:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, ObjectStoreUnavailableError):
-        return OBJECTS_AWAY  # the error itself names addresses that are no caller's business
+    if isinstance(error, DatabaseUnavailableError):  # it names addresses that are no caller's business
+        return DATABASE_AWAY
+    if isinstance(error, ObjectStoreUnavailableError):  # so does this one
+        return OBJECTS_AWAY
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return DISK_FULL
     return str(error)

@@ -82,19 +82,24 @@ class Site:
     # processes
 
     def start(self) -> None:
-        """Start whatever is not running."""
+        """Start whatever is not running, all of it at the same time."""
+        begun = []
         if self.api is None or not self.api.alive:
-            self.api = self._start_serve()
+            self.api = self._serve()
+            begun.append(self.api)
         if self.embedded:
             self.workers = [self.api]
-            return
-        self.workers = [worker for worker in self.workers if worker.alive]
-        while len(self.workers) < self._worker_count:
-            self.workers.append(self.start_worker())
+        else:
+            self.workers = [worker for worker in self.workers if worker.alive]
+            more = [self._worker({}) for _ in range(self._worker_count - len(self.workers))]
+            self.workers += more
+            begun += more
+        for running in begun:
+            running.announced()
 
     def start_worker(self, **environment: str) -> Running:
         """Start one more worker of a deployment on servers; what it alone is told overrides the site's environment."""
-        worker = self._run([*SGG, "worker", "--json"], "worker.log", environment)
+        worker = self._worker(environment)
         worker.announced()
         return worker
 
@@ -238,14 +243,15 @@ class Site:
         logs = sorted(self.directory.glob("*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
 
-    def _start_serve(self) -> Running:
+    def _serve(self) -> Running:
         shape = [] if self.embedded else ["--no-worker"]
-        serve = self._run([*SGG, "serve", "--port", str(self.port), "--json", *shape], "serve.log")
-        serve.announced()
-        return serve
+        return self._run([*SGG, "serve", "--port", str(self.port), "--json", *shape], "serve.log", {})
 
-    def _run(self, command: Sequence[str], log: str, environment: Mapping[str, str] | None = None) -> Running:
-        running = Running(command, self.environment | dict(environment or {}), self.directory / log)
+    def _worker(self, environment: Mapping[str, str]) -> Running:
+        return self._run([*SGG, "worker", "--json"], "worker.log", environment)
+
+    def _run(self, command: Sequence[str], log: str, environment: Mapping[str, str]) -> Running:
+        running = Running(command, self.environment | dict(environment), self.directory / log)
         self._everything.append(running)
         return running
 

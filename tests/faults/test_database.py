@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.retries import Cause
 from tests.faults.conftest import Servers
@@ -21,6 +22,21 @@ def test_a_database_that_restarts_costs_no_attempt(team: Site, servers: Servers,
     assert team.bench.job(job_id).status is JobStatus.RUNNING  # it fired in the middle of the training
     # on a machine so slow that this took as long as a lease can do without, another attempt is right
     assert len(team.assert_whole(job_id)) == 1 or away > LEASE_SECONDS / 3
+    assert team.weights(job_id) == reference
+
+
+def test_a_database_that_goes_away_between_claim_and_training_fails_no_job(
+    team: Site, servers: Servers, reference: str
+) -> None:
+    team.arm(Failpoint.JOB_CLAIMED, "hold")
+    job_id = team.submit()
+    team.wait_until_fired(Failpoint.JOB_CLAIMED)
+    servers.postgres.stop()
+    team.release(Failpoint.JOB_CLAIMED)
+    eventually(lambda: "the attempt met an error" in team.log())
+    servers.postgres.start()
+    attempts = team.assert_whole(job_id)
+    assert attempts[0].cause in (Cause.DATABASE, Cause.LOST)
     assert team.weights(job_id) == reference
 
 

@@ -62,9 +62,8 @@ def test_a_stopped_trainer_is_noticed_killed_and_replaced(
     backend: str, request: pytest.FixtureRequest, tiny: BaseModelEntry, tmp_path: Path, reference: str
 ) -> None:
     servers = request.getfixturevalue("servers").environment() if backend == "servers" else None
-    patience = {
-        "SGG_STALL_SECONDS": "10"
-    }  # which a trainer must not take for its first step, however busy the machine is
+    # seconds that a trainer must not take for its first step, however busy the machine is
+    patience = {"SGG_STALL_SECONDS": "6"}
     with closing(Site(tmp_path, tiny, servers, workers=1, environment=patience)) as site, site.in_use():
         site.workers[0].trainer()  # has imported everything
         job_id = site.begin(15)
