@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sgg_core.bench.cells import Row
 
 app = typer.Typer(help="Measure accuracy and cost on this machine, with peers for comparison.", no_args_is_help=True)
-app.command("peers")(peers)
-app.command("cluster")(cluster)
+for command in (start, peers, cluster):  # each has a module of its own
+    app.command()(command)
 USAGE = 2
 DEFAULT_METHODS = "zero_shot,linear_probe,full,bitfit,ia3,prompt,prefix,lora,lora_2x,lora_2_seeds,lora_sam,lora_clip"
 DEFAULT_METHODS += ",sgg_magnitude,sgg_direction,sgg,setfit"
@@ -169,9 +169,6 @@ def throughput(
             print_json_line(line)
         return
     typer.echo(measured.as_table(found))
-
-
-app.command("start")(start)
 
 
 def _pair(text: str) -> tuple[Path, Path]:

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from cli.errors import CliError
 from cli.output import JsonFlag, complain, print_json_line, say
+
+USAGE = 2
 
 
 def peers(
@@ -26,6 +29,9 @@ def peers(
     as_json: JsonFlag = False,
 ) -> None:
     """Time of a job against transformers' Trainer with peft, SetFit, a pack, and a process for each job."""
+    if not train.is_file():
+        raise CliError(f"There is no file {train}.", "Name a training file with --train.", exit_code=USAGE)
+
     import torch
 
     from sgg_core.bench import speed

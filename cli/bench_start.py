@@ -119,6 +119,7 @@ def _job(server: FreshServer, number: int, case: Case, base_model: str, file_id:
     path = f"/fine_tuning/jobs/{server.client.post('/fine_tuning/jobs', body)['id']}"
     answer = time.perf_counter() - begun
     seen: dict[str, float] = {}
+    errors: list[str] = []
 
     def look() -> bool:
         events = server.client.get(f"{path}/events")["data"]
@@ -126,9 +127,12 @@ def _job(server: FreshServer, number: int, case: Case, base_model: str, file_id:
         for event in events:
             kind = "training" if "first_step" in event["data"] else event["type"]
             seen.setdefault(kind, now)
-        return "metrics" in seen or any(event["level"] == "error" for event in events)
+        errors[:] = [event["message"] for event in events if event["level"] == "error"]
+        return "metrics" in seen or bool(errors)
 
     wait_for(look, POLL_SECONDS)
+    if errors:
+        raise CliError(f"A job on {base_model} failed: {errors[0]}", "Give another --train or --model.")
     wait_for(lambda: server.client.get(path)["finished_at"], 5 * POLL_SECONDS)
     with tempfile.TemporaryDirectory() as directory:
         fetch_adapter(server.client, server.client.get(path), Path(directory) / "adapter")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import random
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load_file
 
 from sgg_core.backbone import load_base
 from sgg_core.examples import parse_examples
 from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train
-from sgg_store.files import Files
 from sgg_store.job_state import TERMINAL, JobStatus
+from tests.adapters import adapter_of
 from tests.faults.invariants import check_invariants
 from worker import fork_server
 from worker.embedded import start_embedded
@@ -70,19 +68,6 @@ def scarce_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(fork_server, "FORK_SERVER_COMMAND", (sys.executable, "-c", SCARCE_MEMORY))
     yield
     fork_server.close_fork_server()
-
-
-def adapter_of(bench: Workbench, job_id: str) -> dict[str, torch.Tensor]:
-    """The weights in the archive that the job left."""
-    job = bench.job(job_id)
-    with bench.database.read() as session:
-        found = [Files(session).get(job.project_id, file_id) for file_id in job.result_file_ids]
-    (archive,) = [file for file in found if file.filename.endswith(".tar.gz")]
-    with tarfile.open(fileobj=io.BytesIO(b"".join(bench.objects.open(archive.object_key)))) as tar:
-        (member,) = [member for member in tar if Path(member.name).name == "adapter_model.safetensors"]
-        content = tar.extractfile(member)
-        assert content is not None
-        return load(content.read())
 
 
 def alone(bench: Workbench, directory: Path) -> list[dict[str, torch.Tensor]]:

@@ -1,9 +1,7 @@
 """One worker that trains several jobs at once: each ends as it would alone, and one's misfortune is no other's."""
 
-import io
 import os
 import signal
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,10 @@ from sgg_core.reporting import AnyMessage, Control
 from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import save_tiny_base
 from sgg_core.trainer import train
-from sgg_store.files import Files
 from sgg_store.job_state import AttemptState, JobStatus
-from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.records import AttemptRecord
 from sgg_store.retries import Cause
+from tests.adapters import adapter_of
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench, eventually
 
@@ -68,18 +65,6 @@ def overlap(one: AttemptRecord, other: AttemptRecord) -> bool:
     """Whether two attempts ran at the same time."""
     assert one.ended_at is not None and other.ended_at is not None
     return one.started_at < other.ended_at and other.started_at < one.ended_at
-
-
-def adapter_of(bench: Workbench, job_id: str) -> dict[str, torch.Tensor]:
-    """The weights in the archive that the job left."""
-    with bench.database.read() as session:
-        found = [Files(session).get(DEFAULT_PROJECT_ID, file_id) for file_id in bench.job(job_id).result_file_ids]
-    (archive,) = [file for file in found if file.filename.endswith(".tar.gz")]
-    with tarfile.open(fileobj=io.BytesIO(b"".join(bench.objects.open(archive.object_key)))) as tar:
-        (member,) = [member for member in tar if Path(member.name).name == "adapter_model.safetensors"]
-        content = tar.extractfile(member)
-        assert content is not None
-        return load(content.read())
 
 
 class Silent:

@@ -95,6 +95,7 @@ def test_waiting_times_are_those_of_real_servers_and_a_loaded_base_model_is_not_
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"start.jsonl", "start.png"}
 
 
-def test_waiting_times_need_a_training_file(sgg, tmp_path):
-    result = sgg("start", "--train", tmp_path / "none.jsonl")
-    assert result.exit_code == 2 and "--train" in result.output
+@pytest.mark.parametrize("command", ["start", "peers"])
+def test_a_training_file_that_is_not_there_is_named(sgg, tmp_path, command):
+    result = sgg(command, "--train", tmp_path / "none.jsonl")
+    assert result.exit_code == 2 and "--train" in result.output and "none.jsonl" in result.output
