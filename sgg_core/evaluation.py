@@ -41,6 +41,15 @@ def log_probabilities(task: LabelWords | PooledHead, items: Sequence[Encoded], d
     return result
 
 
+def features(task: PooledHead, items: Sequence[Encoded]) -> Tensor:
+    """(N, d) unit-length features of encoded examples as the encoder is now, without gradient."""
+    result = torch.empty(len(items), task.base.hidden_size, device=task.base.device)
+    with without_dropout(task.base.model), torch.no_grad():
+        for group in task.passes(items, scoring=True):
+            result[group] = task.features([items[index] for index in group])
+    return result
+
+
 def evaluate_classifier(task: LabelWords | PooledHead, items: Sequence[Encoded], device: torch.device) -> Evaluation:
     """Figures of `task` on encoded examples with known labels."""
     return classifier_evaluation(task.labels, items, log_probabilities(task, items, device))

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch.nn import Parameter
 
+from sgg_core.encoding import Encoded
 from sgg_core.guidance.passes import TaskBatch
 from sgg_core.plan import Plan
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import probe_head
 from sgg_core.tasks.contrast import Contrast
+from sgg_core.tasks.label_names import label_names, names_tell, with_names
 from sgg_core.tasks.pooled_head import PooledHead
 
 
 class Objective:
-    """The batches of a run on `target`, and over which parameters. With contrast these are the `adapter` only."""
+    """The batches of a run on `target`, and over which parameters. With contrast these are the `adapter` only.
+
+    `names` are the labels' names that count as examples, by label; none without contrast, or where they say nothing.
+    They are chosen when this is made, by the model as it is then.
+    """
 
     def __init__(self, target: TaskData, adapter: Mapping[str, Parameter], plan: Plan, seed: int) -> None:
         self.target, self.plan, self.seed = target, plan, seed
         self.data = target
+        self.names: Sequence[Encoded] = ()
         self._fitted_at: int | None = None
         self.labels = [item.label for item in target.items]
         if isinstance(target.task, PooledHead) and plan.contrasts(self.labels):
             self.data = TaskData(Contrast(target.task), target.items, dict(adapter))
+            self.names = _names(target.task, target.items, plan)
 
     @property
     def contrasts(self) -> bool:
@@ -35,14 +43,27 @@ class Objective:
         """What the gradients are over, by name."""
         return self.data.parameters
 
+    def examples(self, step: int) -> list[Encoded]:
+        """Those of a step (from 1), in the epoch's order, or as many of each label; of step 0 all."""
+        if step == 0:
+            return self.data.items
+        return [self.data.items[index] for index in self.plan.indices(step, self.seed, self.labels)]
+
     def batch(self, step: int) -> TaskBatch:
-        """The examples of a step (from 1), in the epoch's order, or as many of each label; of step 0 all."""
-        everything = range(len(self.data.items))
-        indices = self.plan.indices(step, self.seed, self.labels) if step else everything
-        return self.data.batch(indices, step, self.seed)
+        """The examples of a step, and the names of their labels where these count."""
+        return self.data.batch(with_names(self.examples(step), self.names), step, self.seed)
+
+    def probe(self) -> None:
+        """Bring the target's head, if it has one, to where the features are now."""
+        probe_head(self.target.task, with_names(self.target.items, self.names))
 
     def fit_head(self, step: int) -> None:
-        """After contrast, bring the target's head to where the features are now, after `step`; once for each step."""
+        """After contrast, `probe` the features that `step` left; once for each step."""
         if self.contrasts and step != self._fitted_at:
-            probe_head(self.target.task, self.target.items)
+            self.probe()
             self._fitted_at = step
+
+
+def _names(task: PooledHead, items: Sequence[Encoded], plan: Plan) -> Sequence[Encoded]:
+    names = label_names(task)
+    return names if plan.label_names is True or (plan.label_names and names_tell(task, items, names)) else ()

@@ -26,6 +26,7 @@ class Plan:
     """The numbers a run follows. Steps count from 1."""
 
     objective: Literal["cross_entropy", "contrast"]
+    label_names: bool | Literal["auto"]
     examples: int
     epochs: int
     batch_size: int
@@ -98,6 +99,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     save = spec.checkpoint.every_steps
     return Plan(
         objective=objective,
+        label_names=spec.task.label_names,
         examples=examples,
         epochs=math.ceil(total / steps_per_epoch),
         batch_size=batch_size,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core.encoding import Encoded
-from sgg_core.evaluation import evaluate, log_probabilities, without_dropout
+from sgg_core.evaluation import evaluate, features, log_probabilities
 from sgg_core.objective import Objective
 from sgg_core.plain_step import plain_step
 from sgg_core.task_data import TaskData
@@ -82,10 +82,7 @@ def held_out_loss(task: Task, items: list[Encoded]) -> float:
 
 def cross_validated_scores(task: PooledHead, items: list[Encoded]) -> Tensor:
     """(N, L) logits, each from a probe of the features that has not seen the example, in label-balanced folds."""
-    features = torch.empty(len(items), task.base.hidden_size)
-    with without_dropout(task.base.model), torch.no_grad():
-        for group in task.passes(items, scoring=True):
-            features[group] = task.features([items[index] for index in group]).cpu()
+    found = features(task, items).cpu()
     gold = torch.tensor([item.label for item in items])
     order = sorted(range(len(items)), key=lambda index: (items[index].label, index))
     folds = min(FOLDS, max(Counter(gold.tolist()).values()))
@@ -96,9 +93,9 @@ def cross_validated_scores(task: PooledHead, items: list[Encoded]) -> Tensor:
         probe = nn.utils.skip_init(nn.Linear, task.base.hidden_size, len(task.labels))  # type: ignore[no-untyped-call]
         nn.init.zeros_(probe.weight)
         nn.init.zeros_(probe.bias)
-        logistic_regression(probe, features[kept], gold[kept])
+        logistic_regression(probe, found[kept], gold[kept])
         with torch.no_grad():
-            scores[left_out] = probe(features[left_out])
+            scores[left_out] = probe(found[left_out])
     return scores
 
 

@@ -52,6 +52,7 @@ from sgg_core.spec import TrainingSpec
 from sgg_core.start import StartingPoint
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.tasks.label_names import NAMELESS
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
@@ -83,7 +84,9 @@ class Run:
         self.target = self._task_data(training, adapter, None)
         self.objective = Objective(self.target, adapter, self.plan, spec.seed)
         if not self.objective.contrasts or validation is not None or sources:  # else nobody asks it before it is fitted
-            probe_head(self.target.task, self.target.items)
+            self.objective.probe()
+        if self.objective.contrasts and not self.objective.names and spec.task.label_names == "auto":
+            reporter.report(Notice(message=NAMELESS))
         if start is not None and (note := start.put_on_head(self.target.task)) is not None:
             reporter.report(Notice(message=note))
         source_data = [self._task_data(examples, adapter, number) for number, examples in enumerate(sources)]
@@ -176,7 +179,7 @@ class Run:
         outcome = self.guided.take(batch, strength, sources)
         self._update(step, outcome, sources)
         self.progress.add_layer_cosines(outcome.layer_source_cosines or {})
-        tokens = sum(len(item.ids) for item in batch.items)
+        tokens = sum(len(item.ids) for item in self.objective.examples(step))
         self.progress.step = step
         self.progress.trained_tokens += tokens
         seconds = time.perf_counter() - begun

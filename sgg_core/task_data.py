@@ -22,11 +22,10 @@ class TaskData:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     number: int | None = None
 
-    def batch(self, indices: Sequence[int], step: int, seed: int) -> TaskBatch:
-        """Some of the examples as a batch with the dropout of `step`."""
+    def batch(self, items: Sequence[Encoded], step: int, seed: int) -> TaskBatch:
+        """Examples, of its own as a rule, as a batch with the dropout of `step`."""
         purpose = "dropout" if self.number is None else "source dropout"
-        items = [self.items[index] for index in indices]
-        return TaskBatch(self.task, items, list(self.parameters.values()), derived_seed(seed, purpose, step))
+        return TaskBatch(self.task, list(items), list(self.parameters.values()), derived_seed(seed, purpose, step))
 
     def turn(self, turn: int, size: int, step: int, seed: int) -> TaskBatch:
         """The batch of a source that has had its turn `turn` times before."""
@@ -34,4 +33,5 @@ class TaskData:
         per_epoch = max(1, len(self.items) // size)
         epoch, position = divmod(turn, per_epoch)
         order = epoch_order(len(self.items), seed + self.number + 1, epoch)
-        return self.batch(order[position * size : (position + 1) * size], step, seed)
+        own = order[position * size : (position + 1) * size]
+        return self.batch([self.items[index] for index in own], step, seed)

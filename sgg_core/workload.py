@@ -17,6 +17,7 @@ from sgg_core.plan import Plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
+from sgg_core.tasks.label_names import label_names, with_names
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
 from sgg_core.tasks.text import TextTask
@@ -45,6 +46,8 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     looked_at = range(1, min(plan.total_steps, MOST_STEPS) + 1)
     labels = [item.label for item in target.items]
     batches = [[target.items[index] for index in plan.indices(step, spec.seed, labels)] for step in looked_at]
+    names = _names(plan, target)
+    batches = [with_names(batch, names) for batch in batches]
     passes = [target.task.positions(batch) for batch in batches]
     over_vocabulary = isinstance(target.task, TextTask)
     per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in data.sources]
@@ -72,7 +75,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
-        examined_positions=_examined(target) + _fitted(plan, target, bool(held_out)),
+        examined_positions=_examined(target) + _fitted(plan, target, names, bool(held_out)),
         in_context_positions=prompted,
         in_context_prefix=shared,
         retention_positions=kept_positions,
@@ -123,7 +126,13 @@ def _examined(target: TaskData) -> int:
     return sum(task.positions(items, scoring=True))
 
 
-def _fitted(plan: Plan, target: TaskData, evaluates: bool) -> int:
+def _names(plan: Plan, target: TaskData) -> list[Encoded]:
+    """The names of labels that count as examples, if they do; whether they tell is not looked at here."""
+    task, contrasts = target.task, plan.contrasts([item.label for item in target.items])
+    return label_names(task) if isinstance(task, PooledHead) and contrasts and plan.label_names else []
+
+
+def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: bool) -> int:
     """Of the passes that an encoder's head is fitted on: before the run and, with contrast, whenever it is needed."""
     if not isinstance(target.task, PooledHead):
         return 0
@@ -131,7 +140,7 @@ def _fitted(plan: Plan, target: TaskData, evaluates: bool) -> int:
     if plan.contrasts([item.label for item in target.items]):
         steps = range(1, plan.total_steps + 1)
         fits += sum(plan.saves_at(step) or (evaluates and plan.evaluates_at(step)) for step in steps)
-    return fits * sum(target.task.positions(target.items))
+    return fits * sum(target.task.positions(with_names(target.items, names)))
 
 
 def _in_context(spec: TrainingSpec, data: RunData) -> tuple[int, int]:

@@ -199,7 +199,7 @@ def _fitted(given: Assignment, parameters: Sequence[Parameter], plan: Plan, comb
     optimizer = torch.optim.AdamW(dict.fromkeys(trained), weight_decay=0.0)
     loss = 0.0
     for step in range(1, plan.total_steps + 1):
-        found = target.batch(plan.batch(step, spec.seed), step, spec.seed).gradient()
+        found = target.batch([target.items[index] for index in plan.batch(step, spec.seed)], step, spec.seed).gradient()
         loss, gradient = found.loss, found.gradient
         if source is not None and combine is not None:
             other = source.turn(step - 1, plan.batch_size, step, spec.seed).gradient().gradient

@@ -148,7 +148,7 @@ def _directional_alignment(spec: TrainingSpec, given: Assignment, checkpoints: P
         cosines = []
         for directory in sorted(checkpoints.iterdir()):
             _load(parameters, load_file(directory / ADAPTER))
-            g, other = (data.batch(range(len(data.items)), 0, 0).gradient().gradient for data in (support, others))
+            g, other = (data.batch(data.items, 0, 0).gradient().gradient for data in (support, others))
             cosines.append(cosine(g, other))
     return fmean(cosines)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from sgg_core.backbone import LoadedBase
 from sgg_core.catalogue import check_objective, check_task
 from sgg_core.encoding import Encoded
 from sgg_core.errors import SpecError
-from sgg_core.evaluation import without_dropout
+from sgg_core.evaluation import features
 from sgg_core.examples import ExampleSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.label_words import LabelWords
@@ -58,10 +56,5 @@ def encoded(task: Task, data: ExampleSet) -> list[Encoded]:
 
 def probe_head(task: Task, items: Sequence[Encoded]) -> None:
     """Give a pooled head the weights of a linear probe on the features of `items`, as the encoder is now."""
-    if not isinstance(task, PooledHead):
-        return
-    with without_dropout(task.base.model), torch.no_grad():
-        features = torch.empty(len(items), task.base.hidden_size, device=task.base.device)
-        for group in task.passes(items):
-            features[group] = task.features([items[index] for index in group])
-    task.fit(items, features)
+    if isinstance(task, PooledHead):
+        task.fit(items, features(task, items))

@@ -14,6 +14,7 @@ from sgg_core.predictor import load_predictor
 from sgg_core.reporting import SilentReporter, Started
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import TrainingSpec
+from sgg_core.tasks.label_names import label_names, with_names
 from sgg_core.tasks.pooled_head import logistic_regression
 from sgg_core.trainer import train
 
@@ -36,11 +37,12 @@ def test_auto_is_contrast_for_guided_encoders_only(fields, kind, expected):
 def test_after_contrast_the_head_is_the_probe_of_the_features_that_the_adapter_ended_with(
     encoder, training, spec_for, tmp_path
 ):
-    spec = spec_for(encoder, task={"objective": "contrast"})
+    spec = spec_for(encoder, task={"objective": "contrast", "label_names": True})
     train(spec, encoder, training, output=tmp_path / "out", reporter=SilentReporter())
     predictor = load_predictor(tmp_path / "out", catalogue=Catalogue.load(), base=encoder)
     task = predictor.task
     items = task.encode([ClassificationExample(e.text, e.label) for e in training.classification])
+    items = with_names(items, label_names(task))
     with torch.no_grad():
         features = task.features(items)
     predictor.close()
@@ -68,7 +70,7 @@ def test_a_run_begins_without_a_pass_where_nobody_asks_the_head_before_its_end(
 ):
     passes = []
     seen = encoder.model.register_forward_hook(lambda *_: passes.append(1))
-    spec = spec_for(encoder, task={"objective": objective})
+    spec = spec_for(encoder, task={"objective": objective, "label_names": False})
     held_out = validation if validated else None
     train(spec, encoder, training, output=Path("unwritten"), validation=held_out, reporter=FirstStep())
     seen.remove()

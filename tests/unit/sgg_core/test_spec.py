@@ -18,6 +18,7 @@ GROUPS = {
         "type": st.sampled_from(["auto", "classification", "completion", "chat"]),
         "description": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
         "objective": st.sampled_from(["auto", "cross_entropy", "contrast"]),
+        "label_names": st.sampled_from(["auto", True, False]),
         "max_tokens": st.integers(16, 8192),
     },
     "lora": {

@@ -1,0 +1,62 @@
+"""The name of each label as one more example of it: what people call a label says what its examples are about.
+
+With few examples this is worth several more of each label (docs/results/). Names that say nothing cost a little, and names
+that mislead cost much, so the examples are asked first whether they lie near the names of their labels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sgg_core.encoding import Encoded
+from sgg_core.evaluation import features
+from sgg_core.shapes import ClassificationExample
+from sgg_core.tasks.pooled_head import PooledHead
+
+NAMINGS = ("{}", "It was {}.")
+NAMELESS = (
+    "The labels' names are left out: to the base model, examples are no nearer to the name of their label than to the "
+    "others. Names that say what a label means would help."
+)
+JUDGES = 64  # examples that are asked, or one of each label
+
+
+def label_names(task: PooledHead) -> list[Encoded]:
+    """Examples of each of the task's labels that say its name. Underscores stand for spaces."""
+    said = [(naming.format(label.replace("_", " ")), label) for naming in NAMINGS for label in task.labels]
+    return task.encode([ClassificationExample(text, label) for text, label in said])
+
+
+def with_names(items: Sequence[Encoded], names: Sequence[Encoded]) -> list[Encoded]:
+    """The items, and after them those of the names whose labels they have."""
+    labels = {item.label for item in items}
+    return [*items, *(name for name in names if name.label in labels)]
+
+
+def names_tell(task: PooledHead, items: Sequence[Encoded], names: Sequence[Encoded]) -> bool:
+    """Whether examples lie nearer to the name of their label than to the others', by the features as they are now."""
+    of_label: dict[int, list[Encoded]] = defaultdict(list)
+    for item in items:
+        of_label[item.label].append(item)
+    each = max(1, JUDGES // len(of_label))
+    asked = [item for label in sorted(of_label) for item in of_label[label][:each]]
+    found = features(task, [*asked, *names])
+    gold, named = (torch.tensor([item.label for item in some], device=found.device) for some in (asked, names))
+    return nearness(found[: len(asked)], gold, found[len(asked) :], named) > 0
+
+
+def nearness(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor) -> float:
+    """Mean cosine of examples (B, d) of labels `gold` (B,) with names (M, d) of their label, less that with other names.
+
+    Every label counts the same, and so does every name: one that lies near to everything gains nothing by it.
+    """
+    cosines = examples @ names.T
+    labels = gold.unique()
+    rows = torch.stack([cosines[gold == label].mean(0) for label in labels])
+    between = torch.stack([rows[:, named == label].mean(1) for label in labels], 1)
+    own, others = between.trace(), between.sum() - between.trace()
+    return float(own / len(labels) - others / max(1, len(labels) * (len(labels) - 1)))
