@@ -55,6 +55,7 @@ def add_part(services: Services, caller: Caller, upload_id: str, size: int, stre
         with services.database.begin() as session:
             Quotas(session, services.settings.quotas).admit_bytes(caller.project_id, size)
             part = Uploads(session).add_part(caller.project_id, upload_id, part_id, size)
+            caller.trail.write(session, upload_id, part=part_id, bytes=size)
     except BaseException:
         services.objects.delete(key)
         raise

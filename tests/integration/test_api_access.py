@@ -222,9 +222,47 @@ def test_a_job_cannot_use_files_of_another_project(api_server: ApiServer, owned:
         {"training_file": foreign},
         {"training_file": mine, "validation_file": foreign},
         {"training_file": mine, "method": {"type": "sgg", "sgg": {"sources": [foreign]}}},
+        {"training_file": mine, "method": {"type": "sgg", "sgg": {"retention_file": foreign}}},
     ):
         answer = api_server.create_job(stranger, model="smollm2-135m-instruct", **body)
         assert error(answer)[:2] == (400, "file_not_found")
+    with api_server.http(stranger) as http:
+        preview = http.post(
+            "/v1/fine_tuning/preview", json={"model": "smollm2-135m-instruct", "training_file": foreign}
+        )
+    assert error(preview)[:2] == (400, "file_not_found")
+
+
+def test_jobs_of_another_project_cannot_be_compared(api_server: ApiServer, owned: dict[str, str]) -> None:
+    stranger = api_server.new_key(STRANGERS_SCOPES, project_id="proj-stranger")
+    mine = api_server.create_job(
+        stranger, model="smollm2-135m-instruct", training_file=api_server.file_id(key=stranger)
+    ).json()["id"]
+    with api_server.http(stranger) as http:
+        told = [
+            error(http.get("/v1/fine_tuning/compare", params={"jobs": f"{mine},{foreign}"}))
+            for foreign in (owned["job"], "no-such-id")
+        ]
+    assert told[0][:2] == told[1][:2] == (404, "not_found")
+    assert told[0][2].replace(owned["job"], "no-such-id") == told[1][2]
+
+
+def test_no_part_is_added_to_or_taken_from_an_upload_of_another_project(
+    api_server: ApiServer, owned: dict[str, str]
+) -> None:
+    stranger = api_server.new_key(STRANGERS_SCOPES, project_id="proj-stranger")
+    nine = {"data": ("part", b"nine byte")}
+    announced = {"filename": "t.jsonl", "purpose": "fine-tune", "bytes": 9, "mime_type": "text/jsonl"}
+    with api_server.http() as http:
+        part = http.post(f"/v1/uploads/{owned['upload']}/parts", files=nine).json()["id"]
+    stored = {found.key for found in api_server.objects.list("uploads")}
+    with api_server.http(stranger) as http:
+        told = [error(http.post(f"/v1/uploads/{each}/parts", files=nine)) for each in (owned["upload"], "no-such-id")]
+        mine = http.post("/v1/uploads", json=announced).json()["id"]
+        taken = http.post(f"/v1/uploads/{mine}/complete", json={"part_ids": [part]})
+    assert told[0][:2] == told[1][:2] == error(taken)[:2] == (404, "not_found")
+    assert told[0][2].replace(owned["upload"], "no-such-id") == told[1][2]
+    assert {found.key for found in api_server.objects.list("uploads")} == stored
 
 
 def test_an_idempotency_key_of_another_project_means_nothing(api_server: ApiServer) -> None:

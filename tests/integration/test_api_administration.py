@@ -191,6 +191,15 @@ def test_what_is_done_to_webhooks_is_in_the_audit_log_without_their_addresses(ap
     assert "hush" not in repr(found)
 
 
+def test_a_part_of_an_upload_is_in_the_audit_log_under_its_upload(api_server: ApiServer) -> None:
+    announced = {"filename": "t.jsonl", "purpose": "fine-tune", "bytes": 9, "mime_type": "text/jsonl"}
+    upload = post(api_server, "/v1/uploads", **announced)["id"]
+    with api_server.http() as http:
+        part = http.post(f"/v1/uploads/{upload}/parts", files={"data": ("part", b"nine byte")}).json()["id"]
+    [added] = logs(api_server, **{"event_types[]": ["part.added"]})
+    assert (added["sgg"]["target"], added["sgg"]["details"]) == (upload, {"part": part, "bytes": 9})
+
+
 def test_a_change_that_fails_leaves_no_entry_of_a_success(api_settings: ApiSettings) -> None:
     def defective(job_id: str) -> None:
         raise RuntimeError("after the commit")
