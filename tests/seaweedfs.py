@@ -50,6 +50,11 @@ class SeaweedServer:
             "SGG_S3_SECRET_ACCESS_KEY": SECRET_KEY,
         }
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self.process is not None
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         assert self.process is None

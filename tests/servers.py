@@ -132,9 +132,14 @@ class RedisServer:
         return self._process is not None
 
     @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """What SGG_BROKER_URL is set to, without the database's number."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.address}"
 
     def client(self, number: int) -> redis.Redis:
         """A connection to one of its databases; close it after use."""

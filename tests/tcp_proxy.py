@@ -40,6 +40,11 @@ class TcpProxy:
                     end.shutdown(socket.SHUT_RDWR)
                 end.close()
 
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
     def silence(self) -> int:
         """Leave all connections that are open now half-open for good: nothing passes, nobody is told.
 

@@ -4,25 +4,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.tiny import save_tiny_base
 from tests.conftest import require_seaweedfs
+from tests.faults.invariants import check_invariants
 from tests.faults.site import Site
 from tests.seaweedfs import BUCKET, SeaweedServer
 from tests.servers import PostgresServer, RedisServer, postgres_program, redis_program
+from tests.tcp_proxy import TcpProxy
 from worker.testing import Workbench
+
+KINDS = ("embedded", "servers")
+IMPATIENT = {"SGG_STALL_SECONDS": "6"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.faults)
+
+
+class SchedulingByDeployment(LoadScopeScheduling):
+    """Tests that act upon one kind of deployment run in one process, which starts it once; others file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return kind_of(nodeid) or nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SchedulingByDeployment:
+    return SchedulingByDeployment(config, log)
+
+
+def kind_of(test: str) -> str | None:
+    """The kind of deployment that a test of this name or id acts upon, if it is one that tests share."""
+    return next((kind for kind in KINDS if kind in test.partition("[")[2]), None)
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +81,11 @@ class Servers:
     _deployments: int = 0
 
     def start(self) -> None:
-        """Start what a test has left dead."""
-        for server in (self.postgres, self.redis):
-            if not server.running:
-                server.start()
-        if self.s3.process is None:
-            self.s3.start()
+        """Start what a test has left dead, all of it at the same time."""
+        dead = [server for server in (self.postgres, self.redis, self.s3) if not server.running]
+        with ThreadPoolExecutor(3) as pool:
+            for begun in [pool.submit(server.start) for server in dead]:
+                begun.result()
 
     def close(self) -> None:
         """End all of them."""
@@ -108,21 +132,51 @@ def servers(all_servers: Servers) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def embedded_site(tmp_path_factory: pytest.TempPathFactory, tiny: BaseModelEntry) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("embedded-site"), tiny)
-    yield site
-    site.close()
+    with shared(Site(tmp_path_factory.mktemp("embedded-site"), tiny)) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")
 def servers_site(
     tmp_path_factory: pytest.TempPathFactory, tiny: BaseModelEntry, all_servers: Servers
 ) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("servers-site"), tiny, all_servers.environment())
-    yield site
-    site.close()
+    with shared(Site(tmp_path_factory.mktemp("servers-site"), tiny, all_servers.environment())) as site:
+        yield site
 
 
-@pytest.fixture(params=["embedded", "servers"])
+@pytest.fixture(scope="session")
+def second_embedded_site(tmp_path_factory: pytest.TempPathFactory, tiny: BaseModelEntry) -> Iterator[Site]:
+    with shared(Site(tmp_path_factory.mktemp("embedded"), tiny, environment=IMPATIENT)) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def proxy(all_servers: Servers) -> Iterator[TcpProxy]:
+    """The way from the second deployment on servers to its broker."""
+    with TcpProxy(all_servers.redis.port) as to_redis:
+        yield to_redis
+
+
+@pytest.fixture(scope="session")
+def second_servers_site(
+    tmp_path_factory: pytest.TempPathFactory, tiny: BaseModelEntry, all_servers: Servers, proxy: TcpProxy
+) -> Iterator[Site]:
+    environment = all_servers.environment()
+    environment["SGG_BROKER_URL"] = environment["SGG_BROKER_URL"].replace(all_servers.redis.address, proxy.address)
+    directory = tmp_path_factory.mktemp("servers")
+    with shared(Site(directory, tiny, environment, workers=1, environment=IMPATIENT)) as site:
+        yield site
+
+
+@contextmanager
+def shared(site: Site) -> Iterator[Site]:
+    """A deployment for the tests of a session. At its end all that it has stored is looked at once more."""
+    with closing(site):
+        yield site
+        check_invariants(site.bench.database, site.bench.objects, {})
+
+
+@pytest.fixture(params=KINDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -137,16 +191,38 @@ def site(backend: str, request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 @pytest.fixture
+def second_site(backend: str, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """One more deployment of each kind, with one worker that has no patience with a trainer. Checked as `site` is."""
+    if backend == "servers":
+        request.getfixturevalue("servers")
+    with request.getfixturevalue(f"second_{backend}_site").in_use() as running:
+        running.workers[0].trainer()  # importing everything would take longer than its patience lasts
+        yield running
+
+
+@pytest.fixture(params=["servers"])
 def team(servers: Servers, servers_site: Site) -> Iterator[Site]:
     """The running deployment on servers, for faults that only it can meet. Checked as `site` is."""
     with servers_site.in_use() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
-def reference(embedded_site: Site) -> str:
+@pytest.fixture(params=["servers"])
+def second_team(servers: Servers, second_servers_site: Site) -> Iterator[Site]:
+    """The second deployment on servers, for the same."""
+    with second_servers_site.in_use() as running:
+        yield running
+
+
+@pytest.fixture(params=["embedded"])
+def alone(embedded_site: Site) -> Iterator[Site]:
+    """The running embedded deployment, for faults that only it can meet. Checked as `site` is."""
+    with embedded_site.in_use() as running:
+        yield running
+
+
+@pytest.fixture
+def reference(request: pytest.FixtureRequest) -> str:
     """The sha256 of the weights of a job that nothing happened to."""
-    embedded_site.start()
-    job_id = embedded_site.submit()
-    assert len(embedded_site.assert_whole(job_id)) == 1
-    return embedded_site.weights(job_id)
+    undisturbed: Site = request.getfixturevalue(f"{kind_of(request.node.name)}_site")
+    return undisturbed.reference

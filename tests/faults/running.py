@@ -1,16 +1,19 @@
-"""A process of a deployment, and the trainer below it."""
+"""Processes of a deployment, and trainers below them."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
+from worker import fork_server
 from worker.testing import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -98,3 +101,13 @@ def lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@contextmanager
+def trainers_made_by(program: str) -> Iterator[None]:
+    """Within the block, new trainers of this process are forks of one that runs this program."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fork_server, "_server", None)  # the usual one stays for later
+        patch.setattr(fork_server, "FORK_SERVER_COMMAND", (sys.executable, "-c", program))
+        yield
+        fork_server.close_fork_server()

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from worker.testing import TWO_LABELS, Workbench, eventually
 SGG = (sys.executable, "-m", "cli.main")
 LEASE_SECONDS = 3.0
 STEPS, CHECKPOINT_EVERY = 60, 10
+FEW_STEPS = 12  # of a job that nothing is done to while it trains
 QUICK = {
     "SGG_LEASE_SECONDS": str(LEASE_SECONDS),
     "SGG_FLUSH_SECONDS": "0.1",
@@ -97,11 +99,12 @@ class Site:
         for running in begun:
             running.announced()
 
-    def start_worker(self, **environment: str) -> Running:
-        """Start one more worker of a deployment on servers; what it alone is told overrides the site's environment."""
-        worker = self._worker(environment)
-        worker.announced()
-        return worker
+    def start_workers(self, *environments: Mapping[str, str]) -> list[Running]:
+        """Start more workers of a deployment on servers; what each alone is told overrides the site's environment."""
+        workers = [self._worker(environment) for environment in environments]
+        for worker in workers:
+            worker.announced()
+        return workers
 
     def close(self) -> None:
         """End all processes at once."""
@@ -200,6 +203,14 @@ class Site:
             weights = archive.extractfile("adapter_model.safetensors")
             assert weights is not None
             return hashlib.sha256(weights.read()).hexdigest()
+
+    @cached_property
+    def reference(self) -> str:
+        """The sha256 of the weights of a job that nothing happened to."""
+        self.start()
+        job_id = self.submit()
+        assert len(self.assert_whole(job_id)) == 1
+        return self.weights(job_id)
 
     # failpoints
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import httpx
 import pytest
 from celery import Celery
 
-from sgg_core.catalogue import BaseModelEntry
 from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import JobStatus
 from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery, ring
 from sgg_store.settings import StoreSettings
 from tests.faults.conftest import Servers
-from tests.faults.site import Site
+from tests.faults.site import FEW_STEPS, Site
 from tests.tcp_proxy import TcpProxy
 from worker.testing import eventually
 
@@ -37,19 +34,19 @@ def bell(team: Site) -> Iterator[Celery]:
 def test_fifty_equal_doorbells_make_one_attempt(team: Site, servers: Servers, bell: Celery) -> None:
     team.arm(Failpoint.JOB_COMMITTED, "hold")
     with team.http() as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/fine_tuning/jobs", json=team.request(), timeout=0.5)
+        http.post("/v1/fine_tuning/jobs", json=team.request(FEW_STEPS), timeout=0.5)
     [job_id] = [job.id for job in team.bench.jobs() if job.status is JobStatus.QUEUED]
     for _ in range(50):
         ring(bell, job_id)
     team.release(Failpoint.JOB_COMMITTED)
-    assert len(team.assert_whole(job_id)) == 1
+    assert len(team.assert_whole(job_id, FEW_STEPS)) == 1
     with servers.redis.client(broker_number(team)) as client:
         eventually(lambda: client.llen(QUEUE_JOBS) == 0)
 
 
 def test_a_broker_that_dies_and_forgets_loses_no_job(team: Site, servers: Servers) -> None:
     running = team.begin(5)
-    queued = [team.submit() for _ in range(5)]
+    queued = [team.submit(FEW_STEPS) for _ in range(5)]
     with servers.redis.client(broker_number(team)) as client:
         client.set("memory", "fresh")
     servers.redis.kill()
@@ -57,43 +54,37 @@ def test_a_broker_that_dies_and_forgets_loses_no_job(team: Site, servers: Server
     with servers.redis.client(broker_number(team)) as client:
         assert client.get("memory") is None
     assert any(team.bench.job(job_id).status is JobStatus.QUEUED for job_id in queued)  # and nobody knows but the rows
-    for job_id in (running, *queued):
-        assert len(team.assert_whole(job_id)) == 1
+    assert len(team.assert_whole(running)) == 1
+    for job_id in queued:
+        assert len(team.assert_whole(job_id, FEW_STEPS)) == 1
 
 
 def test_jobs_are_accepted_while_the_broker_is_down(team: Site, servers: Servers) -> None:
     servers.redis.kill()
     began = time.monotonic()
-    job_id = team.submit()
+    job_id = team.submit(FEW_STEPS)
     assert time.monotonic() - began < 10
     time.sleep(1.0)
     assert team.bench.job(job_id).status is JobStatus.QUEUED
     servers.redis.start()
-    assert len(team.assert_whole(job_id)) == 1
+    assert len(team.assert_whole(job_id, FEW_STEPS)) == 1
 
 
-def test_connections_that_die_without_a_word_are_given_up(
-    servers: Servers, tiny: BaseModelEntry, tmp_path: Path
-) -> None:
-    environment = servers.environment()
-    number = environment["SGG_BROKER_URL"].rpartition("/")[2]
-    with TcpProxy(servers.redis.port) as proxy:
-        environment["SGG_BROKER_URL"] = f"redis://127.0.0.1:{proxy.port}/{number}"
-        with closing(Site(tmp_path, tiny, environment, workers=1)) as site, site.in_use():
-            site.assert_whole(site.submit())
-            assert proxy.silence() >= 4  # the API's connection and the worker's, both ends of each
-            began = time.monotonic()
-            job_id = site.submit()
-            assert time.monotonic() - began < 8  # a caller does not wait for the whole of a dead connection's time
-            assert len(site.assert_whole(job_id)) == 1
-            assert time.monotonic() - began < 60
-            assert proxy.swallowed_bytes > 0
+def test_connections_that_die_without_a_word_are_given_up(second_team: Site, proxy: TcpProxy) -> None:
+    second_team.assert_whole(second_team.submit(FEW_STEPS), FEW_STEPS)
+    assert proxy.silence() >= 4  # the API's connection and the worker's, both ends of each
+    began = time.monotonic()
+    job_id = second_team.submit(FEW_STEPS)
+    assert time.monotonic() - began < 8  # a caller does not wait for the whole of a dead connection's time
+    assert len(second_team.assert_whole(job_id, FEW_STEPS)) == 1
+    assert time.monotonic() - began < 60
+    assert proxy.swallowed_bytes > 0
 
 
 def test_doorbells_that_mean_nothing_do_nothing(team: Site, servers: Servers, bell: Celery) -> None:
-    finished, cancelled = team.submit(), team.submit()
+    finished, cancelled = team.submit(FEW_STEPS), team.submit()
     team.cancel(cancelled)
-    team.assert_whole(finished)
+    team.assert_whole(finished, FEW_STEPS)
     team.bench.wait_for_end(cancelled)
     attempts = [len(team.bench.attempts(job_id)) for job_id in (finished, cancelled)]
     for job_id in (
@@ -111,8 +102,8 @@ def test_doorbells_that_mean_nothing_do_nothing(team: Site, servers: Servers, be
     with servers.redis.client(broker_number(team)) as client:
         for garbage in (b"", b"\xff\xfe", b"null", b"[]", b"{}", b'{"body": "?", "properties": {}}', b"x" * 100_000):
             client.lpush(QUEUE_JOBS, garbage)
-        after = team.submit()
-        assert len(team.assert_whole(after)) == 1
+        after = team.submit(FEW_STEPS)
+        assert len(team.assert_whole(after, FEW_STEPS)) == 1
         eventually(lambda: client.llen(QUEUE_JOBS) == 0)
     assert all(worker.alive for worker in team.workers)
     assert attempts == [len(team.bench.attempts(job_id)) for job_id in (finished, cancelled)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train
 from sgg_store.job_state import TERMINAL, JobStatus
 from tests.adapters import adapter_of
-from tests.faults.invariants import check_invariants
-from worker import fork_server
+from tests.faults.invariants import check_invariants, most_at_once
+from tests.faults.running import trainers_made_by
 from worker.embedded import start_embedded
 from worker.testing import TWO_LABELS, Workbench
 
@@ -62,12 +61,10 @@ fork_server_process.main()
 
 
 @pytest.fixture
-def scarce_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def scarce_memory() -> Iterator[None]:
     """Trainers whose memory suffices for a pass of 500 tokens."""
-    fork_server.close_fork_server()
-    monkeypatch.setattr(fork_server, "FORK_SERVER_COMMAND", (sys.executable, "-c", SCARCE_MEMORY))
-    yield
-    fork_server.close_fork_server()
+    with trainers_made_by(SCARCE_MEMORY):
+        yield
 
 
 def alone(bench: Workbench, directory: Path) -> list[dict[str, torch.Tensor]]:
@@ -90,15 +87,6 @@ def cancel_at_random(bench: Workbench, job_ids: Sequence[str], chance: random.Ra
                 bench.cancel(job.id)
                 del wanted[job.id]
         time.sleep(0.1)
-
-
-def most_at_once(bench: Workbench) -> int:
-    """How many attempts ran at the same moment."""
-    attempts = [attempt for job in bench.jobs() for attempt in bench.attempts(job.id)]
-    return max(
-        sum(other.started_at <= attempt.started_at < (other.ended_at or 0) for other in attempts)
-        for attempt in attempts
-    )
 
 
 @pytest.mark.usefixtures("scarce_memory")
@@ -125,7 +113,7 @@ def test_of_many_jobs_that_are_trained_together_each_ends_as_it_would_alone(
         cancel_at_random(bench, job_ids["long"], chance, seconds=20 * jobs)
     finally:
         worker.stop()
-    assert len(bench.jobs()) == jobs and most_at_once(bench) > AT_ONCE // 2
+    assert len(bench.jobs()) == jobs and most_at_once(bench.database) > AT_ONCE // 2
     check_invariants(bench.database, bench.objects, {})
     for job_id in job_ids["long"]:
         assert bench.job(job_id).status is JobStatus.CANCELLED

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import signal
 import time
-from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from sgg_core.catalogue import BaseModelEntry
-from sgg_store.job_state import AttemptState
+from sgg_store.failpoints import Failpoint
+from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.retries import Cause
 from tests.faults.running import lives
-from tests.faults.site import CHECKPOINT_EVERY, LEASE_SECONDS, Site
+from tests.faults.site import CHECKPOINT_EVERY, FEW_STEPS, LEASE_SECONDS, Site
 from worker.testing import eventually
+
+ROOM_FOR_SMALL_JOBS = 64 * 2**20
 
 
 def test_a_killed_trainer_is_replaced_and_the_job_resumes_exactly(site: Site, reference: str) -> None:
@@ -58,26 +59,19 @@ def test_a_frozen_worker_comes_back_as_a_zombie_that_writes_nothing(site: Site, 
     assert site.weights(job_id) == reference
 
 
-def test_a_stopped_trainer_is_noticed_killed_and_replaced(
-    backend: str, request: pytest.FixtureRequest, tiny: BaseModelEntry, tmp_path: Path, reference: str
-) -> None:
-    servers = request.getfixturevalue("servers").environment() if backend == "servers" else None
-    # seconds that a trainer must not take for its first step, however busy the machine is
-    patience = {"SGG_STALL_SECONDS": "6"}
-    with closing(Site(tmp_path, tiny, servers, workers=1, environment=patience)) as site, site.in_use():
-        site.workers[0].trainer()  # has imported everything
-        job_id = site.begin(15)
-        worker = site.worker_of(job_id)
-        trainer = worker.trainer()
-        trainer.suspend()
-        stopped = len(site.bench.attempts(job_id))
-        eventually(lambda: not lives(trainer))
-        attempts = site.assert_whole(job_id)
-        assert worker.alive and len(attempts) > stopped
-        assert attempts[stopped - 1].cause is Cause.CRASHED
-        assert "no progress" in str(attempts[stopped - 1].detail)
-        assert attempts[stopped].start_step >= 10
-        assert site.weights(job_id) == reference
+def test_a_stopped_trainer_is_noticed_killed_and_replaced(second_site: Site, reference: str) -> None:
+    job_id = second_site.begin(15)
+    worker = second_site.worker_of(job_id)
+    trainer = worker.trainer()
+    trainer.suspend()
+    stopped = len(second_site.bench.attempts(job_id))
+    eventually(lambda: not lives(trainer))
+    attempts = second_site.assert_whole(job_id)
+    assert worker.alive and len(attempts) > stopped
+    assert attempts[stopped - 1].cause is Cause.CRASHED
+    assert "no progress" in str(attempts[stopped - 1].detail)
+    assert attempts[stopped].start_step >= 10
+    assert second_site.weights(job_id) == reference
 
 
 def test_a_worker_that_is_told_to_stop_gives_its_job_back_within_seconds(site: Site, reference: str) -> None:
@@ -95,3 +89,38 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back_within_seconds(site: S
     second = site.assert_whole(job_id)[1]
     assert second.start_step == first.last_step >= 25  # it lost no step
     assert site.weights(job_id) == reference
+
+
+def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_runs(site: Site) -> None:
+    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(128)]
+    too_much = site.upload("".join(json.dumps(row) + "\n" for row in rows).encode())
+    site.arm(Failpoint.JOB_CLAIMED, "hold")
+    large = site.submit_request(
+        site.request(2, batch_size=128, task={"max_tokens": 1024}) | {"training_file": too_much}
+    )
+    site.wait_until_fired(Failpoint.JOB_CLAIMED)
+    trainer = site.worker_of(large).trainer()
+    used = int(Path(f"/proc/{trainer.pid}/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.prlimit(trainer.pid, resource.RLIMIT_DATA, (used + ROOM_FOR_SMALL_JOBS, resource.RLIM_INFINITY))
+    site.release(Failpoint.JOB_CLAIMED)
+    job = site.bench.wait_for_end(large)
+    assert (job.status, job.error_code, job.current_attempt) == (JobStatus.FAILED, "out_of_memory", 1)
+    assert "batch_size" in str(job.error_message)
+    assert len(site.assert_whole(site.submit(FEW_STEPS), FEW_STEPS)) == 1
+
+
+def test_a_trainer_that_is_killed_again_before_it_got_any_further_fails_its_job(site: Site) -> None:
+    job_id = site.submit_request(site.request(800, 800, batch_size=1))
+    kill_trainer_in_attempt(1, site, job_id)
+    site.ring_soon(job_id)
+    kill_trainer_in_attempt(2, site, job_id)
+    job = site.bench.wait_for_end(job_id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "poison_job")
+    assert [attempt.cause for attempt in site.bench.attempts(job_id)] == [Cause.CRASHED] * 2
+
+
+def kill_trainer_in_attempt(number: int, site: Site, job_id: str) -> None:
+    """Kill the trainer as soon as it has told of a step, and wait until the attempt has ended of it."""
+    eventually(lambda: [one for one in site.bench.attempts(job_id) if one.number == number and one.last_step])
+    site.worker_of(job_id).trainer().kill()
+    eventually(lambda: site.bench.attempts(job_id)[number - 1].state is not AttemptState.RUNNING)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.records import JobRecord
-from tests.faults.site import CHECKPOINT_EVERY, Site
+from tests.faults.site import CHECKPOINT_EVERY, FEW_STEPS, Site
 from tests.tcp_proxy import TcpProxy
 
 JOBS = "/v1/fine_tuning/jobs"
@@ -24,7 +24,7 @@ def count_jobs(site: Site) -> int:
 
 
 def test_a_job_survives_an_api_that_dies_between_commit_and_doorbell(site: Site) -> None:
-    body, header = site.request(), {"Idempotency-Key": f"killed-{site.port}"}
+    body, header = site.request(FEW_STEPS), {"Idempotency-Key": f"killed-{site.port}"}
     before = count_jobs(site)
     site.arm(Failpoint.JOB_COMMITTED, "kill")
     with site.http() as http, pytest.raises(httpx.TransportError):
@@ -36,11 +36,11 @@ def test_a_job_survives_an_api_that_dies_between_commit_and_doorbell(site: Site)
     with site.http() as http:
         answer = http.post(JOBS, json=body, headers=header)
     assert answer.status_code == 200 and count_jobs(site) == before + 1
-    assert len(site.assert_whole(answer.json()["id"])) == 1
+    assert len(site.assert_whole(answer.json()["id"], FEW_STEPS)) == 1
 
 
 def test_a_request_repeated_after_a_lost_answer_gives_the_same_job(site: Site) -> None:
-    body, header = site.request(), {"Idempotency-Key": f"lost-{site.port}"}
+    body, header = site.request(FEW_STEPS), {"Idempotency-Key": f"lost-{site.port}"}
     before = count_jobs(site)
     with TcpProxy(site.port) as proxy, site.http(f"http://127.0.0.1:{proxy.port}") as http:
         proxy.answers_to_lose = 1
@@ -51,11 +51,11 @@ def test_a_request_repeated_after_a_lost_answer_gives_the_same_job(site: Site) -
         other = http.post(JOBS, json=body | {"seed": 8}, headers=header)
     assert again.status_code == 200 and count_jobs(site) == before + 1
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
-    assert len(site.assert_whole(again.json()["id"])) == 1
+    assert len(site.assert_whole(again.json()["id"], FEW_STEPS)) == 1
 
 
 def test_the_official_clients_own_retry_makes_no_second_job(site: Site) -> None:
-    body = site.request() | {"suffix": "retried"}
+    body = site.request(FEW_STEPS) | {"suffix": "retried"}
     before = count_jobs(site)
     with (
         TcpProxy(site.port) as proxy,
@@ -65,7 +65,7 @@ def test_the_official_clients_own_retry_makes_no_second_job(site: Site) -> None:
         job = client.fine_tuning.jobs.create(**body)
         assert proxy.swallowed_bytes > 0
     assert count_jobs(site) == before + 1
-    assert len(site.assert_whole(job.id)) == 1
+    assert len(site.assert_whole(job.id, FEW_STEPS)) == 1
 
 
 def test_a_queued_job_is_cancelled_at_once_and_its_doorbell_means_nothing(site: Site) -> None:
@@ -78,7 +78,7 @@ def test_a_queued_job_is_cancelled_at_once_and_its_doorbell_means_nothing(site: 
     assert site.cancel(job_id) == 200
     site.release(Failpoint.JOB_COMMITTED)  # rings now
     assert site.bench.job(job_id).status is JobStatus.CANCELLED
-    site.assert_whole(site.submit())  # someone has come by since
+    site.assert_whole(site.submit(FEW_STEPS), FEW_STEPS)  # someone has come by since
     assert site.bench.attempts(job_id) == []
 
 
@@ -107,9 +107,9 @@ def test_a_cancellation_in_any_phase_of_an_attempt_is_obeyed(site: Site, failpoi
 
 def test_a_cancellation_that_races_the_end_loses_nothing(site: Site) -> None:
     site.arm(Failpoint.RESULT_STORED, "hold")
-    job_id = site.submit()
+    job_id = site.submit(FEW_STEPS)
     site.wait_until_fired(Failpoint.RESULT_STORED)
     assert site.cancel(job_id) == 200
     site.release(Failpoint.RESULT_STORED)
-    assert len(site.assert_whole(job_id)) == 1  # the result was there, so it counts
+    assert len(site.assert_whole(job_id, FEW_STEPS)) == 1  # the result was there, so it counts
     assert site.cancel(job_id) == 400

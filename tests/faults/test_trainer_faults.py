@@ -1,10 +1,11 @@
 """The trainer dies, hangs, or cannot write: its job goes on from the last checkpoint, or says why it does not."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from sgg_core.catalogue import Catalogue
 from sgg_core.tiny import save_tiny_base
@@ -13,6 +14,7 @@ from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.objects import Source
 from sgg_store.retries import Cause
+from tests.faults.running import trainers_made_by
 from worker.child import spawn
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.supervisor import Supervisor
@@ -20,6 +22,27 @@ from worker.testing import Workbench, eventually
 
 MakeBench = Callable[..., Workbench]
 STEPS = 60
+SCARCE_MEMORY = """
+from sgg_core import loaded_bases
+from worker import fork_server_process
+
+class Bases(loaded_bases.LoadedBases):
+    def take(self, entry, budget):
+        base = super().take(entry, budget)
+        if len(self.names) > 1:  # as if the memory was used up by them
+            raise MemoryError
+        return base
+
+loaded_bases.LoadedBases = Bases
+fork_server_process.main()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scarce_memory() -> Iterator[None]:
+    """Trainers whose memory suffices for one base model."""
+    with trainers_made_by(SCARCE_MEMORY):
+        yield
 
 
 @contextmanager
@@ -58,55 +81,6 @@ def test_a_trainer_that_always_dies_at_the_same_step_fails_its_job_with_advice(m
         assert any("the device caught fire" in event.message for event in bench.events(job_id))
 
 
-SCARCE_MEMORY = """
-import resource
-import sys
-from pathlib import Path
-from worker import trainer_process
-
-class Reporter(trainer_process.RunReporter):
-    def report(self, message):
-        super().report(message)
-        if message.type == "started" and message.batch_size > 100:  # as if others took the memory at this moment
-            limit = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() + 2**20
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-trainer_process.RunReporter = Reporter
-trainer_process.run_trainer(int(sys.argv[1]))
-"""
-
-
-def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_runs(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(128)]
-    too_much = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    with embedded(bench, Supervisor(lambda: spawn([sys.executable, "-c", SCARCE_MEMORY]))) as worker:
-        large = bench.submit(too_much, optimization={"max_steps": 2, "batch_size": 128}, task={"max_tokens": 1024})
-        small = bench.submit_steps(STEPS, 10)
-        worker.ring(large)
-        job = bench.wait_for_end(large)
-        assert (job.status, job.error_code, job.current_attempt) == (JobStatus.FAILED, "out_of_memory", 1)
-        assert "batch_size" in str(job.error_message)
-        assert_whole(bench, small)
-
-
-ROOM_FOR_ONE = """
-import sys
-from sgg_core import loaded_bases
-from worker import trainer_process
-
-class Bases(loaded_bases.LoadedBases):
-    def take(self, entry, budget):
-        base = super().take(entry, budget)
-        if len(self.names) > 1:  # as if the memory was used up by them
-            raise MemoryError
-        return base
-
-loaded_bases.LoadedBases = Bases
-trainer_process.run_trainer(int(sys.argv[1]))
-"""
-
-
 def test_a_job_that_lacks_memory_beside_another_base_model_is_tried_again_alone(
     make_bench: MakeBench, tmp_path: Path
 ) -> None:
@@ -114,7 +88,7 @@ def test_a_job_that_lacks_memory_beside_another_base_model_is_tried_again_alone(
     other = save_tiny_base(tmp_path / "other", "encoder")
     Catalogue.load(bench.settings.data_dir).add(other)
     short = {"max_steps": 2, "batch_size": 4}
-    with embedded(bench, Supervisor(lambda: spawn([sys.executable, "-c", ROOM_FOR_ONE]))) as worker:
+    with embedded(bench) as worker:
         first, second = bench.submit(optimization=short), bench.submit(base_model=other.name, optimization=short)
         worker.ring(first)
         assert [bench.wait_for_end(job_id).status for job_id in (first, second)] == [JobStatus.SUCCEEDED] * 2

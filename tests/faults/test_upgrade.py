@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from sgg_core.catalogue import BaseModelEntry
 from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.retries import Cause
 from sgg_store.schema import SchemaState
-from tests.faults.conftest import Servers
 from tests.faults.running import ROOT
-from tests.faults.site import LEASE_SECONDS, SGG, Site
+from tests.faults.site import FEW_STEPS, LEASE_SECONDS, SGG, Site
 from worker.testing import eventually
 
 NEXT_REVISION = """
@@ -35,6 +32,11 @@ def upgrade():
     op.add_column("jobs", sa.Column("colour", sa.String(), nullable=True))
     op.create_index("ix_jobs_colour", "jobs", ["colour"])
     time.sleep({seconds})  # a large table, and every other writer waits
+
+
+def downgrade():
+    op.drop_index("ix_jobs_colour", "jobs")
+    op.drop_column("jobs", "colour")
 """
 CLOCK = """
 import os, pathlib, time
@@ -45,8 +47,12 @@ time.time_ns = lambda: _true_time_ns() + {seconds} * 10**9
 """
 
 
-def migrate_to_a_next_version(site: Site, directory: Path) -> None:
-    """Apply a revision that this version of the code does not have, taking half a lease for it."""
+@contextmanager
+def next_version(site: Site, directory: Path) -> Iterator[None]:
+    """Apply a revision that this version of the code does not have, taking a third of a lease for it.
+
+    After the block the tables are as before.
+    """
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     head = ScriptDirectory.from_config(config).get_current_head()
@@ -54,64 +60,66 @@ def migrate_to_a_next_version(site: Site, directory: Path) -> None:
     (directory / "next_version.py").write_text(revision)
     config.set_main_option("path_separator", "os")
     config.set_main_option("version_locations", f"{ROOT / 'migrations' / 'versions'}:{directory}")
-    with site.bench.database.connect_for_migration() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
 
+    def migrate(to: Callable[[Config, str], None], revision: str) -> None:
+        with site.bench.database.connect_for_migration() as connection:
+            config.attributes["connection"] = connection
+            to(config, revision)
 
-@pytest.fixture
-def upgradable(backend: str, request: pytest.FixtureRequest, tiny: BaseModelEntry, tmp_path: Path) -> Iterator[Site]:
-    """A deployment whose tables this test may change."""
-    environment = request.getfixturevalue("servers").environment() if backend == "servers" else None
-    with closing(Site(tmp_path, tiny, environment, workers=1)) as site, site.in_use():
-        yield site
+    migrate(command.upgrade, "head")
+    try:
+        yield
+    finally:
+        migrate(command.downgrade, "-1")
 
 
 def test_an_old_worker_finishes_its_job_under_new_tables_and_no_other_begins(
-    upgradable: Site, tmp_path: Path, reference: str
+    site: Site, tmp_path: Path, reference: str
 ) -> None:
-    job_id = upgradable.begin(5)
-    (tmp_path / "revisions").mkdir()
-    migrate_to_a_next_version(upgradable, tmp_path / "revisions")
-    assert upgradable.bench.job(job_id).status is JobStatus.RUNNING
-    assert upgradable.bench.database.schema_status().state is SchemaState.UNKNOWN
-    # on a machine so slow that heartbeats wait for longer than the worker may, further attempts of it are right
-    assert {one.cause for one in upgradable.assert_whole(job_id)[:-1]} <= {Cause.DATABASE}
-    assert upgradable.weights(job_id) == reference
-    environment = upgradable.environment | {"SGG_BROKER_URL": "redis://127.0.0.1:1/0"}
-    late = subprocess.run(
-        [*SGG, "worker"], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert late.returncode != 0 and "newer version of sgg" in late.stderr
+    job_id = site.begin(5)
+    with next_version(site, tmp_path):
+        assert site.bench.job(job_id).status is JobStatus.RUNNING
+        assert site.bench.database.schema_status().state is SchemaState.UNKNOWN
+        # on a machine so slow that heartbeats wait for longer than the worker may, further attempts of it are right
+        assert {one.cause for one in site.assert_whole(job_id)[:-1]} <= {Cause.DATABASE}
+        assert site.weights(job_id) == reference
+        environment = site.environment | {"SGG_BROKER_URL": "redis://127.0.0.1:1/0"}
+        late = subprocess.run(
+            [*SGG, "worker"], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert late.returncode != 0 and "newer version of sgg" in late.stderr
 
 
 @contextmanager
-def worker_with_clock(site: Site, directory: Path, seconds: int) -> Iterator[None]:
-    """A worker whose clock is off, in use for the length of the block."""
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(CLOCK.format(seconds=seconds))
-    worker = site.start_worker(PYTHONPATH=f"{directory}:{ROOT}")
-    assert (directory / f"seen-by-{worker.process.pid}").exists()
-    site.workers.append(worker)
+def clocks_off_by(site: Site, directory: Path, *seconds: int) -> Iterator[None]:
+    """For the length of the block, the deployment's workers are others, whose clocks are off."""
+    for worker in site.workers:
+        worker.terminate()
+    environments = []
+    for number, off in enumerate(seconds):
+        (directory / str(number)).mkdir()
+        (directory / str(number) / "sitecustomize.py").write_text(CLOCK.format(seconds=off))
+        environments.append({"PYTHONPATH": f"{directory / str(number)}:{ROOT}", "SGG_STALL_SECONDS": "600"})
+    site.workers = site.start_workers(*environments)
+    for number, worker in enumerate(site.workers):
+        assert (directory / str(number) / f"seen-by-{worker.process.pid}").exists()
     yield
+    site.settle()
+    for worker in site.workers:
+        worker.kill()
 
 
 def test_workers_whose_clocks_are_off_by_an_hour_neither_steal_nor_lose_jobs(
-    servers: Servers, tiny: BaseModelEntry, tmp_path: Path, reference: str
+    second_team: Site, tmp_path: Path, reference: str
 ) -> None:
-    site = Site(tmp_path / "site", tiny, servers.environment(), workers=0)
-    with (
-        closing(site),
-        site.in_use(),
-        worker_with_clock(site, tmp_path / "ahead", 3600),
-        worker_with_clock(site, tmp_path / "behind", -3600),
-    ):
+    site = second_team
+    with clocks_off_by(site, tmp_path, 3600, -3600):
         site.arm(Failpoint.RESULT_STORED, "hold")
-        slow, other = site.submit(), site.submit()
+        slow, other = site.submit(FEW_STEPS), site.submit(FEW_STEPS)
         site.wait_until_fired(Failpoint.RESULT_STORED)
         time.sleep(1.5 * LEASE_SECONDS)  # both reapers see a lease that is renewed by a clock they do not share
         site.release(Failpoint.RESULT_STORED)
-        assert [len(site.assert_whole(job_id)) for job_id in (slow, other)] == [1, 1]
+        assert [len(site.assert_whole(job_id, FEW_STEPS)) for job_id in (slow, other)] == [1, 1]
         job_id = site.begin(25)
         killed = site.worker_of(job_id)
         killed.kill()
