@@ -23,6 +23,7 @@ from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.files import exclusive, sha256_of, whole_directory
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import LoraSpec
+from sgg_core.texts_in_rows import Texts, let_share_rows
 from sgg_core.torch_seeding import torch_seed
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
 # Settings by which a model changes its logits after the output layer; ours are taken from that layer directly.
 UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
+# Who may look at whom: a padding mask (B, T), a full one (B, 1, T, T), or the texts that lie in each row.
+Mask = Tensor | Texts
+
 
 class Rendezvous(Protocol):
     """Where the training passes of jobs that share a base model meet (sgg_core.packed)."""
 
-    def states(self, ids: Tensor, mask: Tensor, positions: Tensor | None, types: Tensor | None) -> Tensor:
+    def states(self, ids: Tensor, mask: Mask, positions: Tensor | None, types: Tensor | None) -> Tensor:
         """What `hidden_states` gives, as a leaf of the job's own graph."""
 
     def backward(self) -> None:
@@ -206,6 +210,8 @@ def prepared(
     """Freeze the model, drop what is never used, and check that it can be trained here."""
     if entry.kind == "encoder" and getattr(model, "pooler", None) is not None:
         model.pooler = None  # mean pooling takes its place; an unused layer would get an adapter
+    if entry.kind == "encoder":
+        let_share_rows(model)
     acting = [key for key in UNSUPPORTED_LOGIT_SETTINGS if getattr(model.config, key, None) not in (None, 1.0)]
     if acting:
         raise BaseModelUnavailableError(f"Base model {entry.name!r} sets {', '.join(acting)}, which is not supported.")
@@ -298,14 +304,14 @@ def take_off(base: LoadedBase, adapted: Any) -> None:
 
 
 def hidden_states(
-    base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None, types: Tensor | None = None
+    base: LoadedBase, ids: Tensor, mask: Mask, positions: Tensor | None = None, types: Tensor | None = None
 ) -> Tensor:
-    """Last hidden states (B, T, d) of token ids (B, T), with a padding mask (B, T) or a full one (B, 1, T, T)."""
+    """Last hidden states (B, T, d) of token ids (B, T); `Texts` need their positions."""
     if base.rendezvous is not None and torch.is_grad_enabled():
         return base.rendezvous.states(ids, mask, positions, types)
-    body, extra = _body(base, positions, types)
+    body, extra = _body(base, mask, positions, types)
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
-        return body(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
+        return body(input_ids=ids, **extra).last_hidden_state  # type: ignore[no-any-return]
 
 
 def backward(base: LoadedBase, loss: Tensor) -> None:
@@ -316,19 +322,21 @@ def backward(base: LoadedBase, loss: Tensor) -> None:
 
 
 def layer_states(
-    base: LoadedBase, ids: Tensor, mask: Tensor, positions: Tensor | None = None, types: Tensor | None = None
+    base: LoadedBase, ids: Tensor, mask: Mask, positions: Tensor | None = None, types: Tensor | None = None
 ) -> Sequence[Tensor]:
     """States (B, T, d) of the embeddings and after each layer, with masks as in `hidden_states`."""
-    body, extra = _body(base, positions, types)
+    body, extra = _body(base, mask, positions, types)
     with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
-        seen = body(input_ids=ids, attention_mask=mask, output_hidden_states=True, **extra)
+        seen = body(input_ids=ids, output_hidden_states=True, **extra)
     return seen.hidden_states  # type: ignore[no-any-return]
 
 
-def _body(base: LoadedBase, positions: Tensor | None, types: Tensor | None) -> tuple[Any, dict[str, Any]]:
-    """The network below the output layer, and what it is told beside tokens and mask."""
+def _body(base: LoadedBase, mask: Mask, positions: Tensor | None, types: Tensor | None) -> tuple[Any, dict[str, Any]]:
+    """The network below the output layer, and what it is told beside the tokens."""
     causal = base.entry.kind == "causal"
-    extra: dict[str, Any] = {"use_cache": False} if causal else {}
+    extra: dict[str, Any] = {"texts" if isinstance(mask, Texts) else "attention_mask": mask}
+    if causal:
+        extra["use_cache"] = False
     if positions is not None:
         extra["position_ids"] = positions
     if types is not None:

@@ -40,21 +40,23 @@ def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Ten
     return torch.tensor([[*row, *([pad] * (width - len(row)))] for row in rows], device=device)
 
 
-def passes(items: Sequence[Encoded], budget: int, prefix: int = 0, extra: int = 0) -> Iterator[list[int]]:
+def passes(items: Sequence[Encoded], budget: int, prefix: int | None = None, extra: int = 0) -> Iterator[list[int]]:
     """Indices of `items`, shortest first, so that examples of like length meet, in groups of about `budget` tokens.
 
-    With a `prefix`, items are packed and count it once; without one they are rows padded to the longest. `extra`
-    tokens are added to every item (a label trie). A single item over the budget is a group of its own.
+    With a `prefix`, items lie in one row that holds this number of tokens once; without one they are rows padded to
+    the longest. `extra` tokens are added to every item (a label trie). A single item over the budget is a group of
+    its own.
     """
     order = sorted(range(len(items)), key=lambda index: len(items[index].ids))
     group: list[int] = []
-    used = prefix
+    shared = prefix or 0
+    used = shared
     for index in order:
-        own = len(items[index].ids) - prefix + extra
-        total = used + own if prefix else own * (len(group) + 1)
+        own = len(items[index].ids) - shared + extra
+        total = own * (len(group) + 1) if prefix is None else used + own
         if group and total > budget:
             yield group
-            group, total = [], prefix + own
+            group, total = [], shared + own
         group.append(index)
         used = total
     if group:

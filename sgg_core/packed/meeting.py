@@ -24,7 +24,7 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from sgg_core.backbone import LoadedBase
+from sgg_core.backbone import LoadedBase, Mask
 from sgg_core.memory import lacks_memory
 from sgg_core.packed.network import Member, PassInput, StackedNetwork, twin
 
@@ -77,7 +77,7 @@ class Seat:
         self._coordinator = getcurrent()
         self._stack = greenlet(self._live)
 
-    def states(self, ids: Tensor, mask: Tensor, positions: Tensor | None, types: Tensor | None) -> Tensor:
+    def states(self, ids: Tensor, mask: Mask, positions: Tensor | None, types: Tensor | None) -> Tensor:
         """States (B, T, d) from a pass that other jobs share."""
         self.wanted = PassInput(ids, mask, positions, types)
         answer = self._wait()

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core.adapted_linear import adapted_linear
-from sgg_core.backbone import LoadedBase, Rendezvous, hidden_states, linear_layers
+from sgg_core.backbone import LoadedBase, Mask, Rendezvous, hidden_states, linear_layers
 from sgg_core.errors import SpecError
+from sgg_core.texts_in_rows import Texts
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class PassInput:
     """What `hidden_states` takes, of one job."""
 
     ids: Tensor  # (B, T)
-    mask: Tensor  # (B, T), or (B, 1, T, T)
+    mask: Mask
     positions: Tensor | None
     types: Tensor | None
 
@@ -112,11 +113,11 @@ class StackedNetwork:
                 layer.factors = None
 
 
-def batched(inputs: Sequence[PassInput], pad: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+def batched(inputs: Sequence[PassInput], pad: int) -> tuple[Tensor, Mask, Tensor | None, Tensor | None]:
     """One batch of the rows of all inputs, padded on the right; rows without types are of type 0, as for the model."""
     width = max(each.ids.shape[1] for each in inputs)
     ids = torch.cat([_widened(each.ids, width, pad) for each in inputs])
-    mask = torch.cat([_widened_mask(each.mask, width) for each in inputs])
+    mask = _one_mask([each.mask for each in inputs], width)
     positions = types = None
     if any(each.positions is not None for each in inputs):
         positions = torch.cat([_widened(each.positions, width, 0) for each in inputs if each.positions is not None])
@@ -128,6 +129,14 @@ def batched(inputs: Sequence[PassInput], pad: int) -> tuple[Tensor, Tensor, Tens
 
 def _widened(rows: Tensor, width: int, filling: int) -> Tensor:
     return functional.pad(rows, (0, width - rows.shape[1]), value=filling)
+
+
+def _one_mask(masks: Sequence[Mask], width: int) -> Mask:
+    """That of all rows, which are of one kind, as those of one base model are."""
+    texts = [mask for mask in masks if isinstance(mask, Texts)]
+    if texts:
+        return Texts(tuple(row for each in texts for row in each.lengths))
+    return torch.cat([_widened_mask(mask, width) for mask in masks if isinstance(mask, Tensor)])
 
 
 def _widened_mask(mask: Tensor, width: int) -> Tensor:

@@ -38,7 +38,7 @@ class Contrast:
         return self.pooled.passes(items, scoring) if scoring else iter([list(range(len(items)))])
 
     def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
-        """Tokens of the one pass, in which rows of like length come together."""
+        """Tokens of all passes, whose graphs are there at once."""
         found = self.pooled.positions(items, scoring)
         return found if scoring else [sum(found)]
 
@@ -69,7 +69,7 @@ class Contrast:
         )
 
     def _features(self, items: Sequence[Encoded]) -> Tensor:
-        """(B, d), from rows of like length at a time, so that few are padded much."""
+        """(B, d), from the pooled head's passes."""
         groups = list(self.pooled.passes(items))
         parts = [self.pooled.features([items[index] for index in group]) for group in groups]
         order = torch.tensor([index for group in groups for index in group], device=parts[0].device)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core import encoding
-from sgg_core.backbone import LoadedBase, hidden_states, layer_states
+from sgg_core.backbone import LoadedBase, Mask, hidden_states, layer_states
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.seeding import derived_seed
 from sgg_core.shapes import ClassificationExample, Example
 from sgg_core.tasks.task import LossSum
+from sgg_core.texts_in_rows import Texts, first_position, laid_out
 from sgg_core.torch_seeding import torch_seed
 
 
@@ -27,6 +28,8 @@ class PooledHead:
         self.max_tokens = min(max_tokens, base.entry.context_tokens)
         # BERT's tokenizer also comes with encoders that know no types, or one only (DistilBERT, RoBERTa).
         self.knows_types = getattr(base.model.config, "type_vocab_size", 0) > 1
+        # None: each text is a row, padded. So it is on a GPU, where each length would be a launch of its own.
+        self.first_position = first_position(base.model) if base.device.type == "cpu" else None
         with torch_seed(derived_seed(seed, "head", *self.labels)):
             self.linear = nn.Linear(base.hidden_size, len(self.labels), device=base.device)
 
@@ -35,12 +38,14 @@ class PooledHead:
         return self.linear
 
     def passes(self, items: Sequence[Encoded], scoring: bool = False) -> Iterator[list[int]]:
-        """Rows padded to the longest."""
-        return encoding.passes(items, TOKENS_PER_PASS[self.base.device.type])
+        """Texts in one row, or rows padded to the longest."""
+        prefix = None if self.first_position is None else 0
+        return encoding.passes(items, TOKENS_PER_PASS[self.base.device.type], prefix)
 
     def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
         """Tokens of each pass, padding included."""
-        return [len(group) * max(len(items[index].ids) for index in group) for group in self.passes(items, scoring)]
+        lengths = [[len(items[index].ids) for index in group] for group in self.passes(items, scoring)]
+        return [len(own) * max(own) if self.first_position is None else sum(own) for own in lengths]
 
     def shown(self, item: Encoded) -> list[tuple[int, bool]]:
         """All tokens; none is trained, since the head answers for the text as a whole."""
@@ -81,24 +86,35 @@ class PooledHead:
 
     def features(self, items: Sequence[Encoded]) -> Tensor:
         """(B, d) unit-length mean-pooled hidden states."""
-        ids, mask, types = self._batch(items)
-        return _pooled(hidden_states(self.base, ids, mask, types=types), mask)
+        return self._pooled(items, hidden_states(self.base, *self._batch(items)))
 
     def look(self, items: Sequence[Encoded], depths: Sequence[float]) -> list[Tensor]:
         """What `features` gives, of the states after these shares of the layers; in one pass, of items that fit one."""
-        ids, mask, types = self._batch(items)
-        found = layer_states(self.base, ids, mask, types=types)
-        return [_pooled(found[round(depth * (len(found) - 1))], mask) for depth in depths]
+        found = layer_states(self.base, *self._batch(items))
+        return [self._pooled(items, found[round(depth * (len(found) - 1))]) for depth in depths]
 
-    def _batch(self, items: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Token ids (B, T), the padding mask, and types where the tokenizer gives them."""
-        pad = self.base.tokenizer.pad_token_id
-        ids = encoding.padded([item.ids for item in items], pad, self.base.device)
-        width = ids.shape[1]
-        lengths = torch.tensor([len(item.ids) for item in items], device=ids.device)
-        mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
-        types = encoding.padded([item.types for item in items], 0, self.base.device) if items[0].types else None
-        return ids, mask, types
+    def _batch(self, items: Sequence[Encoded]) -> tuple[Tensor, Mask, Tensor | None, Tensor | None]:
+        """What `hidden_states` takes, with types where the tokenizer gives them."""
+        ids, types = [item.ids for item in items], [item.types for item in items if item.types]
+        pad, device = self.base.tokenizer.pad_token_id, self.base.device
+        if self.first_position is None:
+            mask = encoding.padded([[1] * len(row) for row in ids], 0, device)
+            return encoding.padded(ids, pad, device), mask, None, encoding.padded(types, 0, device) if types else None
+        positions = laid_out([range(self.first_position, self.first_position + len(row)) for row in ids], device)
+        texts = Texts((tuple(len(row) for row in ids),))
+        return laid_out(ids, device), texts, positions, laid_out(types, device) if types else None
+
+    def _pooled(self, items: Sequence[Encoded], states: Tensor) -> Tensor:
+        """(B, d) unit-length means of each item's own states, of those (B, T, d) or (1, T, d) of the batch."""
+        lengths = torch.tensor([len(item.ids) for item in items], device=states.device)
+        if self.first_position is None:
+            own = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+            sums = (states.float() * own[..., None]).sum(1)
+        else:
+            rows = torch.arange(len(items), device=states.device).repeat_interleave(lengths)
+            none = torch.zeros(len(items), states.shape[2], device=states.device)
+            sums = none.index_add(0, rows, states[0].float())
+        return functional.normalize(sums / lengths[:, None], dim=-1)
 
     def fit(self, items: Sequence[Encoded], features: Tensor, decay: float = 1e-3, iterations: int = 100) -> None:
         """Set the head to the L2-regularized logistic regression on frozen features (B, d).
@@ -113,12 +129,6 @@ class PooledHead:
 
     def _scores(self, items: Sequence[Encoded]) -> Tensor:
         return self.linear(self.features(items))  # type: ignore[no-any-return]
-
-
-def _pooled(states: Tensor, mask: Tensor) -> Tensor:
-    """(B, d) unit-length means of the states (B, T, d) of real tokens."""
-    pooled = (states.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    return functional.normalize(pooled, dim=-1)
 
 
 def logistic_regression(

@@ -52,7 +52,7 @@ def test_padding_goes_to_the_right_of_each_row(rows):
 
 @given(rows, st.integers(1, 300), st.integers(0, 50), st.booleans())
 def test_passes_hold_every_example_once_shortest_first_and_within_the_budget(rows, budget, extra, packed):
-    prefix = common_prefix(rows) if packed else 0
+    prefix = common_prefix(rows) if packed else None
     items = [Encoded(tuple(row)) for row in rows]
     groups = list(passes(items, budget, prefix, extra))
     order = [index for group in groups for index in group]
@@ -60,8 +60,8 @@ def test_passes_hold_every_example_once_shortest_first_and_within_the_budget(row
     lengths = [len(rows[index]) for index in order]
     assert lengths == sorted(lengths)
     for group in groups:
-        own = [len(rows[index]) - prefix + extra for index in group]
-        tokens = prefix + sum(own) if prefix else len(group) * max(own)
+        own = [len(rows[index]) - (prefix or 0) + extra for index in group]
+        tokens = len(group) * max(own) if prefix is None else prefix + sum(own)
         assert tokens <= budget or len(group) == 1
 
 

@@ -11,6 +11,7 @@ from sgg_core.backbone import backward, hidden_states, lora
 from sgg_core.packed.meeting import PASS_POSITIONS, Pack, PackClosedError, alike
 from sgg_core.packed.network import twin
 from sgg_core.spec import LoraSpec
+from sgg_core.texts_in_rows import Texts
 
 # rank, alpha, rows, tokens of each pass
 JOBS = ((2, 16.0, (4, 7)), (3, 2.0, (6, 3)), (1, 4.0, (2, 9)))
@@ -22,18 +23,22 @@ def targets(base):
     return adapted_names(base, LoraSpec())
 
 
-def asked(base, number, rows, tokens):
-    """The arguments of a pass: padded rows for an encoder, a mask of its own shape for a causal model."""
+def asked(base, number, rows, tokens, padded=False):
+    """The arguments of a pass: texts in rows or padded rows for an encoder, a mask of its own for a causal model."""
     make = torch.Generator().manual_seed(number)
     ids = torch.randint(256, (rows, tokens), generator=make)
     if base.entry.kind == "encoder":
         lengths = torch.randint(1, tokens + 1, (rows, 1), generator=make)
-        return ids, (torch.arange(tokens) < lengths).long()
+        if padded:
+            return ids, (torch.arange(tokens) < lengths).long()
+        texts = tuple((n, tokens - n) if n < tokens else (n,) for n in lengths[:, 0].tolist())
+        positions = [[*range(n), *range(tokens - n)] for n in lengths[:, 0].tolist()]
+        return ids, Texts(texts), torch.tensor(positions)
     seen = torch.randint(2, (rows, 1, tokens, tokens), generator=make).bool() | torch.eye(tokens, dtype=torch.bool)
     return ids, seen.tril(), torch.arange(tokens).repeat(rows, 1)
 
 
-def gradients(base, number, passes=1, told=None):
+def gradients(base, number, passes=1, told=None, **more):
     """States, and gradients of the adapter, after `passes` forward passes and one backward pass."""
     rank, alpha, (rows, tokens) = JOBS[number]
     with lora(base, LoraSpec(rank=rank, alpha=alpha), number) as adapted:
@@ -42,7 +47,7 @@ def gradients(base, number, passes=1, told=None):
         with torch.no_grad():
             for parameter in trained:
                 parameter.copy_(torch.randn(parameter.shape, generator=make) * 0.1)
-        found = [hidden_states(base, *asked(base, 10 * number + n, rows, tokens)) for n in range(passes)]
+        found = [hidden_states(base, *asked(base, 10 * number + n, rows, tokens, **more)) for n in range(passes)]
         if told is not None:
             told.append(number)
         backward(base, torch.stack([states.square().sum() * states[0, 0, 0] for states in found]).sum())
@@ -56,15 +61,15 @@ def assert_same(found, expected):
     assert all((one - other).abs().max() <= 1e-10 * largest for one, other in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["encoder", "causal"])
-def test_every_job_has_its_own_states_and_gradients(sharp, kind):
+@pytest.mark.parametrize(("kind", "padded"), [("encoder", False), ("encoder", True), ("causal", False)])
+def test_every_job_has_its_own_states_and_gradients(sharp, kind, padded):
     """In float64, with other ranks, scales, numbers of rows and lengths beside it."""
     base = sharp(kind)
     pack = Pack(base, targets(base))
-    packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
+    packed = pack.run([lambda own, n=n: gradients(own, n, padded=padded) for n in range(len(JOBS))])
     assert pack.network.forwards == 1
     for number, (states, found) in enumerate(packed):
-        alone_states, alone = gradients(base, number)
+        alone_states, alone = gradients(base, number, padded=padded)
         assert torch.allclose(states[0], alone_states[0], rtol=1e-10, atol=1e-10)
         assert len(found) == len(alone) > 0
         assert_same(found, alone)
@@ -152,7 +157,7 @@ def test_a_pass_that_fails_is_told_to_all_who_wait_for_it(sharp):
 
     def unknown_token(own):
         with lora(own, LoraSpec(), 0):
-            hidden_states(own, torch.tensor([[10**6]]), torch.ones(1, 1, dtype=torch.long))
+            hidden_states(own, torch.tensor([[10**6]]), Texts(((1,),)), torch.tensor([[0]]))
 
     ended = Pack(base, targets(base)).run([unknown_token, lambda own: gradients(own, 1)])
     assert [type(error) for error in ended] == [IndexError, IndexError]
