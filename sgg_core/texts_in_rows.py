@@ -77,13 +77,13 @@ def _attention(
     rows, heads, width, size = query.shape
     blocks = texts.blocks(width)
     sizes = [count * max(length, 1) for count, length in blocks]
-    flat = [each.transpose(1, 2).reshape(-1, heads, size).split(sizes) for each in (query, key, value)]
+    flat = [torch.split(each.transpose(1, 2).reshape(-1, heads, size), sizes) for each in (query, key, value)]
     parts = []
     for (count, length), *qkv in zip(blocks, *flat, strict=True):
         if not length:
             parts.append(torch.zeros_like(qkv[0]))
             continue
-        each = [part.view(count, length, heads, size).transpose(1, 2) for part in qkv]
-        seen = functional.scaled_dot_product_attention(*each, dropout_p=more["dropout"], scale=more["scaling"])
+        q, k, v = (part.view(count, length, heads, size).transpose(1, 2) for part in qkv)
+        seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=more["dropout"], scale=more["scaling"])
         parts.append(seen.transpose(1, 2).reshape(-1, heads, size))
     return torch.cat(parts).view(rows, width, heads, size), None
