@@ -35,6 +35,7 @@ NOTHING = {"magnitude": 0.0, "direction": 0.0}
 SETTINGS: dict[str, Groups] = {
     "lora": {"method": "supervised"},
     "lora_contrast": {"method": "supervised", "task": {"objective": "contrast"}},
+    "lora_contrast_nameless": {"method": "supervised", "task": {"objective": "contrast", "label_names": False}},
     "lora_clip": {"task": {"objective": "cross_entropy"}, "guidance": NOTHING},
     "lora_sam": {
         "task": {"objective": "cross_entropy"},
@@ -48,6 +49,7 @@ SETTINGS: dict[str, Groups] = {
         },
     },
     "sgg": {},
+    "sgg_nameless": {"task": {"label_names": False}},
     "sgg_cross_entropy": {"task": {"objective": "cross_entropy"}},
     "sgg_magnitude": {"guidance": {"direction": 0.0}},
     "sgg_direction": {"guidance": {"magnitude": 0.0}},
