@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,12 @@ class Rendezvous(Protocol):
 
     def backward(self) -> None:
         """Carry the gradients of those leaves through the network, into the adapter's `grad`."""
+
+    def rest(self, until: Callable[[], bool]) -> None:
+        """Wait until another job has brought something about."""
+
+    def bring(self, jobs: Sequence[Callable[[LoadedBase], object]]) -> list[object]:
+        """Let further jobs meet there, each with a base model of its own, and wait for what they return or raise."""
 
 
 @dataclass

@@ -104,14 +104,13 @@ def save_checkpoint(
     best: Sequence[Tensor] | None,
     metadata: AdapterMetadata,
     describe: Callable[[Path], object],
-    steps_before: int = 0,
 ) -> Path:
     """Write the state after `progress.step` steps below `directory`; the result appears whole or not at all.
 
     Its weights are an adapter file with `metadata`, which another run can start from; `describe` writes PEFT's
-    configuration beside it. `steps_before` counts those of other runs, which the name counts, too.
+    configuration beside it.
     """
-    target = directory / checkpoint_name(steps_before + progress.step, progress.plain is not None)
+    target = directory / checkpoint_name(progress.step, progress.plain is not None)
     tensors: dict[str, Tensor] = {}
     names = list(parameters)
     steps: dict[str, float] = {}
@@ -146,7 +145,7 @@ def save_checkpoint(
         (work / ADAPTER).write_bytes(save(weights, metadata.for_file()))
         (work / TENSORS).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         (work / SCALARS).write_text(scalars.model_dump_json(), encoding="utf-8")
-        (work / HASHES).write_text(json.dumps(_hashes(work)), encoding="utf-8")
+        seal(work)
     return target
 
 
@@ -162,8 +161,7 @@ def load_checkpoint(
     Raises CheckpointError where the directory is damaged or belongs to another run.
     """
     try:
-        if json.loads((directory / HASHES).read_bytes()) != _hashes(directory):
-            raise ValueError("a file has changed since it was written")
+        check_seal(directory)
         scalars = SavedScalars.model_validate_json((directory / SCALARS).read_bytes())
         weights = {canonical(name): tensor for name, tensor in load_file(directory / ADAPTER).items()}
         tensors = load_file(directory / TENSORS)
@@ -202,6 +200,17 @@ def load_checkpoint(
     initial = vector("initial")
     guided.resume(initial[: len(guided.parameters)])
     return scalars.progress, initial, vector("best") or None
+
+
+def seal(directory: Path) -> None:
+    """Write the hashes of all files, so that `check_seal` can tell whether one has changed."""
+    (directory / HASHES).write_text(json.dumps(_hashes(directory)), encoding="utf-8")
+
+
+def check_seal(directory: Path) -> None:
+    """Raise ValueError, or OSError, where the files are not those that were sealed."""
+    if json.loads((directory / HASHES).read_bytes()) != _hashes(directory):
+        raise ValueError("a file has changed since it was written")
 
 
 def _hashes(directory: Path) -> dict[str, str]:

@@ -40,7 +40,7 @@ class Workload(Message):
     """Outputs of the last layer that are computed for a trained token; 0 for an encoder."""
     adapter_weights: int
     seeds: int = 1
-    """How often all of this is trained, one time after another; the figures here are those of one time."""
+    """How often all of this is trained; the figures here are those of one time."""
     steps: int
     rival_steps: int = 0
     """Of plain LoRA, trained after the adapter to compare with: one gradient of the target and no sources each."""
@@ -96,7 +96,7 @@ def reference_seconds(load: Workload) -> ReferenceSeconds:
 
 
 def memory_need(load: Workload) -> MemoryNeed:
-    """What the run holds of the training process's memory when that is most."""
+    """What the run holds of the training process's memory when that is most, with one seed at a time."""
     kept = FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
     outputs = 3 * min(load.largest_trained, 512) * load.vocabulary
     return MemoryNeed(

@@ -39,18 +39,23 @@ class MemoryNeed(Message):
     """Bytes that a run holds at its peak (see sgg_core.estimate), those that runs on one base model share apart."""
 
     shared: int  # the process and the base model
-    adapter: int  # its weights, gradients and copies of them: in proportion to the rank
-    passes: int  # what its largest pass keeps until the backward pass
+    adapter: int  # a seed's weights, gradients and copies of them: in proportion to the rank
+    passes: int  # what a seed's largest pass keeps until the backward pass
+    seeds: int = 1  # that are trained at once
 
     @property
     def own(self) -> int:
         """What the run adds to others on the same base model."""
-        return self.adapter + self.passes
+        return self.seeds * (self.adapter + self.passes)
 
     @property
     def alone(self) -> int:
         """What it needs by itself."""
         return self.shared + self.own
+
+    def seeds_within(self, available: int) -> int:
+        """How many seeds so many bytes suffice for at once, at least one."""
+        return max(1, (available - self.shared) // max(1, self.adapter + self.passes))
 
 
 class Started(Message):

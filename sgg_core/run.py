@@ -119,8 +119,8 @@ class Run:
         self.best: list[Tensor] | None = None
         self.figures: Evaluation | None = None
         self.figures_step: int | None = None
-        self.steps_before = 0  # of other seeds
-        self.carry: Callable[[Path], None] = lambda directory: None  # into each checkpoint
+        self.reach: Callable[[int], Control] = self._ask_before
+        """Asked whether to go on before each step, before plain LoRA, and before the end: the last step + 1 and + 2."""
         self.saved: Path | None = None  # the newest checkpoint, which is of this step:
         self.saved_step = 0
 
@@ -145,7 +145,7 @@ class Run:
         for step in range(self.progress.step + 1, self.plan.total_steps + 1):
             if stopped_early:
                 break
-            if (wish := self.reporter.control()) != "continue":
+            if (wish := self.reach(step)) != "continue":
                 return self._stopped(wish, checkpoints)
             self._step(step)
             if self.held_out and self.plan.evaluates_at(step):
@@ -153,11 +153,18 @@ class Run:
                 stopped_early = self._patience_is_over()
             if stopped_early or self.plan.saves_at(step):
                 self._save(checkpoints)
+        if (wish := self.reach(self.plan.total_steps + 1)) != "continue":
+            return self._stopped(wish, checkpoints)
         if self._wants_plain() and self.progress.plain is None:
             if (wish := self._train_plainly()) != "continue":
                 return self._stopped(wish, checkpoints)
             self._save(checkpoints)
+        if (wish := self.reach(self.plan.total_steps + 2)) != "continue":
+            return self._stopped(wish, checkpoints)
         return self._finish(output, stopped_early)
+
+    def _ask_before(self, step: int) -> Control:
+        return self.reporter.control() if step <= self.plan.total_steps else "continue"
 
     def identity(self) -> RunIdentity:
         """Ties a checkpoint to its spec, data, base model and starting point."""
@@ -283,8 +290,7 @@ class Run:
             AdapterMetadata(
                 alpha=self.spec.lora.alpha, labels=self.target.task.labels, base_model_sha256=self.base.sha256
             ),
-            self._describe,
-            self.steps_before,
+            lambda directory: write_config(self.adapted, self.base, directory),
         )
         self.saved_step = self.progress.step
         self.reporter.report(
@@ -295,10 +301,6 @@ class Run:
                 compared=self.progress.plain is not None,
             )
         )
-
-    def _describe(self, directory: Path) -> None:
-        write_config(self.adapted, self.base, directory)
-        self.carry(directory)
 
     def _finish(self, output: Path, stopped_early: bool) -> Finished:
         if self.spec.evaluation.keep == "best" and self.best is not None:

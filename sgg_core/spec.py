@@ -63,8 +63,9 @@ class OptimizationSpec(Group):
     clip_norm: Annotated[float, Field(gt=0, le=1000)] | Auto | None = "auto"
     """Global gradient-norm clipping; `auto` depends on the kind of base model, `None` turns it off."""
     seeds: Annotated[int, Field(ge=1, le=10)] = 1
-    """Trains so many times, one after another, with this seed and the next ones, and keeps the adapter of the lowest
-    validation loss (without a validation file the first). The report tells mean, spread and interval."""
+    """Trains so many times, with this seed and the next ones, and keeps the adapter of the lowest validation loss
+    (without a validation file the first). As many as memory holds share their passes. The report tells mean, spread and
+    interval."""
     max_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Upper bound on the optimizer steps, whatever `epochs` says."""
 
@@ -163,3 +164,18 @@ class TrainingSpec(Group):
     resources: ResourcesSpec = ResourcesSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seeds the adapter's initial weights and the order of the examples."""
+
+    @property
+    def lonely(self) -> tuple[str, str] | None:
+        """What keeps other runs out of this one's passes, and what to set instead; None where they can share them.
+
+        Draws of dropout would depend on the neighbours, a double backward needs a graph of its own, and the helpers on
+        other GPUs know one adapter.
+        """
+        if self.lora.dropout > 0:
+            return "lora.dropout is above 0", "Set it to 0"
+        if self.resources.gpus > 1:
+            return "resources.gpus is above 1", "Set it to 1"
+        if self.method == "sgg" and self.guidance.variant == "exact":
+            return "guidance.variant is 'exact'", "Use 'finite_difference'"
+        return None

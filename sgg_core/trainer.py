@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sgg_core.adapter import add_to_report
-from sgg_core.backbone import LoadedBase, lora
+from sgg_core.backbone import LoadedBase, adapted_names, lora
 from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_core.memory import REMEDY, lacks_memory
+from sgg_core.packed.meeting import Pack
+from sgg_core.packed.network import keeps_rows
 from sgg_core.plan import make_plan
 from sgg_core.proof import prepare
-from sgg_core.reporting import Finished, Reporter, Stopped
+from sgg_core.reporting import Control, Finished, Reporter, Stopped
 from sgg_core.run import Run
-from sgg_core.seeds import train_seeds
+from sgg_core.seeds import SeveralSeeds
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
 from sgg_core.team.leader import with_team
+from sgg_core.workload import seeds_at_once
 
 
 def train(
@@ -33,12 +37,14 @@ def train(
     resume_from: Path | None = None,
     start_from: Path | None = None,
     retention: ExampleSet | None = None,
+    memory_bytes: int | None = None,
 ) -> Finished | Stopped:
     """Train an adapter for `base` and write it to `output`, or stop at a checkpoint when the reporter asks for it.
 
     `checkpoints` receives step-* directories; `resume_from` is one of them. `start_from` is an adapter of another run,
     whose weights are the first ones of this run (see sgg_core.start). `retention` is asked before and after the
-    training, and never trained on. `base` is unchanged afterwards and can be used again.
+    training, and never trained on. Of several seeds as many are trained at once as are expected to fit into
+    `memory_bytes`, the base model included, or all. `base` is unchanged afterwards and can be used again.
     Raises subclasses of SggError; `output` appears whole or not at all.
     """
     check_training(training)
@@ -53,32 +59,33 @@ def train(
 
     def one(
         spec: TrainingSpec,
+        base: LoadedBase,
         reporter: Reporter,
         output: Path,
+        checkpoints: Path | None,
         resume_from: Path | None,
-        steps_before: int,
-        carry: Callable[[Path], None],
+        reach: Callable[[int], Control] | None = None,
     ) -> Finished | Stopped:
         with lora(base, spec.lora, spec.seed) as adapted:
             run = Run(spec, base, adapted, training, validation, sources, reporter, start, retention)
-            run.steps_before, run.carry = steps_before, carry
+            run.reach = reach or run.reach
             return run.go(output, checkpoints, resume_from)
 
     with with_team(base, spec, reporter) as base:
         if spec.optimization.seeds == 1:
-            return _with_memory_told(lambda: one(spec, reporter, output, resume_from, 0, lambda _: None))
+            return _with_memory_told(lambda: one(spec, base, reporter, output, checkpoints, resume_from))
         steps = make_plan(spec, base.entry.kind, len(training)).total_steps
-        return _with_memory_told(
-            lambda: train_seeds(
-                spec,
-                steps,
-                one,
-                output=output,
-                reporter=reporter,
-                resume_from=resume_from,
-                finish=lambda directory, report: add_to_report(directory, report, base.entry),
-            )
+        at_once = seeds_at_once(spec, base, training, memory_bytes)
+        several = SeveralSeeds(
+            spec, steps, one, at_once, reporter, checkpoints, lambda place, told: add_to_report(place, told, base.entry)
         )
+        if at_once == 1 or base.rendezvous is not None:
+            return _with_memory_told(lambda: several.train(base, output, resume_from))
+        targets = adapted_names(base, spec.lora)
+        if not keeps_rows(base, targets):
+            return _with_memory_told(lambda: replace(several, at_once=1).train(base, output, resume_from))
+        pack = Pack(base, targets)
+        return _with_memory_told(lambda: pack.run_one(lambda own: several.train(own, output, resume_from)))
 
 
 def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopped:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgg_core.backbone import LoadedBase
+from sgg_core.backbone import LoadedBase, count_adapter_weights
 from sgg_core.doubts import MOST_EXAMPLES
 from sgg_core.encoding import Encoded
-from sgg_core.estimate import Workload
+from sgg_core.estimate import Workload, memory_need
 from sgg_core.examples import ExampleSet
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
-from sgg_core.plan import Plan, rehearsal_plan
+from sgg_core.plan import Plan, make_plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
+from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.label_names import label_names, with_names
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
@@ -84,6 +85,20 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         largest_pass=max(map(max, passes)),
         largest_trained=_largest_trained(target.task, batches) if over_vocabulary else 0,
     )
+
+
+def seeds_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet, memory_bytes: int | None) -> int:
+    """How many of the run's seeds `memory_bytes` are expected to suffice for; all, if that is None."""
+    if spec.lonely is not None or base.team is not None:
+        return 1
+    if memory_bytes is None:
+        return spec.optimization.seeds
+    task = make_task(spec, base, training)
+    target = TaskData(task, encoded(task, training))
+    plan = make_plan(spec, base.entry.kind, len(training))
+    alone = RunData(target, (), (), None, training, None)
+    need = memory_need(workload(spec, plan, base, alone, count_adapter_weights(base, spec.lora)))
+    return min(spec.optimization.seeds, need.seeds_within(memory_bytes))
 
 
 def _size(base: LoadedBase) -> dict[str, Any]:

@@ -30,7 +30,11 @@ class Capacity:
 
     def fits(self, base_model: str, inside: Sequence[MemoryNeed | None], need: MemoryNeed | None) -> bool:
         """Whether a job fits in beside those that are `inside`. One of which nothing is known does."""
-        return need is None or self._factor(base_model) * foretold([*inside, need]) <= self._budget
+        return need is None or foretold([*inside, need]) <= self.room(base_model)
+
+    def room(self, base_model: str) -> int:
+        """How many bytes may be foretold of a pack, so that what it really takes is within the budget."""
+        return int(self._budget / self._factor(base_model))
 
     def expect(self, inside: Sequence[MemoryNeed | None]) -> None:
         """Take note of what the trainer counted of those that are in now."""

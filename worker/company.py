@@ -20,8 +20,7 @@ def shared_key(applicant: Applicant) -> Key | None:
     other with it a second time.
     """
     spec = TrainingSpec.model_validate(applicant.spec)
-    exact = spec.method == "sgg" and spec.guidance.variant == "exact"
-    if applicant.crashed or exact or spec.lora.dropout > 0 or spec.resources.gpus > 1:
+    if applicant.crashed or spec.lonely is not None:
         return None
     targets = spec.lora.targets
     return (applicant.base_model, targets if isinstance(targets, str) else tuple(sorted(targets)))
@@ -59,6 +58,12 @@ class Company:
             self._members.append(member)
         return member
 
+    def room(self, member: Member) -> int:
+        """Bytes that are left for a member beside the others, the base model included."""
+        with self._counting:
+            others = [each.counted or each.expected for each in self._members if each is not member]
+            return self._capacity.room(member.base_model) - sum(need.own for need in others if need is not None)
+
     def leave(self, member: Member) -> None:
         """Make room."""
         with self.door, self._counting:
@@ -88,6 +93,11 @@ class Member:
         self.base_model = applicant.base_model
         self.expected = applicant.need
         self.counted: MemoryNeed | None = None  # by its trainer, when it is about to take its first step
+
+    @property
+    def room(self) -> int:
+        """Bytes that it may take. One whose trainer has died trains as little at once as it can."""
+        return 0 if self.crashed else self._company.room(self)
 
     @property
     def shared(self) -> bool:

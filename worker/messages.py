@@ -40,7 +40,8 @@ class Train(Message):
     """Train once. `run` numbers the trainings of a child, so that a late `Steer` never reaches the next one.
 
     With `shared`, further ones may come while it runs, and all make their passes together; without, it runs alone.
-    Other base models stay in memory while all of them have at most `keep_bytes`.
+    Other base models stay in memory while all of them have at most `keep_bytes`. As many seeds train at once as
+    `memory_bytes` suffice for.
     """
 
     type: Literal["train"] = "train"
@@ -57,6 +58,7 @@ class Train(Message):
     start_from: Path | None = None
     shared: bool = False
     keep_bytes: int = 0
+    memory_bytes: int = 0
     log_context: dict[str, str | int] = Field(default_factory=dict)  # ids that the child's log carries meanwhile
 
 

@@ -140,11 +140,11 @@ class JobRunner:
                     )
                     return follower.follow(run, self._draining)
             except TrainerDiedError as error:
-                if run.shares_memory and error.out_of_memory:
+                if error.out_of_memory and (run.shares_memory or _may_take_less(command)):
                     raise CrowdedError(str(error)) from error
                 raise
             except TrainingFailedError as error:
-                if run.shares_memory and error.code == OutOfMemoryError.code:
+                if error.code == OutOfMemoryError.code and (run.shares_memory or _may_take_less(command)):
                     raise CrowdedError(error.message) from error
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
@@ -165,6 +165,7 @@ class JobRunner:
             output=directory / "output",
             checkpoints=directory / "checkpoints",
             shared=member.shared,
+            memory_bytes=member.room,
             keep_bytes=0 if member.crashed else self._settings.base_model_memory_bytes,
             log_context=get_contextvars(),
         )
@@ -220,3 +221,8 @@ class JobRunner:
                 if time.monotonic() > deadline:
                     return False
             time.sleep(0.5)
+
+
+def _may_take_less(command: Train) -> bool:
+    """Whether several seeds may have been trained at once, which is not tried again once memory has been short."""
+    return command.memory_bytes > 0 and command.spec.optimization.seeds > 1 and command.spec.lonely is None

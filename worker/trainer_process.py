@@ -147,6 +147,7 @@ def train_as_told(command: Train, base: LoadedBase, reporter: RunReporter) -> Fi
         checkpoints=command.checkpoints,
         resume_from=command.resume_from,
         start_from=command.start_from,
+        memory_bytes=command.memory_bytes,
         reporter=reporter,
     )
 

@@ -19,7 +19,7 @@ from api.jobs.schemas import Hyperparameters
 from api.trials.asking import ask_for_one
 from api.validation import RequestProblem
 from sgg_core.errors import Problem
-from sgg_core.estimate import memory_need, reference_seconds
+from sgg_core.estimate import Workload, memory_need, reference_seconds
 from sgg_core.plan import LEARNING_RATE, Plan, make_plan
 from sgg_core.significance import smallest_difference
 from sgg_core.spec import TrainingSpec
@@ -220,9 +220,15 @@ def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Sp
         steps=spec.optimization.seeds * plan.total_steps,
         epochs=plan.epochs,
         tokens=survey.trained_tokens if survey is not None and load is not None else None,
-        peak_memory_bytes=None if load is None else memory_need(load).alone,
+        peak_memory_bytes=None if load is None else _peak(spec, load),
         seconds=_range(seconds),
     )
+
+
+def _peak(spec: TrainingSpec, load: Workload) -> int:
+    """With as many seeds at once as can share their passes."""
+    at_once = spec.optimization.seeds if spec.lonely is None else 1
+    return memory_need(load).model_copy(update={"seeds": at_once}).alone
 
 
 def _range(spread: Spread | None) -> RangeOut | None:

@@ -49,7 +49,8 @@ class EstimateOut(Out):
     tokens: int | None
     """In all steps together, as the job's `trained_tokens`."""
     peak_memory_bytes: int | None
-    """Of the process that trains, the base model included."""
+    """Of the process that trains, the base model included, with all seeds at once; where that is more than it may take,
+    fewer are trained at once."""
     seconds: RangeOut | None
     """From start to end; waiting is in `queue`."""
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TypeVar, cast
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -30,6 +31,7 @@ from sgg_core.packed.network import Member, PassInput, StackedNetwork, twin
 
 PASS_POSITIONS = {"cpu": 64, "cuda": 4096}  # as many take about as long as what a pass takes besides
 
+Ending = TypeVar("Ending")
 Job = Callable[[LoadedBase], object]
 """Is called with the base model to train on."""
 
@@ -74,6 +76,9 @@ class Seat:
         self.answer: Tensor | BaseException | None = None
         self.parts: list[Part] = []  # since the last backward pass
         self.served = 0  # when it got states last, counted in forward passes of the pack
+        self.rests_until: Callable[[], bool] | None = None
+        self.brings: Sequence[Job] = ()  # jobs that are to be let in
+        self.guests: list[Seat] = []  # of those that were
         self._coordinator = getcurrent()
         self._stack = greenlet(self._live)
 
@@ -87,6 +92,18 @@ class Seat:
     def backward(self) -> None:
         """Wait until a shared backward pass has filled `grad` of the adapter's parameters."""
         self._wait()
+
+    def rest(self, until: Callable[[], bool]) -> None:
+        """Wait for something that another job brings about, while the others make their passes."""
+        self.rests_until = until
+        self._wait()
+
+    def bring(self, jobs: Sequence[Job]) -> list[object]:
+        """Let further jobs into the pack, and wait for their ends: those that `Pack.run` gives."""
+        self.brings = jobs
+        self.rest(lambda: not self.brings and all(guest.done for guest in self.guests))
+        ends, self.guests = [guest.outcome for guest in self.guests], []
+        return ends
 
     def go_on(self) -> None:
         """Give the job its turn, until it waits or has ended. What is no Exception ends the pack, not the job alone."""
@@ -111,6 +128,7 @@ class Seat:
 
     def _wait(self) -> Tensor | None:
         self._coordinator.switch()
+        self.rests_until = None
         answer, self.answer = self.answer, None
         if isinstance(answer, BaseException):
             raise answer
@@ -136,32 +154,46 @@ class Pack:
         Each is called with a base model of its own, on which it puts its adapter. `joining` is asked between passes
         who comes in addition; it is not asked any more when all have ended.
         """
-        outcomes: list[object] = []
-        live: dict[int, Seat] = {}
-
-        def admit(more: Sequence[Job]) -> list[Seat]:
-            admitted = []
-            for job in more:
-                number = len(outcomes)
-                outcomes.append(None)
-                live[number] = Seat(self.base, job)
-                admitted.append(live[number])
-            return admitted
-
+        seats = [Seat(self.base, job) for job in jobs]
+        outcomes: list[object] = [None] * len(seats)
+        numbers = {seat: number for number, seat in enumerate(seats)}
+        live = list(seats)
+        ready: Sequence[Seat] = seats
         with torch.random.fork_rng():  # jobs in turns put back each other's state of the generators
             try:
-                ready = admit(jobs)
                 while live:
                     for seat in ready:
                         seat.go_on()
-                    for number in [number for number, seat in live.items() if seat.done]:
-                        outcomes[number] = live.pop(number).outcome
-                    ready = admit(joining()) if live else []
-                    ready += self._pass([seat for seat in live.values() if seat not in ready])
+                    for seat in [seat for seat in live if seat.done and seat in numbers]:
+                        outcomes[numbers.pop(seat)] = seat.outcome
+                    live = [seat for seat in live if not seat.done]
+                    came = [guest for seat in ready for guest in self._let_in(seat)]
+                    for job in joining() if live else ():
+                        came.append(Seat(self.base, job))
+                        numbers[came[-1]] = len(outcomes)
+                        outcomes.append(None)
+                    ready = came + [seat for seat in live if seat.rests_until is not None and seat.rests_until()]
+                    live = live + came
+                    if not ready:
+                        ready = self._pass([seat for seat in live if seat.rests_until is None])
             finally:
-                for seat in live.values():
+                for seat in live:
                     seat.close()
         return outcomes
+
+    def run_one(self, job: Callable[[LoadedBase], Ending]) -> Ending:
+        """Let a job go to its end, with those that it brings. Returns what it returns, and raises what it raises."""
+        (ended,) = self.run([job])
+        if isinstance(ended, Exception):
+            raise ended
+        return cast("Ending", ended)
+
+    def _let_in(self, host: Seat) -> Sequence[Seat]:
+        """Those that a job brings, with seats of their own."""
+        if not host.brings:
+            return ()
+        host.guests, host.brings = [Seat(self.base, job) for job in host.brings], ()
+        return host.guests
 
     def _pass(self, seats: Sequence[Seat]) -> Sequence[Seat]:
         """Make the pass that is due, and name those who can go on: nobody where it first has to be made in parts."""

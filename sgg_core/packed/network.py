@@ -77,6 +77,27 @@ class StackedLinear(nn.Module):
         return adapted_linear(blocks, self.layer, a, b, 1.0).reshape(*rows.shape[:-1], -1)
 
 
+def keeps_rows(base: LoadedBase, targets: Sequence[str]) -> bool:
+    """Whether the layers that get adapters see each row of a batch by itself, without which jobs cannot share a pass.
+
+    Layers of experts, as a rule, see the tokens of all rows in one heap.
+    """
+    shapes: list[torch.Size] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
+        for name, layer in linear_layers(base).items()
+        if name.rpartition(".")[2] in targets
+    ]
+    try:
+        ids = torch.zeros(2, 3, dtype=torch.long, device=base.device)
+        with torch.no_grad():
+            hidden_states(base, ids, torch.ones_like(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return all(len(shape) == 3 and shape[0] == 2 for shape in shapes)
+
+
 class StackedNetwork:
     """The pack's own modules, with adapters on the linear layers whose last names are `targets`."""
 

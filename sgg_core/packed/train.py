@@ -64,25 +64,15 @@ def train_packed(base: LoadedBase, jobs: Sequence[PackedJob]) -> list[Finished |
 
 
 def check_together(base: LoadedBase, specs: Sequence[TrainingSpec]) -> None:
-    """Raise SpecError unless jobs with these specs can share their passes: one base model, the same adapted layers, no
-    dropout (its draws would depend on the neighbours), one GPU, and no variant `exact`, whose double backward needs a
-    graph of its own."""
+    """Raise SpecError unless jobs with these specs can share their passes: one base model, the same adapted layers, and
+    none that must be alone (`TrainingSpec.lonely`)."""
     for number, spec in enumerate(specs):
-        guided = spec.method == "sgg"
-        for wrong, what, remedy in (
-            (spec.base_model != base.entry.name, f"base_model is not {base.entry.name!r}", "Put it in another pack."),
-            (
-                adapted_names(base, spec.lora) != adapted_names(base, specs[0].lora),
-                "lora.targets are not those of the first job",
-                "Put it in another pack.",
-            ),
-            (spec.lora.dropout > 0, "lora.dropout is above 0", "Set it to 0, or train the job alone."),
-            (spec.resources.gpus > 1, "resources.gpus is above 1", "Set it to 1, or train the job alone."),
-            (
-                guided and spec.guidance.variant == "exact",
-                "guidance.variant is 'exact'",
-                "Use 'finite_difference', or train the job alone.",
-            ),
-        ):
-            if wrong:
-                raise SpecError(f"Job {number + 1} cannot be trained in a pack: {what}.", remedy)
+        wrong, remedy = None, "Put it in another pack."
+        if spec.base_model != base.entry.name:
+            wrong = f"base_model is not {base.entry.name!r}"
+        elif adapted_names(base, spec.lora) != adapted_names(base, specs[0].lora):
+            wrong = "lora.targets are not those of the first job"
+        elif spec.lonely is not None:
+            wrong, remedy = spec.lonely[0], f"{spec.lonely[1]}, or train the job alone."
+        if wrong is not None:
+            raise SpecError(f"Job {number + 1} cannot be trained in a pack: {wrong}.", remedy)

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from api.settings import ApiSettings
 from api.testing import ApiServer, jsonl, serving
 from sgg_core.catalogue import Catalogue
+from sgg_core.reporting import MemoryNeed
 from sgg_core.tiny import save_tiny_base
 from sgg_store.job_state import JobStatus
 from sgg_store.records import AuditRecord, JobRecord, TrialRecord
@@ -123,6 +124,8 @@ def test_a_dry_run_counts_the_work_of_all_seeds(site: Site) -> None:
     site.worker.ring(job_id)
     job = site.bench.wait_for_end(job_id)
     assert (told["steps"], told["tokens"]) == (job.total_steps, job.trained_tokens)
+    (need,) = [MemoryNeed(**event.data["memory"]) for event in site.bench.events(job_id) if "memory" in event.data]
+    assert need.seeds == 2 and told["peak_memory_bytes"] == need.alone
 
 
 def test_a_retention_file_is_read_as_the_trainer_reads_it(site: Site) -> None:

@@ -59,6 +59,18 @@ def test_the_newest_jobs_tell_what_like_ones_need_and_the_rank_what_an_adapter_d
     assert expected(database) == MemoryNeed(shared=LARGE, adapter=160, passes=LARGE)
 
 
+def test_several_seeds_need_as_much_as_all_of_them_at_once(database: Database) -> None:
+    begun(database, MemoryNeed(shared=100, adapter=8, passes=3, seeds=2))
+    queued(database)
+    assert expected(database) == MemoryNeed(shared=100, adapter=8, passes=3)
+    with database.begin() as session:
+        spec = {"base_model": "tiny", "optimization": {"seeds": 5}}
+        job_id = add_job(session, "proj-a", base_model="tiny", spec=spec).id
+    with database.read() as session:
+        need = expected_need(session, job_id, "tiny", spec)
+    assert need == MemoryNeed(shared=100, adapter=8, passes=3, seeds=5) and need.own == 55
+
+
 def test_jobs_of_long_ago_are_forgotten(database: Database) -> None:
     begun(database, MemoryNeed(shared=9, adapter=9, passes=9))
     for _ in range(RECENT_JOBS):

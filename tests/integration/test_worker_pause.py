@@ -1,6 +1,8 @@
 """Pausing and resuming through the real worker and trainer: exact, at the next step, and without holding the slot."""
 
 import io
+import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,3 +134,28 @@ def test_a_job_cancelled_while_it_stops_for_a_pause_is_cancelled(service: Servic
     assert job.status is JobStatus.CANCELLED
     last = service.bench.events(job_id)[-1]
     assert last.data["last_checkpoint"] == job.checkpoint_name(job.step)
+
+
+def test_a_job_paused_between_steps_of_its_seeds_goes_on_with_each_where_it_was(service: Service) -> None:
+    """Also after a crash, from when on they are trained one after another."""
+    seeds: dict[str, Any] = {
+        "optimization": {"seeds": 2, "epochs": 1000, "max_steps": STEPS, "batch_size": 4},
+        "checkpoint": {"every_steps": 5},
+    }
+    bench, whole = service.bench, service.begin(**seeds)
+    expected = adapter_of(bench, whole)
+    assert bench.steps(whole) == list(range(1, 2 * STEPS + 1))
+    paused = service.begin(**seeds)
+    step = service.pause_at(paused, 9)
+    assert step % 2 == 0 and bench.steps(paused) == list(range(1, step + 1))
+    service.resume(paused)
+    assert adapter_of(bench, paused) == expected
+    assert figures_of(bench, paused) == figures_of(bench, whole)
+    killed = service.begin(**seeds)
+    bench.wait_for_step(killed, 25)
+    assert service.worker.trainer_pid is not None
+    os.kill(service.worker.trainer_pid, signal.SIGKILL)
+    assert adapter_of(bench, killed).keys() == expected.keys()
+    assert bench.steps(killed) == list(range(1, 2 * STEPS + 1))
+    told = [event.message for event in bench.events(killed)]
+    assert "Seeds 0, 1 at once, of 2." in told and "Seed 0, of 2." in told and "Seed 1, of 2." in told

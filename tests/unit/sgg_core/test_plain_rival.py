@@ -120,17 +120,20 @@ def test_what_it_reached_is_in_the_state_and_survives_a_kill(
     assert report(tmp_path / "a")["baselines"] == report(tmp_path / "whole")["baselines"]
 
 
-@pytest.mark.parametrize(("words", "seeds_left"), [("Seed 43, 2 of 2", 1), ("step-00000012-compared", 0)])
+@pytest.mark.parametrize(
+    ("memory", "words", "seeds_left"),
+    [(0, "Seed 43, of 2", 1), (0, "step-00000012-compared", 0), (None, "step-00000012-compared", 0)],
+)
 def test_a_kill_between_seeds_costs_no_rival_that_has_run(
-    causal, training, validation, spec_for, tmp_path, adapter_bytes, words, seeds_left
+    causal, training, validation, spec_for, tmp_path, adapter_bytes, memory, words, seeds_left
 ):
     spec = spec_for(causal, evaluation=BOTH, optimization={"seeds": 2}, seed=42)
-    checkpoints = tmp_path / "checkpoints"
-    run(spec, causal, training, validation, tmp_path / "whole")
+    checkpoints, options = tmp_path / "checkpoints", {"memory_bytes": memory}
+    run(spec, causal, training, validation, tmp_path / "whole", **options)
     with pytest.raises(KilledError):
-        run(spec, causal, training, validation, tmp_path / "a", KilledAt(words), checkpoints=checkpoints)
+        run(spec, causal, training, validation, tmp_path / "a", KilledAt(words), checkpoints=checkpoints, **options)
     again = SilentReporter()
-    run(spec, causal, training, validation, tmp_path / "a", again, resume_from=max(checkpoints.iterdir()))
+    run(spec, causal, training, validation, tmp_path / "a", again, resume_from=max(checkpoints.iterdir()), **options)
     assert rival_starts(again) == seeds_left
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
     for part in ("baselines", "seeds"):

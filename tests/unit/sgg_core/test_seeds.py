@@ -1,18 +1,23 @@
-"""Several seeds as one run: each is the run of its own, the best one is kept, and a stop goes on at the right seed."""
+"""Several seeds as one run: each is the run of its own, the best one is kept, and a stop goes on where each was."""
 
 import json
 import math
 from statistics import fmean, stdev
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from sgg_core.errors import CheckpointError, TrainingDivergedError
 from sgg_core.manifest import verify_directory
-from sgg_core.reporting import SilentReporter
+from sgg_core.packed.train import PackedJob, train_packed
+from sgg_core.reporting import MemoryNeed, SilentReporter
 from sgg_core.spread import SeedOutcome, best, spread
+from sgg_core.start import read_start
 from sgg_core.trainer import train
 
-THREE = {"seeds": 3}
-CHEAP = {"baselines": []}
+TWO = {"seeds": 2}
+ONE_AFTER_ANOTHER, ALL_AT_ONCE = 0, None  # bytes of memory
 
 
 class StopAt(SilentReporter):
@@ -23,8 +28,28 @@ class StopAt(SilentReporter):
         self.last = last
 
     def control(self):
-        steps = [message.step for message in self.messages if message.type == "step"]
-        return "drain" if steps and max(steps) >= self.last else "continue"
+        return "drain" if max(steps_told(self), default=0) >= self.last else "continue"
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing of the run is tidied up by what it says or saves."""
+
+
+class KilledAt(SilentReporter):
+    """Ends the run where it tells of a step, as abruptly as can be told."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def report(self, message):
+        super().report(message)
+        if message.type == "step" and message.step == self.step:
+            raise KilledError
+
+
+def steps_told(reporter):
+    return [message.step for message in reporter.messages if message.type == "step"]
 
 
 def outcome(seed, loss, accuracy=0.5):
@@ -35,6 +60,18 @@ def outcome(seed, loss, accuracy=0.5):
 
 def report(directory):
     return json.loads((directory / "report.json").read_text())
+
+
+def weights(directory):
+    return load_file(directory / "adapter_model.safetensors")
+
+
+def assert_near(found, expected, tolerance):
+    """Adapters of two directories."""
+    one, other = weights(found), weights(expected)
+    assert set(one) == set(other)
+    apart = torch.stack([(one[name] - other[name]).norm() for name in other]).norm()
+    assert apart <= tolerance * torch.stack([weight.norm() for weight in other.values()]).norm()
 
 
 def test_the_lowest_validation_loss_is_kept_and_the_first_one_without_such_a_file():
@@ -52,54 +89,212 @@ def test_mean_spread_and_interval_are_those_of_students_t():
     assert blind.measure == "last training loss" and "no validation file" in blind.verdict
 
 
+def test_memory_says_how_many_seeds_train_at_once_and_one_always_does():
+    need = MemoryNeed(shared=100, adapter=4, passes=6)
+    assert [need.seeds_within(available) for available in (0, 105, 129, 130)] == [1, 1, 2, 3]
+    assert need.model_copy(update={"seeds": 3}).alone == 130
+
+
+@pytest.fixture
+def sharp_base(base):
+    """Both tiny base models in float64, where sharing passes changes next to nothing."""
+    base.model.double()
+    yield base
+    base.model.float()
+
+
+@pytest.mark.parametrize("memory", [ALL_AT_ONCE, ONE_AFTER_ANOTHER])
 def test_each_seed_is_a_run_of_its_own_and_the_best_is_delivered(
-    base, training, validation, spec_for, tmp_path, adapter_bytes
+    sharp_base, training, validation, source, spec_for, tmp_path, memory
 ):
-    reporter = SilentReporter()
-    spec = spec_for(base, optimization=THREE, evaluation=CHEAP, seed=5)
-    ended = train(spec, base, training, validation=validation, output=tmp_path / "all", reporter=reporter)
+    base, reporter = sharp_base, SilentReporter()
+    options = {"validation": validation, "sources": [source]}
+    spec = spec_for(base, optimization=TWO, seed=5)
+    ended = train(spec, base, training, output=tmp_path / "all", reporter=reporter, memory_bytes=memory, **options)
     found = report(tmp_path / "all")["seeds"]
-    assert [run["seed"] for run in found["runs"]] == [5, 6, 7] and ended.step == 18
+    assert [run["seed"] for run in found["runs"]] == [5, 6] and ended.step == 12
+    curves, evaluations = [], []
     for run in found["runs"]:
-        alone = tmp_path / str(run["seed"])
-        train(
-            spec_for(base, evaluation=CHEAP, seed=run["seed"]), base, training, validation=validation, output=alone,
-            reporter=SilentReporter(),
-        )  # fmt: skip
-        assert report(alone)["final"]["valid_loss"] == pytest.approx(run["valid_loss"], abs=1e-9)
-    assert adapter_bytes(tmp_path / "all") == adapter_bytes(tmp_path / str(found["kept_seed"]))
+        alone, output = SilentReporter(), tmp_path / str(run["seed"])
+        train(spec_for(base, seed=run["seed"]), base, training, output=output, reporter=alone, **options)
+        assert report(output)["final"]["valid_loss"] == pytest.approx(run["valid_loss"], abs=1e-9)
+        curves.append([message.train_loss for message in alone.messages if message.type == "step"])
+        evaluations.append([message.valid_loss for message in alone.messages if message.type == "evaluation"])
+    assert_near(tmp_path / "all", tmp_path / str(found["kept_seed"]), 1e-10 if memory is ALL_AT_ONCE else 0.0)
     assert verify_directory(tmp_path / "all").spec.seed == found["kept_seed"]
     assert "### Several seeds" in (tmp_path / "all" / "README.md").read_text()
     steps = [message for message in reporter.messages if message.type == "step"]
-    assert [message.step for message in steps] == list(range(1, 19))
-    assert {message.total_steps for message in steps} == {18}
+    assert [message.step for message in steps] == list(range(1, 13))
+    assert {message.total_steps for message in steps} == {12}
+    told = {message.step: message.train_loss for message in steps}
+    looked = {message.step: message.valid_loss for message in reporter.messages if message.type == "evaluation"}
+    for number in range(2):
+        for step in range(6):  # at once, two steps in a row are one of each seed, in whatever order
+            places = (6 * number + step + 1,) if memory is ONE_AFTER_ANOTHER else (2 * step + 1, 2 * step + 2)
+            (place,) = [each for each in places if told[each] == pytest.approx(curves[number][step], abs=1e-9)]
+            if step % 2:
+                assert looked.pop(place) == pytest.approx(evaluations[number][step // 2], abs=1e-9)
+    assert not looked
 
 
-@pytest.fixture(scope="module")
-def whole(causal, training, validation, spec_for, tmp_path_factory):
-    """What a run that is not stopped delivers."""
+def test_memory_bounds_how_many_train_at_once(causal, training, validation, spec_for, tmp_path):
+    """The one that is left over trains alone, and each checkpoint knows of all."""
+    spec, first, second = spec_for(causal, optimization={"seeds": 3}), StopAt(6), SilentReporter()
+    options = {"validation": validation, "output": tmp_path / "a"}
+    train(spec, causal, training, reporter=first, checkpoints=tmp_path / "of_three", **options)
+    (begun,) = [message for message in first.messages if message.type == "started"]
+    assert (begun.first_step, begun.total_steps, begun.memory.seeds) == (1, 18, 3)
+    assert begun.memory.alone == begun.memory.shared + 3 * (begun.memory.adapter + begun.memory.passes)
+    assert "Seeds 0, 1, 2 at once, of 3." in [getattr(message, "message", "") for message in first.messages]
+    assert [path.name for path in (tmp_path / "of_three").iterdir()] == ["step-00000006"]
+    room = begun.memory.alone - 1
+    train(spec, causal, training, reporter=second, checkpoints=tmp_path / "saved", memory_bytes=room, **options)
+    begun = [message for message in second.messages if message.type == "started"]
+    assert [(message.first_step, message.memory.seeds) for message in begun] == [(1, 2), (13, 1)]
+    names = sorted(path.name for path in (tmp_path / "saved").iterdir())
+    assert names == [f"step-{n:08d}" for n in (4, 8, 12, 14, 16, 18)]
+
+
+@pytest.fixture(scope="module", params=[ALL_AT_ONCE, ONE_AFTER_ANOTHER])
+def whole(request, causal, training, validation, spec_for, tmp_path_factory):
+    """What a run that is not stopped delivers, and the memory that it has."""
     output = tmp_path_factory.mktemp("seeds") / "whole"
-    spec = spec_for(causal, optimization=THREE, evaluation=CHEAP)
-    train(spec, causal, training, validation=validation, output=output, reporter=SilentReporter())
-    return output
+    spec = spec_for(causal, optimization=TWO)
+    train(
+        spec, causal, training, validation=validation, output=output, reporter=SilentReporter(),
+        memory_bytes=request.param,
+    )  # fmt: skip
+    return output, request.param
 
 
-@pytest.mark.parametrize("last", [6, 9, 12])
-def test_a_stopped_run_goes_on_at_the_seed_that_it_was_at(
+@pytest.mark.parametrize("last", [4, 7])
+def test_a_stopped_run_goes_on_with_each_seed_where_it_was(
     causal, training, validation, spec_for, tmp_path, adapter_bytes, whole, last
 ):
-    spec = spec_for(causal, optimization=THREE, evaluation=CHEAP)
+    spec, (expected, memory) = spec_for(causal, optimization=TWO), whole
+    options = {"validation": validation, "memory_bytes": memory, "output": tmp_path / "a"}
     checkpoints = tmp_path / "checkpoints"
-    stopped = train(
-        spec, causal, training, validation=validation, output=tmp_path / "a", reporter=StopAt(last),
-        checkpoints=checkpoints,
-    )  # fmt: skip
-    assert (stopped.type, stopped.step) == ("stopped", last)
-    again = SilentReporter()
+    stopped = train(spec, causal, training, reporter=StopAt(last), checkpoints=checkpoints, **options)
     newest = max(checkpoints.iterdir())
+    last += last % 2 if memory is ALL_AT_ONCE else 0  # both take the step
+    assert (stopped.type, stopped.step, stopped.directory) == ("stopped", last, str(newest))
+    again = SilentReporter()
+    train(spec, causal, training, reporter=again, resume_from=newest, **options)
+    assert steps_told(again) == list(range(last + 1, 13))
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(expected)
+    assert report(tmp_path / "a")["seeds"] == report(expected)["seeds"]
+
+
+@pytest.mark.parametrize("last", [7])
+def test_a_killed_run_goes_on_at_its_newest_checkpoint(
+    causal, training, validation, spec_for, tmp_path, adapter_bytes, whole, last
+):
+    spec, (expected, memory) = spec_for(causal, optimization=TWO), whole
+    options = {"validation": validation, "memory_bytes": memory, "output": tmp_path / "a"}
+    checkpoints = tmp_path / "checkpoints"
+    with pytest.raises(KilledError):
+        train(spec, causal, training, reporter=KilledAt(last), checkpoints=checkpoints, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+    again = SilentReporter()
+    train(spec, causal, training, reporter=again, resume_from=max(checkpoints.iterdir()), **options)
+    assert steps_told(again) == list(range((4 if memory is ALL_AT_ONCE else 6) + 1, 13))
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(expected)
+    assert report(tmp_path / "a")["seeds"] == report(expected)["seeds"]
+
+
+def test_a_run_goes_on_with_other_memory(causal, training, validation, spec_for, tmp_path, whole):
+    """With less, the seeds that had begun go on one after another; with more, together again."""
+    spec, (expected, before) = spec_for(causal, optimization=TWO), whole
+    after = ONE_AFTER_ANOTHER if before is ALL_AT_ONCE else ALL_AT_ONCE
+    checkpoints, again = tmp_path / "checkpoints", SilentReporter()
+    options = {"validation": validation, "output": tmp_path / "a", "checkpoints": checkpoints}
+    train(spec, causal, training, reporter=StopAt(4), memory_bytes=before, **options)
+    stopped = train(
+        spec,
+        causal,
+        training,
+        reporter=StopAt(7),
+        memory_bytes=after,
+        resume_from=max(checkpoints.iterdir()),
+        **options,
+    )
+    assert stopped.type == "stopped"
     train(
-        spec, causal, training, validation=validation, output=tmp_path / "a", reporter=again, resume_from=newest,
-    )  # fmt: skip
-    assert [message.step for message in again.messages if message.type == "step"] == list(range(last + 1, 19))
-    assert adapter_bytes(tmp_path / "a") == adapter_bytes(whole)
-    assert report(tmp_path / "a")["seeds"] == report(whole)["seeds"]
+        spec, causal, training, reporter=again, memory_bytes=before, resume_from=max(checkpoints.iterdir()), **options
+    )
+    assert steps_told(again) == list(range(stopped.step + 1, 13))
+    for run, other in zip(report(tmp_path / "a")["seeds"]["runs"], report(expected)["seeds"]["runs"], strict=True):
+        assert run["valid_loss"] == pytest.approx(other["valid_loss"], abs=1e-4)
+
+
+def test_a_seed_that_ends_early_leaves_the_others_as_they_are(
+    causal, training, validation, spec_for, tmp_path, adapter_bytes
+):
+    rates = {"learning_rate": 0.3, "max_steps": 8}
+    ending = {"evaluation": {"patience": 1, "every_steps": 1, "keep": "best"}, "checkpoint": {"every_steps": 3}}
+    causal.model.double()
+    try:
+        spec = spec_for(causal, optimization={"seeds": 3, **rates}, **ending)
+        told, options = SilentReporter(), {"validation": validation, "output": tmp_path / "all"}
+        ended = train(spec, causal, training, reporter=told, checkpoints=tmp_path / "saved", **options)
+        found = report(tmp_path / "all")["seeds"]
+        for run in found["runs"]:
+            output = tmp_path / str(run["seed"])
+            train(
+                spec_for(causal, optimization=rates, seed=run["seed"], **ending), causal, training,
+                validation=validation, output=output, reporter=SilentReporter(),
+            )  # fmt: skip
+            assert report(output)["steps"] == run["steps"]
+            assert report(output)["final"]["valid_loss"] == pytest.approx(run["valid_loss"], abs=1e-8)
+        taken = [run["steps"] for run in found["runs"]]
+        assert len(set(taken)) > 1 and min(taken) < 8
+        assert steps_told(told) == list(range(1, sum(taken) + 1)) and ended.step == sum(taken)
+        assert_near(tmp_path / "all", tmp_path / str(found["kept_seed"]), 1e-8)
+        newest = SilentReporter()  # which knows that one of them had ended
+        train(spec, causal, training, reporter=newest, resume_from=max((tmp_path / "saved").iterdir()), **options)
+        assert [run["steps"] for run in report(tmp_path / "all")["seeds"]["runs"]] == taken
+    finally:
+        causal.model.float()
+
+
+def test_a_seed_that_diverges_ends_the_run(base, training, validation, spec_for, tmp_path):
+    rates = {"learning_rate": 1.0, "learning_rate_multiplier": 100.0, "clip_norm": None, "warmup_fraction": 0.0}
+    rates |= {"weight_decay": 1.0, "max_steps": 60, "epochs": 60, "seeds": 3}
+    spec, names = spec_for(base, lora={"alpha": 1024}, optimization=rates), set(base.model.state_dict())
+    with pytest.raises(TrainingDivergedError):
+        train(spec, base, training, output=tmp_path / "a", reporter=SilentReporter())
+    assert list(tmp_path.iterdir()) == []
+    assert set(base.model.state_dict()) == names and base.rendezvous is None
+
+
+def test_seeds_of_a_job_in_a_pack_join_it(causal, training, validation, spec_for, tmp_path):
+    specs = [spec_for(causal, optimization=TWO), spec_for(causal, seed=8, optimization={"max_steps": 9})]
+    jobs = [
+        PackedJob(spec, training, tmp_path / f"packed-{n}", SilentReporter(), validation)
+        for n, spec in enumerate(specs)
+    ]
+    assert [ended.type for ended in train_packed(causal, jobs)] == ["finished", "finished"]
+    assert steps_told(jobs[0].reporter) == list(range(1, 13))
+    for number, spec in enumerate(specs):
+        alone = tmp_path / f"alone-{number}"
+        train(spec, causal, training, validation=validation, output=alone, reporter=SilentReporter())
+        assert_near(tmp_path / f"packed-{number}", alone, 1e-3)
+
+
+def test_a_damaged_checkpoint_and_one_of_another_run_are_refused(causal, training, validation, spec_for, tmp_path):
+    spec, checkpoints = spec_for(causal, optimization=TWO), tmp_path / "checkpoints"
+    options = {"validation": validation, "output": tmp_path / "a", "reporter": SilentReporter()}
+    train(spec, causal, training, **options | {"reporter": StopAt(3)}, checkpoints=checkpoints)
+    newest = max(checkpoints.iterdir())
+    assert len(read_start(newest).weights) > 0
+    other = spec_for(causal, optimization=TWO, lora={"alpha": 3.0})
+    with pytest.raises(CheckpointError, match=r"These differ: lora\.alpha"):
+        train(other, causal, training, **options, resume_from=newest)
+    archive = newest / "seeds.tar"
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="a file has changed"):
+        train(spec, causal, training, **options, resume_from=newest)
+    alone = spec_for(causal)
+    train(alone, causal, training, **options | {"reporter": StopAt(3)}, checkpoints=tmp_path / "of_one")
+    with pytest.raises(CheckpointError, match="as one of several seeds"):
+        train(spec, causal, training, **options, resume_from=tmp_path / "of_one" / "step-00000003")

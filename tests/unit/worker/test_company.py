@@ -74,6 +74,16 @@ def test_a_job_comes_in_when_memory_is_expected_to_suffice_and_alone_in_any_case
         assert company.suits(needing(60))
 
 
+def test_a_job_may_take_what_the_others_leave_and_after_a_crash_as_little_as_it_can() -> None:
+    company = company_of(4, budget=1000)
+    with company.enter(needing(40)) as first, company.enter(needing(60)) as second:
+        assert (first.room, second.room) == (940, 960)
+        second.weigh(MemoryNeed(shared=100, adapter=20, passes=10, seeds=3))
+        assert first.room == 910
+    with company.enter(applicant(crashed=True)) as alone:
+        assert alone.room == 0
+
+
 def test_what_the_trainer_counts_and_measures_takes_the_place_of_what_was_expected() -> None:
     company = company_of(4, budget=200)
     with company.enter(PLAIN) as first, company.enter(needing(40)) as second:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sgg_core.backbone import backward, hidden_states, lora
 from sgg_core.packed.meeting import PASS_POSITIONS, Pack, PackClosedError, alike
-from sgg_core.packed.network import twin
+from sgg_core.packed.network import keeps_rows, twin
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts
 
@@ -109,6 +109,25 @@ def test_jobs_that_need_several_passes_before_their_gradient_share_the_backward_
     for number, (_, found) in enumerate(packed):
         _, alone = gradients(base, number, passes=number + 1)
         assert_same(found, alone)
+
+
+def test_a_base_model_whose_layers_see_all_rows_in_one_heap_is_known_before_it_is_trained(sharp):
+    base = twin(sharp("encoder"))
+    assert keeps_rows(base, targets(base))
+    block = base.model.encoder.layer[0]
+    block.intermediate = Heap(block.intermediate)
+    assert not keeps_rows(base, targets(base))
+
+
+class Heap(torch.nn.Module):
+    """Gives a layer the tokens of all rows as one list."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, rows):
+        return self.layer(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
 
 
 def test_a_job_that_fails_between_its_passes_leaves_the_others_alone(sharp):

@@ -115,7 +115,7 @@ def test_sources_seeds_and_the_plain_rival_are_shared_as_well(
         guidance={"every": 2, "reference": "base_kl", "source_weight": "fixed", "alignment": 0.5},
         evaluation={"baselines": ["plain_lora"]},
     )
-    more = {"validation": validation, "sources": [source]}
+    more = {"validation": validation, "sources": [source], "memory_bytes": 0}  # one seed after another, as in a team
     expected = curve(alone["encoder"], spec, texts, tmp_path / "one", **more)
     assert len(expected) == 8
     assert curve(pair("encoder"), spec, texts, tmp_path / "two", **more) == pytest.approx(expected, rel=TOLERANCE)

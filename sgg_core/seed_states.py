@@ -1,0 +1,139 @@
+"""Where each of several seeds stands, in memory and as a checkpoint of all of them.
+
+Such a checkpoint holds seeds.json (figures of the seeds that have ended, steps and figures of those that go on),
+seeds.tar (the best adapter of the former in kept/, a checkpoint of each of the latter in a directory named by its
+number) and sha256.json. Beside them lies the adapter of the best one of those that go on, for runs that start from it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tarfile
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from sgg_core.adapter_file import ADAPTER, CONFIG
+from sgg_core.checkpoint import check_seal, seal
+from sgg_core.errors import CheckpointError
+from sgg_core.files import whole_directory
+from sgg_core.report import REPORT, TrainingReport
+from sgg_core.reporting import CheckpointSaved, checkpoint_name
+from sgg_core.spread import SeedOutcome, best
+
+STATES, ARCHIVE, KEPT = "seeds.json", "seeds.tar", "kept"
+
+
+class SavedStates(BaseModel):
+    """Content of seeds.json, by the seeds' numbers."""
+
+    ended: dict[int, SeedOutcome]
+    going_on: dict[int, CheckpointSaved]
+
+
+class SeedStates:
+    """What seeds have left in the directory `place`, which is this object's own."""
+
+    def __init__(self, place: Path) -> None:
+        self.kept = place / KEPT
+        """What the best one of those that have ended has delivered."""
+        self.ended: dict[int, SeedOutcome] = {}
+        self.going_on: dict[int, CheckpointSaved] = {}
+        """The newest checkpoint of each seed that has one and has not ended."""
+        self.written: Path | None = None  # the newest checkpoint of all
+        self._place = place
+        self._holds: tuple[int, int] | None = None  # what that checkpoint knows
+
+    @property
+    def steps(self) -> int:
+        """Steps of all seeds together, as far as they are saved."""
+        return sum(run.steps for run in self.ended.values()) + sum(saved.step for saved in self.going_on.values())
+
+    def step_of(self, number: int) -> int:
+        """The step that a seed goes on after."""
+        return self.going_on[number].step if number in self.going_on else 0
+
+    def directory_of(self, number: int) -> Path | None:
+        """The checkpoint that a seed goes on from."""
+        return Path(self.going_on[number].directory) if number in self.going_on else None
+
+    def save(self, number: int, saved: CheckpointSaved) -> None:
+        """Take over a seed's checkpoint, and remove the one before."""
+        before = self.directory_of(number)
+        self.going_on[number] = saved
+        if before is not None and before != Path(saved.directory):
+            shutil.rmtree(before)
+
+    def end(self, number: int, delivered: Path) -> None:
+        """Take over what a seed has delivered, and remove what is not the best."""
+        report = report_in(delivered)
+        self.ended[number] = SeedOutcome(
+            seed=report.seed,
+            steps=report.steps,
+            trained_tokens=report.trained_tokens,
+            train_loss=report.final.train_loss,
+            valid_loss=report.final.valid_loss,
+            valid_accuracy=report.final.valid_accuracy,
+        )
+        if (directory := self.directory_of(number)) is not None:
+            shutil.rmtree(directory)
+        self.going_on.pop(number, None)
+        numbers = sorted(self.ended)
+        worse = delivered
+        if numbers[best([self.ended[each] for each in numbers])] == number:
+            worse = self._place / "worse"
+            if self.kept.exists():
+                self.kept.rename(worse)
+            delivered.rename(self.kept)
+        shutil.rmtree(worse, ignore_errors=True)
+
+    def write(self, checkpoints: Path) -> CheckpointSaved | None:
+        """Write a checkpoint of all below `checkpoints`: whole or not at all. None if nothing was saved since the last.
+
+        A seed that goes on without a checkpoint of its own begins anew. Raises DiskFullError.
+        """
+        going_on = sorted(self.going_on.items())
+        compared = sum(saved.compared for _, saved in going_on)
+        if not going_on or self._holds == (self.steps, compared):
+            return None
+        _, leading = min(going_on, key=lambda each: each[1].metrics.get("full_valid_loss", math.inf))
+        target = checkpoints / checkpoint_name(self.steps, compared > 0)
+        with whole_directory(target) as work:
+            for name in (ADAPTER, CONFIG):
+                shutil.copy2(Path(leading.directory) / name, work / name)
+            with tarfile.open(work / ARCHIVE, "w") as archive:
+                for number, saved in going_on:
+                    archive.add(saved.directory, arcname=str(number))
+                if self.ended:
+                    archive.add(self.kept, arcname=KEPT)
+            states = SavedStates(ended=self.ended, going_on=self.going_on)
+            (work / STATES).write_text(states.model_dump_json(), encoding="utf-8")
+            seal(work)
+        self.written, self._holds = target, (self.steps, compared)
+        metrics = {**leading.metrics, "step": float(self.steps)}
+        return CheckpointSaved(step=self.steps, directory=str(target), metrics=metrics, compared=compared > 0)
+
+    def read(self, checkpoint: Path) -> None:
+        """Begin with what a checkpoint holds. Raises CheckpointError where it is damaged, or not of several seeds."""
+        try:
+            check_seal(checkpoint)
+            states = SavedStates.model_validate_json((checkpoint / STATES).read_bytes())
+            with tarfile.open(checkpoint / ARCHIVE) as archive:
+                archive.extractall(self._place, filter="data")
+        except (OSError, ValueError, tarfile.TarError) as error:
+            raise CheckpointError(
+                f"Checkpoint {checkpoint.name} cannot be read as one of several seeds: {error}", "Use another one."
+            ) from error
+        self.ended = states.ended
+        self.going_on = {
+            number: saved.model_copy(update={"directory": str(self._place / str(number))})
+            for number, saved in states.going_on.items()
+        }
+        compared = sum(saved.compared for saved in self.going_on.values())
+        self.written, self._holds = checkpoint, (self.steps, compared)
+
+
+def report_in(directory: Path) -> TrainingReport:
+    """The report of a directory that a run has delivered."""
+    return TrainingReport.model_validate_json((directory / REPORT).read_bytes())
