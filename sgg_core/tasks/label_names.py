@@ -1,7 +1,7 @@
-"""The name of each label as one more example of it: what people call a label says what its examples are about.
+"""The names of labels as examples of them: what people call a label says what its examples are about.
 
-With few examples this is worth several more of each label (docs/results/). Names that say nothing cost a little, and names
-that mislead cost much, so the examples are asked first whether they lie near the names of their labels.
+With few examples this is worth several more of each label (docs/results/). Names that say nothing cost a little, and
+names that mislead cost much, so the examples are asked first whether they lie near the names of their labels.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def names_tell(task: PooledHead, items: Sequence[Encoded], names: Sequence[Encod
 
 
 def nearness(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor) -> float:
-    """Mean cosine of examples (B, d) of labels `gold` (B,) with names (M, d) of their label, less that with other names.
+    """Mean cosine of examples (B, d) of labels `gold` (B,) with names (M, d) of their label, less that with the others.
 
     Every label counts the same, and so does every name: one that lies near to everything gains nothing by it.
     """

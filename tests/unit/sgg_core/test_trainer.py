@@ -447,7 +447,7 @@ def test_texts_that_were_cut_are_counted_in_a_notice(encoder, file_of, validatio
 
 def test_a_clipped_gradient_is_told_with_its_step(encoder, training, spec_for, tmp_path, told):
     reporter = SilentReporter()
-    spec = spec_for(encoder, optimization=TWELVE, guidance={"clip_z": 0.01})
+    spec = spec_for(encoder, task={"label_names": False}, optimization=TWELVE, guidance={"clip_z": 0.01})
     train(spec, encoder, training, output=tmp_path / "out", reporter=reporter)
     clipped = [message["step"] for message in told(reporter, "step") if message["clipped"]]
     assert clipped

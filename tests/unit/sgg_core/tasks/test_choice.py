@@ -65,6 +65,6 @@ def test_texts_that_were_cut_are_counted_and_told_for_each_file(base, file_of, s
 
 def test_texts_that_fit_are_not_mentioned(base, training, spec_for, tmp_path):
     reporter = SilentReporter()
-    spec = spec_for(base, optimization={"max_steps": 1})
+    spec = spec_for(base, task={"label_names": False}, optimization={"max_steps": 1})
     train(spec, base, training, output=tmp_path / "out", reporter=reporter)
     assert [message for message in reporter.messages if message.type == "notice"] == []
