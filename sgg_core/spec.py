@@ -146,6 +146,9 @@ class ResourcesSpec(Group):
     gpus: Annotated[int, Field(ge=1, le=8)] = 1
     """Trains on so many GPUs of one machine, each of which computes a part of every batch. Where there is no GPU these
     are so many processes on the CPU, which gains nothing."""
+    deterministic: bool = False
+    """Trains by itself, never in one pass with other jobs or with its own other seeds, so that rounding does not depend
+    on them: on the same processor and as many threads the result is the same to the last bit."""
 
 
 class TrainingSpec(Group):
@@ -169,9 +172,11 @@ class TrainingSpec(Group):
     def lonely(self) -> tuple[str, str] | None:
         """What keeps other runs out of this one's passes, and what to set instead; None where they can share them.
 
-        Draws of dropout would depend on the neighbours, a double backward needs a graph of its own, and the helpers on
-        other GPUs know one adapter.
+        Sums of a shared pass are rounded otherwise, draws of dropout would depend on the neighbours, a double backward
+        needs a graph of its own, and the helpers on other GPUs know one adapter.
         """
+        if self.resources.deterministic:
+            return "resources.deterministic is true", "Set it to false"
         if self.lora.dropout > 0:
             return "lora.dropout is above 0", "Set it to 0"
         if self.resources.gpus > 1:

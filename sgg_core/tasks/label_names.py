@@ -55,7 +55,7 @@ def nearness(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor) -> fl
     Every label counts the same, and so does every name: one that lies near to everything gains nothing by it.
     """
     cosines = examples @ names.T
-    labels = gold.unique()
+    labels = sorted(set(gold.tolist()))
     rows = torch.stack([cosines[gold == label].mean(0) for label in labels])
     between = torch.stack([rows[:, named == label].mean(1) for label in labels], 1)
     own, others = between.trace(), between.sum() - between.trace()

@@ -65,7 +65,7 @@ GROUPS = {
         "keep_last": st.none() | st.integers(1, 1000),
         "keep_best": st.none() | st.integers(1, 1000),
     },
-    "resources": {"gpus": st.integers(1, 8)},
+    "resources": {"gpus": st.integers(1, 8), "deterministic": st.booleans()},
 }
 specs = st.fixed_dictionaries(
     {"base_model": st.text("abc-", min_size=1, max_size=9)},

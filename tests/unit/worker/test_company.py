@@ -25,6 +25,7 @@ ALONE = [
     applicant(crashed=True),
     applicant(lora={"dropout": 0.1}),
     applicant(guidance={"variant": "exact"}),
+    applicant(resources={"deterministic": True}),
     applicant(resources={"gpus": 2}),
 ]
 

@@ -169,6 +169,7 @@ def test_a_job_that_diverges_or_is_stopped_leaves_alone(base, spec_for, few, tmp
     [
         ({"lora": {"dropout": 0.1}}, "lora.dropout"),
         ({"guidance": {"variant": "exact"}}, "'exact'"),
+        ({"resources": {"deterministic": True}}, "resources.deterministic"),
         ({"lora": {"targets": ["q_proj"]}}, "lora.targets"),
         ({"resources": {"gpus": 2}}, "resources.gpus"),
         ({"base_model": "another"}, "base_model"),
