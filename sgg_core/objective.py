@@ -29,9 +29,10 @@ class Objective:
         self.names: Sequence[Encoded] = ()
         self._fitted_at: int | None = None
         self.labels = [item.label for item in target.items]
-        if isinstance(target.task, PooledHead) and plan.contrasts(self.labels):
-            self.data = TaskData(Contrast(target.task), target.items, dict(adapter))
+        if isinstance(target.task, PooledHead) and plan.objective == "contrast":
             self.names = _names(target.task, target.items, plan)
+            if self.names or plan.contrasts(self.labels):
+                self.data = TaskData(Contrast(target.task), target.items, dict(adapter))
 
     @property
     def contrasts(self) -> bool:

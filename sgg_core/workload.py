@@ -143,7 +143,7 @@ def _examined(target: TaskData) -> int:
 
 def _names(plan: Plan, target: TaskData) -> list[Encoded]:
     """The names of labels that count as examples, if they do; whether they tell is not looked at here."""
-    task, contrasts = target.task, plan.contrasts([item.label for item in target.items])
+    task, contrasts = target.task, plan.objective == "contrast"
     return label_names(task) if isinstance(task, PooledHead) and contrasts and plan.label_names else []
 
 
@@ -152,7 +152,7 @@ def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: b
     if not isinstance(target.task, PooledHead):
         return 0
     fits = 1
-    if plan.contrasts([item.label for item in target.items]):
+    if names or plan.contrasts([item.label for item in target.items]):
         steps = range(1, plan.total_steps + 1)
         fits += sum(plan.saves_at(step) or (evaluates and plan.evaluates_at(step)) for step in steps)
     return fits * sum(target.task.positions(with_names(target.items, names)))

@@ -90,14 +90,15 @@ def test_contrast_trains_other_weights_than_cross_entropy_and_tells_its_own_loss
     assert found["contrast"] != found["cross_entropy"]
 
 
-def test_where_no_label_has_two_examples_the_objective_is_cross_entropy(
-    encoder, file_of, spec_for, tmp_path, adapter_bytes
+@pytest.mark.parametrize("names", [True, False])
+def test_where_no_label_has_two_examples_they_are_compared_with_names_or_the_objective_is_cross_entropy(
+    names, encoder, file_of, spec_for, tmp_path, adapter_bytes
 ):
     alone = file_of([{"text": "sunny", "label": "good"}, {"text": "rainy", "label": "bad"}])
     for objective in ("contrast", "cross_entropy"):
-        spec = spec_for(encoder, task={"objective": objective})
+        spec = spec_for(encoder, task={"objective": objective, "label_names": names})
         train(spec, encoder, alone, output=tmp_path / objective, reporter=SilentReporter())
-    assert adapter_bytes(tmp_path / "contrast") == adapter_bytes(tmp_path / "cross_entropy")
+    assert (adapter_bytes(tmp_path / "contrast") != adapter_bytes(tmp_path / "cross_entropy")) is names
 
 
 def test_contrast_is_refused_for_a_causal_language_model(causal, training, spec_for, tmp_path):
