@@ -55,7 +55,7 @@ class Plan:
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
     def contrasts(self, labels: Sequence[int]) -> bool:
-        """Whether a run on examples with these labels can compare them with each other: some label needs two of them."""
+        """Whether a run compares examples with these labels with each other: some label needs two of them."""
         return self.objective == "contrast" and len(set(labels)) < len(labels)
 
     def indices(self, step: int, seed: int, labels: Sequence[int]) -> list[int]:

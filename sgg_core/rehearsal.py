@@ -11,7 +11,7 @@ has taught is where the run begins; else everything is put back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +43,20 @@ class Verdict:
         return self.after < self.before
 
 
-def rehearse(target: TaskData, source: Objective, weight_decay: float, go_on: Callable[[], bool]) -> Verdict | None:
-    """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no."""
+def rehearse(
+    target: TaskData,
+    source: Objective,
+    weight_decay: float,
+    go_on: Callable[[], bool],
+    names: Sequence[Encoded] = (),
+) -> Verdict | None:
+    """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no.
+
+    `names` of labels are what the target's examples are judged by beside each other, where they count as examples.
+    """
     parameters: list[Tensor] = list(source.parameters.values())
     start = [parameter.detach().clone() for parameter in parameters]
-    before = held_out_loss(target.task, target.items)
+    before = held_out_loss(target.task, target.items, names)
     optimizer = torch.optim.AdamW(parameters, lr=source.plan.learning_rate, weight_decay=weight_decay)
     verdict = None
     try:
@@ -55,7 +64,7 @@ def rehearse(target: TaskData, source: Objective, weight_decay: float, go_on: Ca
             if not go_on():
                 return None
             plain_step(optimizer, parameters, source.batch(step).gradient().gradient, source.plan, step)
-        verdict = Verdict(before, held_out_loss(target.task, target.items))
+        verdict = Verdict(before, held_out_loss(target.task, target.items, names))
         return verdict
     finally:
         if verdict is None or not verdict.helps:
@@ -63,16 +72,16 @@ def rehearse(target: TaskData, source: Objective, weight_decay: float, go_on: Ca
                 torch._foreach_copy_(parameters, start)
 
 
-def can_judge(task: Task, items: list[Encoded]) -> bool:
-    """Whether there are enough examples to judge a source on: a probe needs two of each label."""
-    return not isinstance(task, PooledHead) or min(Counter(item.label for item in items).values()) > 1
+def can_judge(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -> bool:
+    """Whether there are enough examples to judge a source on: a probe needs two of each label, or names of them."""
+    return not isinstance(task, PooledHead) or bool(names) or min(Counter(item.label for item in items).values()) > 1
 
 
-def held_out_loss(task: Task, items: list[Encoded]) -> float:
+def held_out_loss(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -> float:
     """Mean loss of the present adapter on examples that it was not trained on."""
     device = task.base.device
     if isinstance(task, PooledHead):
-        scores = cross_validated_scores(task, items)
+        scores = cross_validated_scores(task, items, names)
     elif isinstance(task, LabelWords):
         scores = log_probabilities(task, items, device)
     else:
@@ -80,16 +89,19 @@ def held_out_loss(task: Task, items: list[Encoded]) -> float:
     return _best_scaled_loss(scores, torch.tensor([item.label for item in items]))
 
 
-def cross_validated_scores(task: PooledHead, items: list[Encoded]) -> Tensor:
-    """(N, L) logits, each from a probe of the features that has not seen the example, in label-balanced folds."""
-    found = features(task, items).cpu()
-    gold = torch.tensor([item.label for item in items])
+def cross_validated_scores(task: PooledHead, items: list[Encoded], names: Sequence[Encoded] = ()) -> Tensor:
+    """(N, L) logits, each from a probe of the features that has not seen the example, in label-balanced folds.
+
+    Every probe has seen the `names`.
+    """
+    found = features(task, [*items, *names]).cpu()
+    gold = torch.tensor([item.label for item in (*items, *names)])
     order = sorted(range(len(items)), key=lambda index: (items[index].label, index))
-    folds = min(FOLDS, max(Counter(gold.tolist()).values()))
+    folds = min(FOLDS, max(Counter(item.label for item in items).values()))
     scores = torch.empty(len(items), len(task.labels))
     for fold in range(folds):
         left_out = order[fold::folds]
-        kept = sorted(set(order) - set(left_out))
+        kept = sorted(set(range(len(gold))) - set(left_out))
         probe = nn.utils.skip_init(nn.Linear, task.base.hidden_size, len(task.labels))  # type: ignore[no-untyped-call]
         nn.init.zeros_(probe.weight)
         nn.init.zeros_(probe.bias)

@@ -136,7 +136,7 @@ class Run:
             self.progress.retention = self.kept.measure() if self.kept else None
             if (wish := self._ask_in_context()) != "continue":
                 return self._stopped(wish, checkpoints)
-            if (wish := self.source_tasks.judge(self.target, self.reporter)) != "continue":
+            if (wish := self.source_tasks.judge(self.objective, self.reporter)) != "continue":
                 return self._stopped(wish, checkpoints)
             self.progress.path_length = self._distance()  # what sources led to is part of the way
             self.guided.begin(self.objective.batch(0))

@@ -48,11 +48,12 @@ class SourceTasks:
         """What a source trains beside the adapter: its head, if it has one."""
         return list(self.tasks[number].parameters.values())[self.shared :]
 
-    def judge(self, target: TaskData, reporter: Reporter) -> Control:
+    def judge(self, objective: Objective, reporter: Reporter) -> Control:
         """With `cross_fitted`, find out which sources help and tell. Anything but `continue`: the reporter's wish."""
         if self.rule != "cross_fitted":
             return "continue"
         wish: Control = "continue"
+        target, names = objective.target, objective.names
 
         def may_go_on() -> bool:
             nonlocal wish
@@ -61,15 +62,17 @@ class SourceTasks:
 
         for number, source in enumerate(self.tasks):
             verdict = None
-            if can_judge(target.task, target.items):
-                verdict = rehearse(target, self._rehearsal(source), self.spec.optimization.weight_decay, may_go_on)
+            if can_judge(target.task, target.items, names):
+                decay = self.spec.optimization.weight_decay
+                verdict = rehearse(target, self._rehearsal(source), decay, may_go_on, names)
                 if verdict is None:
                     return wish
             self.guided.trust[number] = 1.0 if verdict and verdict.helps else 0.0
             reporter.report(_notice(self.filenames[number], verdict))
         if any(self._is_used(number) for number in range(len(self.tasks))):
-            for task in (target, *self.tasks):  # heads, to where the features are now
-                probe_head(task.task, task.items)
+            objective.probe()  # heads, to where the features are now
+            for source in self.tasks:
+                probe_head(source.task, source.items)
         return wish
 
     def remark(self, found: SourceAlignment | None) -> Notice | None:

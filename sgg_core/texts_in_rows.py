@@ -41,7 +41,14 @@ class Texts:
 
 
 def first_position(model: Any) -> int | None:
-    """Position id of a text's first token; None for a model whose texts have to be rows of their own."""
+    """Position id of a text's first token; None for a model whose texts have to be rows of their own.
+
+    So they have to be in a model that `let_share_rows` has not seen: it would not know where a text begins.
+    """
+    return _first_position(model) if model.config._attn_implementation == ATTENTION else None
+
+
+def _first_position(model: Any) -> int | None:
     kind = type(model).__name__
     if getattr(model.config, "is_decoder", False):
         return None
@@ -55,7 +62,7 @@ def let_share_rows(model: Any) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    if first_position(model) is not None:
+    if _first_position(model) is not None:
         AttentionInterface.register(ATTENTION, _attention)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         model.set_attn_implementation(ATTENTION)

@@ -287,7 +287,8 @@ def test_peft_alone_loads_the_adapter_and_finds_the_same_answers(trained, way):
         task.head().load_state_dict(load_file(trained.directory / "head.safetensors"))
     rows = [{"text": text, "label": "good"} for text in TEXTS]
     items = task.encode(parsed(rows))
-    assert torch.equal(log_probabilities(task, items, base.device).exp(), probabilities(found))
+    own = log_probabilities(task, items, base.device).exp()  # of a model that has another attention than ours
+    assert torch.equal(own, probabilities(found)) if causal else torch.allclose(own, probabilities(found), atol=1e-6)
 
 
 def parsed(rows):

@@ -7,7 +7,7 @@ from torch.nn import functional
 from sgg_core.backbone import lora
 from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
-from sgg_core.rehearsal import _best_scaled_loss, can_judge, held_out_loss, rehearse
+from sgg_core.rehearsal import _best_scaled_loss, can_judge, cross_validated_scores, held_out_loss, rehearse
 from sgg_core.reporting import SilentReporter
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task, probe_head
@@ -149,3 +149,12 @@ def test_sources_that_mostly_point_against_the_target_are_told(
         assert len(notices) == (sum(shares) > len(shares) / 2)
         said[examples.filename] = bool(notices)
     assert said["contrary.jsonl"]
+
+
+def test_names_are_in_every_probe_and_judge_where_no_label_has_two_examples(encoder, file_of, spec_for):
+    rows = [{"text": f"so {word}", "label": word} for word in ("good", "bad")]
+    task = make_task(spec_for(encoder), encoder, file_of(rows))
+    items = encoded(task, file_of(rows))
+    names = [*items, *items]  # as if the names said what the texts say
+    assert can_judge(task, items, names) and not can_judge(task, items)
+    assert cross_validated_scores(task, items, names).argmax(1).tolist() == [item.label for item in items]
