@@ -116,6 +116,19 @@ def read(site: Site, job_ids: list[str], rounds: int) -> dict[str, Any]:
     return figures
 
 
+def streams(site: Site, job_ids: list[str], count: int) -> dict[str, Any]:
+    """Watch so many jobs at once: how soon each stream's first event comes, and what the server's processes hold."""
+    times, before = Times(), site.memory_mb()
+    watching = []
+    for job_id in job_ids[:count]:
+        client, began = Client(site), time.perf_counter()
+        client.begin_stream(f"/v1/fine_tuning/jobs/{job_id}/events")
+        times.seconds.append(time.perf_counter() - began)
+        watching.append(client)
+    time.sleep(5)  # for what they do while they wait
+    return times.figures() | {"memory_before_mb": before, "memory_mb": site.memory_mb()}
+
+
 def claims(site: Site, jobs: int) -> dict[str, Any]:
     """Submit jobs one by one to an idle worker; from the row's creation to the attempt's, on the database's clock."""
     training = Client(site).upload()
@@ -211,7 +224,7 @@ def measure(site: Site, options: argparse.Namespace) -> dict[str, Any]:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
     figures |= read(site, finished, options.rounds)
     submitted, queued = submit(site, options.queued, options.submitters)
-    figures |= {"submit": submitted}
+    figures |= {"submit": submitted, "first event of a stream": streams(site, queued, options.streams)}
     return figures | poll(site, queued, options.clients, options.seconds, options.pause)
 
 
@@ -231,7 +244,10 @@ def table(result: dict[str, Any]) -> str:
     for name, label in (("submit", "submit"), ("poll a job", "request of the polling clients")):
         own = (result["figures"][name][f"{who}_cpu_ms"] for who in ("server", "database", "client"))
         lines.append(f"| {label} | {' | '.join(f'{each} ms' for each in own)} |")
-    return "\n".join(lines) + f"\n\nOf the jobs that were accepted, {lost} were lost. All share the machine's cores.\n"
+    held = result["figures"]["first event of a stream"]
+    streams = f"{held['count']} streams at once: {held['memory_mb']} MB in all of the server's processes"
+    lines += ["", f"{streams} ({held['memory_before_mb']} before).", ""]
+    return "\n".join(lines) + f"Of the jobs that were accepted, {lost} were lost. All share the machine's cores.\n"
 
 
 def main() -> None:
@@ -245,6 +261,7 @@ def main() -> None:
     parser.add_argument("--queued", type=int, default=1000, help="jobs to submit")
     parser.add_argument("--submitters", type=int, default=8, help="clients that submit at once")
     parser.add_argument("--clients", type=int, default=50, help="clients that poll at once")
+    parser.add_argument("--streams", type=int, default=200, help="streams of events at once")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between two requests of a client")
     parser.add_argument("--seconds", type=float, default=20, help="how long they poll")
     parser.add_argument("--rounds", type=int, default=300, help="requests of each kind of reading")

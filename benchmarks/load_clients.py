@@ -36,6 +36,11 @@ class Site:
     environment: dict[str, str]
     process: psutil.Process
 
+    def memory_mb(self) -> int:
+        """Resident memory of the server's processes, what they share counted in each."""
+        processes = [self.process, *self.process.children(recursive=True)]
+        return round(sum(process.memory_info().rss for process in processes) / 2**20)
+
     def cpu_seconds(self) -> dict[str, float]:
         """Processor time so far: the server's processes, the database's for them, and this one with the clients."""
         server = [self.process, *self.process.children(recursive=True)]
@@ -66,6 +71,14 @@ class Client:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
         self.server_seconds = int(answer.headers["openai-processing-ms"]) / 1000
         return json.loads(content)
+
+    def begin_stream(self, path: str) -> None:
+        """Ask for a stream, and wait for its first line. It stays open as long as this client lives."""
+        self._connection.request("GET", path, headers=self._headers | {"Accept": "text/event-stream"})
+        answer = self._connection.getresponse()
+        line = answer.readline()
+        if answer.status != 200:
+            raise RuntimeError(f"GET {path}: {answer.status} {line[:300]!r}")
 
     def upload(self) -> str:
         """Upload a small data file and give its id."""

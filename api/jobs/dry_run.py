@@ -251,6 +251,8 @@ def _resolved(spec: TrainingSpec, plan: Plan, checked: CheckedRequest) -> dict[s
     values["task"]["type"] = facts.kind
     values["evaluation"]["every_steps"] = plan.evaluate_every
     values["task"]["objective"] = plan.objective
+    if values["task"]["label_names"] == "auto":
+        del values["task"]["label_names"]  # the base model is asked when training begins
     if "guidance" in values:  # plain LoRA has none
         values["guidance"]["source_weight"] = spec.guidance.source_rule
     if values["evaluation"]["baselines"] == "auto":

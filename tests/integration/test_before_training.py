@@ -141,11 +141,12 @@ def test_a_retention_file_is_read_as_the_trainer_reads_it(site: Site) -> None:
     assert (error["code"], error["param"], error["line"]) == expected and not refused["valid"]
 
 
-def test_the_resolved_hyperparameters_are_a_request_that_means_the_same(site: Site) -> None:
+@pytest.mark.parametrize("model", ["tiny-causal", "tiny-encoder"])
+def test_the_resolved_hyperparameters_are_a_request_that_means_the_same(model: str, site: Site) -> None:
     file_id = site.server.file_id(TWO_LABELS)
-    told = site.dry_run(model="tiny-causal", training_file=file_id, method={"type": "sgg"})
+    told = site.dry_run(model=model, training_file=file_id, method={"type": "sgg"})
     again = {"type": "sgg", "sgg": {"hyperparameters": told["hyperparameters"]}}
-    repeated = site.dry_run(model="tiny-causal", training_file=file_id, method=again)
+    repeated = site.dry_run(model=model, training_file=file_id, method=again)
     assert repeated["valid"] and repeated["hyperparameters"] == told["hyperparameters"]
     assert repeated["estimate"]["steps"] == told["estimate"]["steps"]
     assert "auto" not in json.dumps(told["hyperparameters"])
