@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import resource
 import signal
 import time
-from pathlib import Path
 
-from sgg_store.failpoints import Failpoint
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.retries import Cause
 from tests.faults.running import lives
-from tests.faults.site import CHECKPOINT_EVERY, FEW_STEPS, LEASE_SECONDS, Site
+from tests.faults.site import CHECKPOINT_EVERY, LEASE_SECONDS, Site
 from worker.testing import eventually
-
-ROOM_FOR_SMALL_JOBS = 64 * 2**20
 
 
 def test_a_killed_trainer_is_replaced_and_the_job_resumes_exactly(site: Site, reference: str) -> None:
@@ -89,24 +83,6 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back_within_seconds(site: S
     second = site.assert_whole(job_id)[1]
     assert second.start_step == first.last_step >= 25  # it lost no step
     assert site.weights(job_id) == reference
-
-
-def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_runs(site: Site) -> None:
-    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(128)]
-    too_much = site.upload("".join(json.dumps(row) + "\n" for row in rows).encode())
-    site.arm(Failpoint.JOB_CLAIMED, "hold")
-    large = site.submit_request(
-        site.request(2, batch_size=128, task={"max_tokens": 1024}) | {"training_file": too_much}
-    )
-    site.wait_until_fired(Failpoint.JOB_CLAIMED)
-    trainer = site.worker_of(large).trainer()
-    used = int(Path(f"/proc/{trainer.pid}/statm").read_text().split()[5]) * resource.getpagesize()
-    resource.prlimit(trainer.pid, resource.RLIMIT_DATA, (used + ROOM_FOR_SMALL_JOBS, resource.RLIM_INFINITY))
-    site.release(Failpoint.JOB_CLAIMED)
-    job = site.bench.wait_for_end(large)
-    assert (job.status, job.error_code, job.current_attempt) == (JobStatus.FAILED, "out_of_memory", 1)
-    assert "batch_size" in str(job.error_message)
-    assert len(site.assert_whole(site.submit(FEW_STEPS), FEW_STEPS)) == 1
 
 
 def test_a_trainer_that_is_killed_again_before_it_got_any_further_fails_its_job(site: Site) -> None:

@@ -1,5 +1,6 @@
 """The trainer dies, hangs, or cannot write: its job goes on from the last checkpoint, or says why it does not."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,10 @@ from worker.testing import Workbench, eventually
 MakeBench = Callable[..., Workbench]
 STEPS = 60
 SCARCE_MEMORY = """
+import resource
+from pathlib import Path
 from sgg_core import loaded_bases
-from worker import fork_server_process
+from worker import fork_server_process, trainer_process
 
 class Bases(loaded_bases.LoadedBases):
     def take(self, entry, budget):
@@ -33,14 +36,22 @@ class Bases(loaded_bases.LoadedBases):
             raise MemoryError
         return base
 
+class Reporter(trainer_process.RunReporter):
+    def report(self, message):
+        super().report(message)
+        if message.type == "started" and message.batch_size > 100:  # as if others took the memory at this moment
+            limit = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() + 2**20
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
 loaded_bases.LoadedBases = Bases
+trainer_process.RunReporter = Reporter
 fork_server_process.main()
 """
 
 
 @pytest.fixture(scope="module", autouse=True)
 def scarce_memory() -> Iterator[None]:
-    """Trainers whose memory suffices for one base model."""
+    """Trainers whose memory suffices for one base model, and for no large batch."""
     with trainers_made_by(SCARCE_MEMORY):
         yield
 
@@ -79,6 +90,20 @@ def test_a_trainer_that_always_dies_at_the_same_step_fails_its_job_with_advice(m
         assert (job.status, job.error_code) == (JobStatus.FAILED, "poison_job")
         assert len(bench.attempts(job_id)) == 2
         assert any("the device caught fire" in event.message for event in bench.events(job_id))
+
+
+def test_a_job_that_needs_more_memory_than_there_is_fails_once_and_the_next_one_runs(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    rows = [{"prompt": f"Tell story {number}. ", "completion": "and so on " * 95} for number in range(128)]
+    too_much = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    with embedded(bench) as worker:
+        large = bench.submit(too_much, optimization={"max_steps": 2, "batch_size": 128}, task={"max_tokens": 1024})
+        small = bench.submit_steps(STEPS, 10)
+        worker.ring(large)
+        job = bench.wait_for_end(large)
+        assert (job.status, job.error_code, job.current_attempt) == (JobStatus.FAILED, "out_of_memory", 1)
+        assert "batch_size" in str(job.error_message)
+        assert_whole(bench, small)
 
 
 def test_a_job_that_lacks_memory_beside_another_base_model_is_tried_again_alone(
