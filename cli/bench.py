@@ -11,6 +11,7 @@ from cli.bench_cluster import cluster
 from cli.bench_peers import peers
 from cli.bench_start import start
 from cli.errors import CliError
+from cli.numbers import numbers
 from cli.output import JsonFlag, complain, print_json_line, say
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def accuracy(
             model,
             methods.split(","),
             pair_methods.split(","),
-            _numbers(shots, "--shots 4,8,16"),
+            numbers(shots, "--shots 4,8,16"),
             range(seeds),
         )
     )
@@ -162,7 +163,7 @@ def throughput(
     from sgg_store.settings import StoreSettings
 
     entry = Catalogue.load(StoreSettings().data_dir).get(model)
-    counts, tell = _numbers(jobs, "--jobs 1,4,8"), complain if as_json else say
+    counts, tell = numbers(jobs, "--jobs 1,4,8"), complain if as_json else say
     found = measured.compare(measured.Setting(entry, train, steps), counts, rounds, tell)
     if as_json:
         for line in found:
@@ -176,14 +177,3 @@ def _pair(text: str) -> tuple[Path, Path]:
     if not colon or not target or not source:
         raise CliError(f"--pair {text!r} is no pair.", "Write TARGET:SOURCE, two folders.", exit_code=USAGE)
     return Path(target), Path(source)
-
-
-def _numbers(text: str, example: str) -> list[int]:
-    option = example.split()[0]
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise CliError(f"{option} {text!r} are no numbers.", f"Write {example}.", exit_code=USAGE) from error
-    if min(found) < 1:
-        raise CliError(f"{option} {text!r} holds a number below 1.", f"Write {example}.", exit_code=USAGE)
-    return found

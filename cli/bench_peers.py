@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import CliError
+from cli.numbers import numbers
 from cli.output import JsonFlag, complain, print_json_line, say
 
 USAGE = 2
@@ -19,7 +20,8 @@ def peers(
         Path, typer.Option(help="Training file; for a causal language model completions or chats.")
     ] = Path("examples/support_tickets.train.jsonl"),
     shots: Annotated[int, typer.Option(min=2, help="Examples of each label that are used.")] = 8,
-    jobs: Annotated[int, typer.Option(min=1, help="Jobs in a pack, and processes at once.")] = 4,
+    jobs: Annotated[str, typer.Option(help="Numbers of jobs in a pack, comma-separated.")] = "4",
+    processes: Annotated[int, typer.Option(min=1, help="Processes at once, with a job each.")] = 4,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each job.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Each way has its turn in every round.")] = 3,
@@ -31,6 +33,8 @@ def peers(
     """Time of a job against transformers' Trainer with peft, SetFit, a pack, and a process for each job."""
     if not train.is_file():
         raise CliError(f"There is no file {train}.", "Name a training file with --train.", exit_code=USAGE)
+
+    counts = numbers(jobs, "--jobs 4,8")
 
     import torch
 
@@ -44,7 +48,7 @@ def peers(
     entry = Catalogue.load(StoreSettings().data_dir).get(model)
     data = speed.few_shot(train, shots)
     found = speed.compare(
-        speed.Setting(entry, data, steps, batch_size, jobs, setfit), rounds, complain if as_json else say
+        speed.Setting(entry, data, steps, batch_size, counts, processes, setfit), rounds, complain if as_json else say
     )
     if plot is not None:
         draw_peers(found, plot)

@@ -49,8 +49,12 @@ def _add_product(to: Tensor, left: Tensor, right: Tensor, scale: float) -> Tenso
 
 
 def adapted_linear(x: Tensor, layer: nn.Linear, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """What `layer` and an update give, for shapes as above."""
-    return AdaptedLinear.apply(x, layer.weight, layer.bias, a, b, scale)  # type: ignore[no-untyped-call,no-any-return]
+    """What `layer` and an update give, for shapes as above; under autocast in its type."""
+    given: list[Any] = [x, layer.weight, layer.bias, a, b]
+    if torch.is_autocast_enabled(x.device.type):
+        kind = torch.get_autocast_dtype(x.device.type)
+        given = [None if tensor is None else tensor.to(kind) for tensor in given]
+    return AdaptedLinear.apply(*given, scale)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def quicken(adapted: Any) -> None:
@@ -77,12 +81,11 @@ def _quick_forward(layer: Any) -> Any:
 
 
 def _is_plain(layer: Any, x: Tensor) -> bool:
-    """Whether the layer has one adapter that is neither off nor merged nor under dropout, on floats of one kind."""
+    """Whether the layer has one adapter that is neither off nor merged nor under dropout, on floats that fit."""
     return (
         not layer.disable_adapters
         and not layer.merged
         and len(layer.active_adapters) == 1
         and isinstance(layer.lora_dropout[layer.active_adapters[0]], nn.Identity)
-        and not torch.is_autocast_enabled(x.device.type)
-        and x.dtype == layer.lora_A[layer.active_adapters[0]].weight.dtype
+        and (torch.is_autocast_enabled(x.device.type) or x.dtype == layer.lora_A[layer.active_adapters[0]].weight.dtype)
     )

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,14 +17,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sgg_core.adapted_linear import quicken
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, PackageSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.files import exclusive, sha256_of, whole_directory
-from sgg_core.seeding import derived_seed
+from sgg_core.mounted import Mounted
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts, let_share_rows
-from sgg_core.torch_seeding import torch_seed
+from sgg_core.weights import AdapterWeights
 
 if TYPE_CHECKING:
     from sgg_core.guidance.passes import Team
@@ -58,6 +57,7 @@ class LoadedBase:
 
     `sha256` is that of the weights as loaded (after de-quantization); `directory` is where they lie. With a
     `rendezvous`, passes that are to have a gradient are made there; with a `team`, other processes help with batches.
+    `adapter` is what is on it just now, `resting` what the last job has left beside it.
     """
 
     entry: BaseModelEntry
@@ -68,11 +68,21 @@ class LoadedBase:
     device: torch.device
     rendezvous: Rendezvous | None = None
     team: Team | None = None
+    adapter: AdapterWeights | None = None
+    resting: Mounted | None = None
+    spare: list[LoadedBase] = field(default_factory=list)
+    """Modules of their own around the same weights, for jobs that are trained together."""
 
     @property
     def hidden_size(self) -> int:
         """Width of the last hidden state."""
         return int(self.model.config.hidden_size)
+
+    @property
+    def products(self) -> torch.dtype:
+        """What matrix products are computed in."""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return torch.bfloat16 if self.device.type == "cuda" else dtype
 
 
 def cache_directory() -> Path:
@@ -279,11 +289,29 @@ def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
 
     Raises SpecError if a target names no linear layer.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
+    mounted, base.resting = base.resting, None
+    if mounted is not None and mounted.suits(spec):
+        mounted.put_on()
+    else:
+        mounted = Mounted(base.model, _peft_config(base, spec), spec)
+    mounted.reset(seed)
+    base.adapter = mounted.weights
+    try:
+        yield mounted.adapted
+    except BaseException:
+        take_off(base, mounted.adapted)
+        raise
+    mounted.take_off()
+    base.adapter = None
+    base.resting = mounted if spec.dropout == 0.0 else None  # a run may leave dropout in any state
+
+
+def _peft_config(base: LoadedBase, spec: LoraSpec) -> Any:
+    from peft import LoraConfig, TaskType
 
     targets = adapted_names(base, spec)
     names = "|".join(re.escape(target) for target in targets)
-    config = LoraConfig(
+    return LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
@@ -292,21 +320,19 @@ def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
         bias="none",
         task_type=TaskType.CAUSAL_LM if base.entry.kind == "causal" else TaskType.FEATURE_EXTRACTION,
     )
-    with torch_seed(derived_seed(seed, "lora")):
-        adapted = get_peft_model(base.model, config)
-    quicken(adapted)
-    try:
-        yield adapted
-    finally:
-        take_off(base, adapted)
 
 
 def take_off(base: LoadedBase, adapted: Any) -> None:
     """Remove an adapter from its base model, which is left as it was loaded."""
     adapted.unload()
+    base.adapter = None
     base.model.requires_grad_(False)
     if hasattr(base.model, "peft_config"):
         del base.model.peft_config
+
+
+def _in_half_where_quicker(base: LoadedBase) -> torch.autocast:
+    return torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda")
 
 
 def hidden_states(
@@ -316,7 +342,7 @@ def hidden_states(
     if base.rendezvous is not None and torch.is_grad_enabled():
         return base.rendezvous.states(ids, mask, positions, types)
     body, extra = _body(base, mask, positions, types)
-    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+    with _in_half_where_quicker(base):
         return body(input_ids=ids, **extra).last_hidden_state  # type: ignore[no-any-return]
 
 
@@ -332,7 +358,7 @@ def layer_states(
 ) -> Sequence[Tensor]:
     """States (B, T, d) of the embeddings and after each layer, with masks as in `hidden_states`."""
     body, extra = _body(base, mask, positions, types)
-    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+    with _in_half_where_quicker(base):
         seen = body(input_ids=ids, output_hidden_states=True, **extra)
     return seen.hidden_states  # type: ignore[no-any-return]
 
@@ -366,12 +392,12 @@ def states_after(base: LoadedBase, ids: Tensor, cache: Any, **masks: Tensor) -> 
     name = (
         "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
     )  # in older transformers
-    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+    with _in_half_where_quicker(base):
         seen = body(input_ids=ids, use_cache=True, **{name: cache}, **masks)
     return seen.last_hidden_state  # type: ignore[no-any-return]
 
 
 def logits(base: LoadedBase, states: Tensor) -> Tensor:
     """Next-token logits (..., V) in float32 of hidden states (..., d)."""
-    with torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda"):
+    with _in_half_where_quicker(base):
         return base.model.get_output_embeddings()(states).float()  # type: ignore[no-any-return]

@@ -25,14 +25,17 @@ from sgg_core.adapter_file import ADAPTER, AdapterMetadata, canonical
 from sgg_core.errors import CheckpointError
 from sgg_core.figures import Evaluation
 from sgg_core.files import sha256_of, whole_directory
+from sgg_core.gradients import Gradient, Vector
 from sgg_core.guidance.alignment import SmoothedCosine
 from sgg_core.guidance.step import GuidedStep
 from sgg_core.identity import RunIdentity
 from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics, checkpoint_name
+from sgg_core.weights import AdapterWeights
 
 TENSORS = "state.safetensors"
 SCALARS = "state.json"
 HASHES = "sha256.json"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # that AdamW keeps
 
 
 class Progress(BaseModel):
@@ -98,6 +101,7 @@ def save_checkpoint(
     identity: RunIdentity,
     progress: Progress,
     parameters: Mapping[str, Parameter],
+    adapter: AdapterWeights | None,
     optimizer: Optimizer,
     guided: GuidedStep,
     initial: Sequence[Tensor],
@@ -108,17 +112,16 @@ def save_checkpoint(
     """Write the state after `progress.step` steps below `directory`; the result appears whole or not at all.
 
     Its weights are an adapter file with `metadata`, which another run can start from; `describe` writes PEFT's
-    configuration beside it.
+    configuration beside it. The optimizer may have the `adapter` as one tensor.
     """
     target = directory / checkpoint_name(progress.step, progress.plain is not None)
     tensors: dict[str, Tensor] = {}
     names = list(parameters)
     steps: dict[str, float] = {}
+    states = _states(optimizer, adapter)
     for name, parameter in parameters.items():
-        state = optimizer.state.get(parameter)
-        if state:
-            tensors[f"exp_avg.{name}"] = state["exp_avg"]
-            tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
+        if state := states.get(parameter):
+            tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
             steps[name] = float(state["step"])
     for prefix, vector in (
         ("reference", guided.reference.average),
@@ -153,9 +156,10 @@ def load_checkpoint(
     directory: Path,
     identity: RunIdentity,
     parameters: Mapping[str, Parameter],
+    adapter: AdapterWeights | None,
     optimizer: Optimizer,
     guided: GuidedStep,
-) -> tuple[Progress, list[Tensor], list[Tensor] | None]:
+) -> tuple[Progress, Gradient, Gradient | None]:
     """Put a saved state back; returns the progress, the initial weights and the best ones so far.
 
     Raises CheckpointError where the directory is damaged or belongs to another run.
@@ -177,29 +181,56 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[canonical(name)])
-            if f"exp_avg.{name}" in tensors:
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(scalars.optimizer_steps[name]),
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
-                }
+    states: dict[Tensor, dict[str, Tensor]] = {
+        parameter: {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
+        | {"step": torch.tensor(scalars.optimizer_steps[name])}
+        for name, parameter in parameters.items()
+        if name in scalars.optimizer_steps
+    }
+    optimizer.state.update(_gathered(states, optimizer, adapter))
 
     def vector(prefix: str) -> list[Tensor]:
         found = [tensors.get(f"{prefix}.{name}") for name in parameters]
         device = next(iter(parameters.values())).device
         return [tensor.to(device) for tensor in found if tensor is not None]
 
-    guided.reference.average, guided.reference.updates = vector("reference"), scalars.reference_updates
-    guided.previous = vector("previous")
+    def whole(prefix: str) -> Sequence[Tensor]:
+        found = vector(prefix)
+        return Vector.of(found) if found else ()
+
+    guided.reference.average, guided.reference.updates = whole("reference"), scalars.reference_updates
+    guided.previous = whole("previous")
     if guided.clip is not None and scalars.clip is not None:
         guided.clip.count, guided.clip.mean, guided.clip.variance = scalars.clip
     guided.agreement = {
         number: [SmoothedCosine.restored(*part) for part in parts] for number, parts in scalars.agreements.items()
     }
     guided.trust = scalars.trust
-    initial = vector("initial")
+    initial = whole("initial")
     guided.resume(initial[: len(guided.parameters)])
-    return scalars.progress, initial, vector("best") or None
+    return scalars.progress, initial, whole("best") or None
+
+
+def _states(optimizer: Optimizer, adapter: AdapterWeights | None) -> dict[Tensor, dict[str, Tensor]]:
+    """What the optimizer keeps of each parameter, the adapter's one by one."""
+    states: dict[Tensor, dict[str, Tensor]] = dict(optimizer.state)
+    if adapter is not None and (whole := states.pop(adapter.flat, None)):
+        moments = [Vector(whole[moment], adapter.shapes) for moment in MOMENTS]
+        for parameter, *own in zip(adapter.parameters, *moments, strict=True):
+            states[parameter] = dict(zip(MOMENTS, own, strict=True)) | {"step": whole["step"]}
+    return states
+
+
+def _gathered(
+    states: dict[Tensor, dict[str, Tensor]], optimizer: Optimizer, adapter: AdapterWeights | None
+) -> dict[Tensor, dict[str, Tensor]]:
+    """The same, as the optimizer has the adapter."""
+    moved = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    if adapter is None or id(adapter.flat) not in moved or adapter.parameters[0] not in states:
+        return states
+    own = [states.pop(parameter) for parameter in adapter.parameters]
+    whole = {moment: Vector.of([state[moment] for state in own]).flat for moment in MOMENTS}
+    return states | {adapter.flat: whole | {"step": own[0]["step"]}}
 
 
 def seal(directory: Path) -> None:

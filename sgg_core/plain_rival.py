@@ -17,6 +17,7 @@ from sgg_core.plan import make_plan
 from sgg_core.reporting import Control, Notice, Reporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
+from sgg_core.weights import Weights
 
 
 def train_plainly(
@@ -50,8 +51,8 @@ def evaluate_plain(
     spec = spec.model_copy(update={"method": "supervised", "task": task})
     plan = make_plan(spec, target.task.base.entry.kind, len(target.items))
     objective = Objective(target, {}, plan, spec.seed)
-    parameters = list(target.parameters.values())
-    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=spec.optimization.weight_decay)
+    parameters = Weights(list(target.parameters.values()), target.task.base.adapter)
+    optimizer = torch.optim.AdamW(parameters.blocks, lr=plan.learning_rate, weight_decay=spec.optimization.weight_decay)
     with placed(parameters, initial):
         for step in range(1, plan.total_steps + 1):
             if not go_on(step, plan.total_steps):

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch.nn import Parameter
 
 from sgg_core.gradients import Gradient
 from sgg_core.plan import Plan
+from sgg_core.weights import in_blocks
 
 
 def plain_step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradient: Gradient, plan: Plan, step: int
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Parameter], gradient: Gradient, plan: Plan, step: int
 ) -> None:
     """Clip `gradient` and take an optimizer step with it, with clipping and learning rate of `plan` at `step`."""
-    for parameter, part in zip(parameters, gradient, strict=True):
-        parameter.grad = part
+    moved, parts = in_blocks(parameters, gradient)
+    for tensor, part in zip(moved, parts, strict=True):
+        tensor.grad = part
     if plan.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
+        torch.nn.utils.clip_grad_norm_(moved, plan.clip_norm)
     for group in optimizer.param_groups:
         group["lr"] = plan.learning_rate_at(step)
     optimizer.step()

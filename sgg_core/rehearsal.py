@@ -26,6 +26,7 @@ from sgg_core.task_data import TaskData
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead, logistic_regression
 from sgg_core.tasks.task import Task
+from sgg_core.weights import Weights
 
 FOLDS = 8
 
@@ -54,10 +55,10 @@ def rehearse(
 
     `names` of labels are what the target's examples are judged by beside each other, where they count as examples.
     """
-    parameters: list[Tensor] = list(source.parameters.values())
-    start = [parameter.detach().clone() for parameter in parameters]
+    parameters = Weights(list(source.parameters.values()), target.task.base.adapter)
+    start = [block.detach().clone() for block in parameters.blocks]
     before = held_out_loss(target.task, target.items, names)
-    optimizer = torch.optim.AdamW(parameters, lr=source.plan.learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(parameters.blocks, lr=source.plan.learning_rate, weight_decay=weight_decay)
     verdict = None
     try:
         for step in range(1, source.plan.total_steps + 1):
@@ -69,7 +70,7 @@ def rehearse(
     finally:
         if verdict is None or not verdict.helps:
             with torch.no_grad():
-                torch._foreach_copy_(parameters, start)
+                torch._foreach_copy_(list(parameters.blocks), start)
 
 
 def can_judge(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 
 from sgg_core.adapter import Adapted, write_adapter, write_config
@@ -25,7 +24,7 @@ from sgg_core.evidence import Doubt
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
 from sgg_core.forgetting import Retention, retained
-from sgg_core.gradients import norm
+from sgg_core.gradients import Gradient, Vector, combined, norm
 from sgg_core.guidance.passes import SourceBatch
 from sgg_core.guidance.step import GuidedStep, StepOutcome
 from sgg_core.identity import RunIdentity
@@ -56,6 +55,7 @@ from sgg_core.tasks.label_names import NAMELESS
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
+from sgg_core.weights import Weights, in_blocks
 from sgg_core.workload import RunData, workload
 
 
@@ -108,15 +108,18 @@ class Run:
             guidance = spec.guidance.model_copy(update={"source_weight": spec.guidance.source_rule})
         scale = spec.lora.alpha / spec.lora.rank
         names = list(self.objective.parameters)
-        self.guided = GuidedStep(list(self.objective.parameters.values()), guidance, names, scale)
+        self.weights = Weights(list(self.objective.parameters.values()), base.adapter)
+        self.guided = GuidedStep(self.weights, guidance, names, scale)
         files = [examples.filename for examples in sources]
         self.source_tasks = SourceTasks(source_data, files, self.shared, spec, self.plan, self.guided)
+        own = [p for source in source_data for p in list(source.parameters.values())[self.shared :]]
+        self.blocks = [*self.weights.blocks, *own]  # what the optimizer moves
         self.optimizer = torch.optim.AdamW(
-            self.moving.values(), lr=self.plan.learning_rate, weight_decay=spec.optimization.weight_decay
+            self.blocks, lr=self.plan.learning_rate, weight_decay=spec.optimization.weight_decay
         )
         self.progress = Progress()
-        self.initial = self._weights()
-        self.best: list[Tensor] | None = None
+        self.initial: Gradient = self._weights()
+        self.best: Gradient | None = None
         self.figures: Evaluation | None = None
         self.figures_step: int | None = None
         self.reach: Callable[[int], Control] = self._ask_before
@@ -128,7 +131,7 @@ class Run:
         """The loop: from the first step, or from a checkpoint, to the adapter on disk."""
         if resume_from is not None:
             self.progress, self.initial, self.best = load_checkpoint(
-                resume_from, self.identity(), self.everything, self.optimizer, self.guided
+                resume_from, self.identity(), self.everything, self.base.adapter, self.optimizer, self.guided
             )
             self.saved, self.saved_step = resume_from, self.progress.step
         if self.progress.step == 0:
@@ -218,24 +221,24 @@ class Run:
             self.reporter.report(Notice(level="warn", message=note))
 
     def _update(self, step: int, outcome: StepOutcome, sources: Sequence[SourceBatch]) -> None:
-        """Hand the optimizer one gradient per parameter, clipped over the target's, and take its step."""
-        before = [parameter.detach().clone() for parameter in self.moving.values()]
-        for parameter in self.moving.values():
-            parameter.grad = None
-        target = list(self.objective.parameters.values())
-        for parameter, gradient in zip(target, outcome.gradient, strict=True):
-            parameter.grad = gradient
+        """Hand the optimizer the gradient, clipped over the target's parameters, and take its step."""
+        before = [block.detach().clone() for block in self.blocks]
+        for block in self.blocks:
+            block.grad = None
+        target, gradients = in_blocks(self.weights, outcome.gradient)
+        for part, gradient in zip(target, gradients, strict=True):
+            part.grad = gradient
         if self.plan.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(target, self.plan.clip_norm)
         for source, of_source in zip(sources, outcome.source_gradients, strict=True):
             own = self.source_tasks.own_parameters(source.number)
             for parameter, gradient in zip(own, of_source[self.shared :], strict=True):
-                parameter.grad = gradient
+                parameter.grad = gradient.to(parameter.dtype)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate_at(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        moved = torch._foreach_sub([p.detach() for p in self.moving.values()], before)
+        moved = torch._foreach_sub([block.detach() for block in self.blocks], before)
         self.progress.path_length += norm(moved)
 
     def _look_at_validation(self, step: int) -> None:
@@ -283,6 +286,7 @@ class Run:
             self.identity(),
             self.progress,
             self.everything,
+            self.base.adapter,
             self.optimizer,
             self.guided,
             self.initial,
@@ -305,7 +309,7 @@ class Run:
     def _finish(self, output: Path, stopped_early: bool) -> Finished:
         if self.spec.evaluation.keep == "best" and self.best is not None:
             with torch.no_grad():
-                torch._foreach_copy_(list(self.everything.values()), self.best)
+                torch._foreach_copy_(list(self.everything.values()), list(self.best))
         else:
             self.objective.fit_head(self.progress.step)
         figures = self._newest_figures() or self._evaluate()
@@ -389,16 +393,14 @@ class Run:
             self.progress.in_context, self.progress.examples_shown = found
         return wish
 
-    def _weights(self) -> list[Tensor]:
-        return [parameter.detach().clone() for parameter in self.everything.values()]
+    def _weights(self) -> Vector:
+        return Vector.of(list(self.everything.values()))
 
     def _distance(self) -> float:
         """|theta_T - theta_0| over what the optimizer moves."""
-        moved = [
-            now - then
-            for name, now, then in zip(self.everything, self._weights(), self.initial, strict=True)
-            if name in self.moving
-        ]
+        moved = combined([(1.0, self._weights()), (-1.0, self.initial)])
+        if len(self.moving) < len(moved):
+            moved = [part for name, part in zip(self.everything, moved, strict=True) if name in self.moving]
         return norm(moved)
 
     def _record(self, message: AnyMessage) -> None:

@@ -204,7 +204,7 @@ def _fitted(given: Assignment, parameters: Sequence[Parameter], plan: Plan, comb
         if source is not None and combine is not None:
             other = source.turn(step - 1, plan.batch_size, step, spec.seed).gradient().gradient
             shared = len(parameters)
-            gradient = combine(gradient[:shared], other[:shared]) + gradient[shared:]
+            gradient = [*combine(gradient[:shared], other[:shared]), *gradient[shared:]]
             for parameter, part in zip(list(source.parameters.values())[shared:], other[shared:], strict=True):
                 parameter.grad = part
         plain_step(optimizer, list(target.parameters.values()), gradient, plan, step)

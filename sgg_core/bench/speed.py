@@ -20,8 +20,9 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from sgg_core.trainer import train
 ONE = "SGG, plain LoRA"
 GUIDED = "SGG, each step guided"
 PACKED = "SGG, jobs packed"
+PACKED_GUIDED = "SGG, jobs packed, each step guided"
 TRAINER = "transformers Trainer, peft LoRA"
 PROCESSES = "a process for each job, at once"
 WHOLE = "SGG, a whole job by its defaults"
@@ -53,13 +55,14 @@ LAST_STEPS = 5  # whose losses are told, as their mean
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained on (a named file), how long a turn is, and how many jobs are trained together."""
+    """What is trained on (a named file), how long a turn is, how many jobs packs have, and how many processes train."""
 
     entry: BaseModelEntry
     data: tuple[str, bytes]
     steps: int
     batch_size: int
-    jobs: int
+    jobs: tuple[int, ...]
+    processes: int
     setfit: bool
 
     def examples(self) -> ExampleSet:
@@ -85,14 +88,20 @@ class Turn:
 
 @dataclass(frozen=True)
 class Way:
-    """How jobs are trained: `jobs` at once, `gradients` for each step, compared with `against`."""
+    """How jobs are trained: `jobs` at once, `gradients` for each step, compared with `against` (a way and its jobs)."""
 
+    name: str
     turn: Callable[[], Turn]
     here: bool  # whether this process does all of it
     jobs: int = 1
     gradients: int = 1
-    against: str = ONE
-    pack: int | None = None  # jobs whose steps go through the network together
+    against: tuple[str, int] = (ONE, 1)
+    pack: int | None = None  # jobs whose steps, of plain LoRA, go through the network together
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Tells it from the others."""
+        return self.name, self.jobs
 
 
 def few_shot(path: Path, shots: int) -> tuple[str, bytes]:
@@ -115,21 +124,21 @@ def compare(setting: Setting, rounds: int, tell: Callable[[str], None]) -> list[
     """A line for each way: seconds, ratios, losses, tokens a second and share of the limit."""
     base = load_base(setting.entry)
     ways = _ways(base, setting, tell)
-    turns: dict[str, list[Turn]] = {name: [] for name in ways}
-    processor: dict[str, list[float]] = {name: [] for name in ways}
+    turns: dict[tuple[str, int], list[Turn]] = {way.key: [] for way in ways}
+    processor: dict[tuple[str, int], list[float]] = {way.key: [] for way in ways}
     rates: list[float] = []
     for number in range(rounds):
         rates.append(matmul_rate(base.device))
-        for name, way in ways.items():
+        for way in ways:
             begun = time.process_time()
-            turns[name].append(newest := way.turn())
-            processor[name].append(time.process_time() - begun)
-            each = f", {newest.seconds / way.jobs:.2f} s a job" if way.jobs > 1 else ""
-            tell(f"round {number + 1} of {rounds}, {name}: {newest.seconds:.2f} s{each}")
+            turns[way.key].append(newest := way.turn())
+            processor[way.key].append(time.process_time() - begun)
+            each = f", {newest.seconds / way.jobs:.3f} s a job" if way.jobs > 1 else ""
+            tell(f"round {number + 1} of {rounds}, {way.name}: {newest.seconds:.2f} s{each}")
     lines = _lines(base, ways, turns, max(rates))
-    for line, name in zip(lines, ways, strict=True):
-        own = min(processor[name]) / ways[name].jobs
-        line["processor_ratio"] = round(own / min(processor[ONE]), 2) if ways[name].here else None
+    for line, way in zip(lines, ways, strict=True):
+        own = min(processor[way.key]) / way.jobs
+        line["processor_ratio"] = round(own / min(processor[ONE, 1]), 2) if way.here else None
     return lines
 
 
@@ -143,19 +152,21 @@ def as_table(lines: list[dict[str, Any]]) -> str:
     return table(header, shown)
 
 
-def _ways(base: LoadedBase, setting: Setting, tell: Callable[[str], None]) -> dict[str, Way]:
+def _ways(base: LoadedBase, setting: Setting, tell: Callable[[str], None]) -> list[Way]:
     if setting.entry.kind == "causal" and setting.examples().kind == "classification":
         raise SpecError(
             "A causal language model learns label words by a loss that transformers' Trainer does not have.",
             "Give --train completions or chats, or --model an encoder.",
         )
     spec, examples = setting.spec(), setting.examples()
-    several = [setting.spec(seed) for seed in range(setting.jobs)]
-    guided = setting.spec(
-        method="sgg",
-        guidance={"every": 1, "ramp_fraction": 0.0},
-        optimization=spec.optimization.model_copy(update={"warmup_fraction": 0.0}),
-    )
+
+    def specs(count: int) -> list[TrainingSpec]:
+        return [setting.spec(seed) for seed in range(count)]
+
+    def guided(count: int) -> list[TrainingSpec]:
+        at_once = spec.optimization.model_copy(update={"warmup_fraction": 0.0})
+        every = {"every": 1, "ramp_fraction": 0.0}
+        return [setting.spec(seed, method="sgg", guidance=every, optimization=at_once) for seed in range(count)]
 
     def ours(*specs: TrainingSpec, packed: bool = False) -> Turn:
         seconds, reporters = turn(base, examples, specs, setting.steps, packed)
@@ -169,38 +180,49 @@ def _ways(base: LoadedBase, setting: Setting, tell: Callable[[str], None]) -> di
         return Turn(seconds, one.tokens, _last(losses))
 
     def processes() -> Turn:
-        seconds, tokens = at_once(setting.entry, setting.data, several, setting.steps)
+        seconds, tokens = at_once(setting.entry, setting.data, specs(setting.processes), setting.steps)
         return Turn(seconds, sum(tokens))
 
-    ways = {
-        ONE: Way(lambda: ours(spec), True, pack=1),
-        TRAINER: Way(trainer, True),
-        PACKED: Way(lambda: ours(*several, packed=True), True, setting.jobs, pack=setting.jobs),
-        PROCESSES: Way(processes, False, setting.jobs),
-        GUIDED: Way(lambda: ours(guided), True, gradients=2),
-    }
+    def packed(count: int) -> list[Way]:
+        plain, every = partial(ours, *specs(count), packed=True), partial(ours, *guided(count), packed=True)
+        against = (PACKED, count)
+        return [
+            Way(PACKED, plain, True, count, pack=count),
+            Way(PACKED_GUIDED, every, True, count, gradients=2, against=against),
+        ]
+
+    ways = [
+        Way(ONE, lambda: ours(spec), True, pack=1),
+        Way(TRAINER, trainer, True),
+        Way(PROCESSES, processes, False, setting.processes),
+        Way(GUIDED, lambda: ours(*guided(1)), True, gradients=2),
+        *(way for count in setting.jobs for way in packed(count)),
+    ]
     if setting.setfit:
         try:
             run_setfit(base, _two_texts(), ["good"], 0)
         except NotApplicableError as error:
             tell(f"Without SetFit: {error}")
         else:
-            ways[WHOLE] = Way(lambda: _whole(base, examples), False, against=WHOLE)
-            ways[SETFIT] = Way(lambda: _setfit(base, examples), False, against=WHOLE)
+            ways.append(Way(WHOLE, lambda: _whole(base, examples), False, against=(WHOLE, 1)))
+            ways.append(Way(SETFIT, lambda: _setfit(base, examples), False, against=(WHOLE, 1)))
     return ways
 
 
-def _lines(base: LoadedBase, ways: dict[str, Way], turns: dict[str, list[Turn]], rate: float) -> list[dict[str, Any]]:
+def _lines(
+    base: LoadedBase, ways: Sequence[Way], turns: dict[tuple[str, int], list[Turn]], rate: float
+) -> list[dict[str, Any]]:
     embeddings = base.model.get_input_embeddings().weight.numel()
     weights = sum(parameter.numel() for parameter in base.model.parameters()) - embeddings
-    a_job = {name: min(found.seconds for found in turns[name]) / way.jobs for name, way in ways.items()}
+    a_job = {way.key: min(found.seconds for found in turns[way.key]) / way.jobs for way in ways}
     lines = []
-    for name, way in ways.items():
-        seconds, newest = a_job[name] * way.jobs, turns[name][-1]
+    for way in ways:
+        own, newest = a_job[way.key], turns[way.key][-1]
+        seconds = own * way.jobs
         speed = newest.tokens / seconds
-        line: dict[str, Any] = {"way": name, "jobs": way.jobs, "seconds": round(seconds, 3)}
-        line |= {"seconds_a_job": round(a_job[name], 3), "ratio": round(a_job[name] / a_job[way.against], 2)}
-        line |= {"against": way.against, "jobs_an_hour": round(3600 / a_job[name], 1)}
+        line: dict[str, Any] = {"way": way.name, "jobs": way.jobs, "seconds": round(seconds, 3)}
+        line |= {"seconds_a_job": round(own, 4), "ratio": round(own / a_job[way.against], 3)}
+        line |= {"against": way.against[0], "jobs_an_hour": round(3600 / own, 1)}
         line["loss"] = None if newest.loss is None else round(newest.loss, 4)
         line["tokens_a_second"] = round(speed) if newest.tokens else None
         line["share"] = round(4 * weights * way.gradients * speed / rate, 4) if newest.tokens else None

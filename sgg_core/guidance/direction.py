@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from sgg_core.gradients import Gradient, inner, norm, scaled, unit
+from sgg_core.gradients import Gradient, inner, moved_towards, norm, scaled, unit, zeros
 
 
 def penalty(gradient: Sequence[Tensor], direction: Sequence[Tensor]) -> float:
@@ -39,12 +38,12 @@ class EmaReference:
         self.beta = beta
         self.warm_up = warm_up
         self.updates = 0
-        self.average: Gradient = []
+        self.average: Gradient = ()
         self.anchored = False
 
     def anchor(self, gradient: Sequence[Tensor]) -> None:
         """Start from the gradient of the whole support set."""
-        self.average = [tensor.clone() for tensor in gradient]
+        self.average = scaled(gradient, 1.0)
         self.anchored = True
 
     def direction(self) -> Gradient | None:
@@ -58,6 +57,6 @@ class EmaReference:
     def update(self, gradient: Sequence[Tensor]) -> None:
         """Take in the raw gradient of the step that just ended."""
         if not self.average:
-            self.average = [torch.zeros_like(tensor) for tensor in gradient]
-        torch._foreach_lerp_(self.average, list(gradient), 1.0 - self.beta)
+            self.average = zeros(gradient)
+        moved_towards(self.average, gradient, 1.0 - self.beta)
         self.updates += 1

@@ -19,9 +19,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sgg_core.backbone import backward
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
-from sgg_core.gradients import Gradient
+from sgg_core.gradients import Gradient, Vector
 from sgg_core.tasks.task import Task
 from sgg_core.torch_seeding import torch_seed
+from sgg_core.weights import added_up, in_blocks
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Share:
     seed: int
 
     def compute(self, kind: Kind, vector: Sequence[Tensor] = ()) -> list[Tensor]:
-        """One tensor per parameter; after a gradient, also the summed loss, and how many units were right."""
+        """One vector (P) over all parameters; after a gradient, also the summed loss, and how many units were right."""
         if kind == "gradient":
             return self._gradient()
         return self._product(vector) if kind == "product" else self._drift(vector)
@@ -83,7 +84,7 @@ class Share:
     def _gradient(self) -> list[Tensor]:
         total = torch.zeros((), device=self.parameters[0].device)
         correct = 0
-        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
+        with torch_seed(self.seed), self._added_up() as gradient:
             for items in self._passes():
                 part = self.task.loss(items)
                 backward(self.task.base, part.total / self.units)
@@ -92,22 +93,45 @@ class Share:
         return [*gradient, total, total.new_tensor(float(correct))]
 
     def _product(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        product = [torch.zeros_like(parameter) for parameter in self.parameters]
+        product = torch.cat([torch.zeros_like(parameter).reshape(-1) for parameter in self.parameters])
         with torch_seed(self.seed):
             for items in self._passes():
                 with twice_differentiable():
                     loss = self.task.loss(items).total / self.units
-                    torch._foreach_add_(product, hessian_vector_product(loss, self.parameters, vector))
-        return product
+                    product += Vector.of(hessian_vector_product(loss, self.parameters, vector)).flat
+        return [product]
 
     def _drift(self, origin: Sequence[Tensor]) -> list[Tensor]:
-        with torch_seed(self.seed), _fresh(self.parameters) as gradient:
+        with torch_seed(self.seed), self._added_up() as gradient:
             for items in self._passes(scoring=True):
                 with placed(self.parameters, origin), torch.no_grad():
                     before = self.task.log_probabilities(items)
                 now = self.task.log_probabilities(items)
                 backward(self.task.base, (before.exp() * (before - now)).sum() / self.units)
         return gradient
+
+    @contextmanager
+    def _added_up(self) -> Iterator[list[Tensor]]:
+        """A list that holds, after the block, what backward passes within it added up to; `grad` is left empty."""
+        found: list[Tensor] = []
+        adapter = self.task.base.adapter
+        if adapter is not None and not adapter.leads(self.parameters):
+            adapter = None
+        rest = self.parameters[0 if adapter is None else len(adapter.parameters) :]
+
+        def forget() -> None:
+            for parameter in rest:
+                parameter.grad = None
+            if adapter is not None:
+                adapter.forget()
+
+        forget()
+        try:
+            yield found
+            parts = [] if adapter is None else adapter.gradients()
+            found.append(torch.cat([part.reshape(-1) for part in (*parts, *map(added_up, rest))]))
+        finally:
+            forget()
 
     def _passes(self, scoring: bool = False) -> Iterator[list[Encoded]]:
         """Items that fit one forward pass; none where nothing is to be learned, as in an empty share."""
@@ -134,7 +158,8 @@ class TaskBatch:
 
     def gradient(self) -> BatchGradient:
         """Gradient of the mean loss. Raises TrainingDivergedError where the loss or the gradient is not finite."""
-        *gradient, total, correct = self._computed("gradient")
+        flat, total, correct = self._computed("gradient")
+        gradient = self._vector(flat)
         units = self.task.units(self.items)
         loss = float(total) / units
         check_finite(loss, gradient)
@@ -142,7 +167,7 @@ class TaskBatch:
 
     def product(self, vector: Sequence[Tensor]) -> Gradient:
         """H v of the mean loss (Pearlmutter 1994)."""
-        return self._computed("product", vector)
+        return self._vector(*self._computed("product", vector))
 
     def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]] | None:
         """Each label's items, every other one."""
@@ -154,7 +179,10 @@ class TaskBatch:
 
     def drift(self, origin: Sequence[Tensor]) -> Gradient:
         """Mean over the units of KL(p at `origin` || p); needs no label."""
-        return self._computed("drift", origin)
+        return self._vector(*self._computed("drift", origin))
+
+    def _vector(self, flat: Tensor) -> Vector:
+        return Vector(flat, [parameter.shape for parameter in self.parameters])
 
     def _computed(self, kind: Kind, vector: Sequence[Tensor] = ()) -> list[Tensor]:
         share = Share(self.task, self.items, self.parameters, self.task.units(self.items), self.seed)
@@ -162,23 +190,10 @@ class TaskBatch:
         return share.compute(kind, vector) if team is None else team.summed(share, kind, vector)
 
 
-@contextmanager
-def _fresh(parameters: Sequence[Parameter]) -> Iterator[Gradient]:
-    """A list that holds, after the block, what backward passes within it added up to; `grad` is left empty."""
-    gradient: Gradient = []
-    for parameter in parameters:
-        parameter.grad = None
-    try:
-        yield gradient
-        gradient += [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    finally:
-        for parameter in parameters:
-            parameter.grad = None
-
-
 def check_finite(loss: float, gradient: Sequence[Tensor]) -> None:
     """Raise TrainingDivergedError unless the loss and every part of the gradient are finite."""
-    if not torch.isfinite(torch.stack([part.sum() for part in gradient]).sum() + loss):
+    parts = [gradient.flat] if isinstance(gradient, Vector) else gradient
+    if not torch.isfinite(torch.stack([part.sum() for part in parts]).sum() + loss):
         raise TrainingDivergedError(
             f"The loss or its gradient is not finite (loss {loss}).",
             "Lower the learning rate, or check the data for extreme texts.",
@@ -202,29 +217,31 @@ def hessian_vector_product(loss: Tensor, parameters: Sequence[Parameter], vector
 @contextmanager
 def displaced(parameters: Sequence[Parameter], by: Sequence[Tensor]) -> Iterator[None]:
     """Parameters at theta + `by` for the length of a block; restored from a copy, bit for bit."""
-    with _restored(parameters):
+    blocks, parts = in_blocks(parameters, by)
+    with _restored(blocks):
         with torch.no_grad():
-            torch._foreach_add_(list(parameters), list(by))
+            torch._foreach_add_(blocks, parts)
         yield
 
 
 @contextmanager
 def placed(parameters: Sequence[Parameter], at: Sequence[Tensor]) -> Iterator[None]:
     """Parameters at `at` for the length of a block; restored from a copy, bit for bit."""
-    with _restored(parameters):
+    blocks, parts = in_blocks(parameters, at)
+    with _restored(blocks):
         with torch.no_grad():
-            torch._foreach_copy_(list(parameters), list(at))
+            torch._foreach_copy_(blocks, parts)
         yield
 
 
 @contextmanager
-def _restored(parameters: Sequence[Parameter]) -> Iterator[None]:
-    copies = [parameter.detach().clone() for parameter in parameters]
+def _restored(tensors: Sequence[Tensor]) -> Iterator[None]:
+    copies = [tensor.detach().clone() for tensor in tensors]
     try:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(list(parameters), copies)
+            torch._foreach_copy_(list(tensors), copies)
 
 
 def balanced_halves(items: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:

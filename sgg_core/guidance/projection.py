@@ -6,79 +6,98 @@ the tangent space of the matrices s B A of rank r:
 
     P(G) = P_B G + (I - P_B) G P_A,    P_A = A^T (A A^T)^-1 A,    P_B = B (B^T B)^-1 B^T
 
-The factor gradients tell it without G: g_A = s B^T G and g_B = s G A^T. With orthonormal bases Q_A = W_A A of A's rows
-and Q_B = B W_B of B's columns, its two parts, which are orthogonal to each other, have the coordinates
-
-    Q_B^T G = W_B^T g_A / s    (r, n)        (I - P_B) G Q_A^T = (I - P_B) g_B W_A^T / s    (m, r)
-
-in the shapes of g_A and g_B. Inner products of coordinates are those of the P(G). Where B is zero, as at the start, P_B
-is zero and the second part remains alone.
+The factor gradients tell it without G: g_A = s B^T G and g_B = s G A^T. The inner products of projections, and so their
+norms and cosines, follow from small matrices of r rows alone (`projected_products`). Where B is zero, as at the start,
+P_B is zero and the second part remains alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from sgg_core.gradients import Gradient
+from sgg_core.gradients import Gradient, Vector
 from sgg_core.guidance.layers import FactorPair
 
 # Directions of a factor shorter than this share of its longest one count as missing.
 TOLERANCE = 1e-5
 
 
-class Projection:
-    """P at the factors' values when it was made; `scale` is s. Parameters in no pair pass through unchanged.
+@dataclass(frozen=True)
+class Arrangement:
+    """An order of all weights (P) in which the pairs of one shape lie together, all A before all B of them.
 
-    Pairs of one shape are worked on together: a GPU takes as long for one as for all of them.
+    A GPU takes as long for one pair as for all of a shape. `kinds` are the number of pairs and the shapes of A and B;
+    weights in no pair come last.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], pairs: Sequence[FactorPair], scale: float) -> None:
-        self.scale = scale
-        by_shape: dict[tuple[torch.Size, torch.Size], list[FactorPair]] = {}
-        for pair in pairs:
-            by_shape.setdefault((parameters[pair.a].shape, parameters[pair.b].shape), []).append(pair)
-        self._groups = [_Group.of(parameters, alike) for alike in by_shape.values()]
-
-    def __call__(self, gradient: Sequence[Tensor]) -> Gradient:
-        """Coordinates of P(G) from a gradient of the parameters."""
-        result = list(gradient)
-        for group in self._groups:
-            g_a, g_b = (torch.stack([gradient[place] for place in places]) for places in group.places)
-            of_b = g_b @ group.w_a / self.scale  # G Q_A^T (pairs, m, r)
-            coordinates = (group.w_b @ g_a / self.scale, of_b - group.basis @ (group.basis.mT @ of_b))
-            for places, values in zip(group.places, coordinates, strict=True):
-                for place, value in zip(places, values.unbind(), strict=True):
-                    result[place] = value
-        return result
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Pairs of one shape: where A and B are, W_A and W_B (pairs, r, r), and Q_B (pairs, m, r)."""
-
-    places: tuple[list[int], list[int]]
-    w_a: Tensor
-    w_b: Tensor
-    basis: Tensor
+    order: Tensor
+    kinds: tuple[tuple[int, torch.Size, torch.Size], ...]
 
     @staticmethod
-    def of(parameters: Sequence[Tensor], pairs: Sequence[FactorPair]) -> _Group:
-        """What the factors' present values give."""
-        places = [pair.a for pair in pairs], [pair.b for pair in pairs]
-        a, b = (torch.stack([parameters[place].detach() for place in part]) for part in places)
-        w_a, w_b = _inverse_roots(a.double() @ a.double().mT), _inverse_roots(b.double().mT @ b.double())
-        return _Group(places, w_a.to(a.dtype), w_b.to(b.dtype), (b.double() @ w_b).to(b.dtype))
+    def of(parameters: Sequence[Tensor], pairs: Sequence[FactorPair]) -> Arrangement:
+        """That of these parameters."""
+        alike: dict[tuple[torch.Size, torch.Size], list[FactorPair]] = {}
+        for pair in pairs:
+            alike.setdefault((parameters[pair.a].shape, parameters[pair.b].shape), []).append(pair)
+        places: list[int] = []
+        for group in alike.values():
+            places += [pair.a for pair in group]
+            places += [pair.b for pair in group]
+        places += sorted(set(range(len(parameters))) - set(places))
+        borders = list(accumulate((parameter.numel() for parameter in parameters), initial=0))
+        order = torch.cat([torch.arange(borders[place], borders[place + 1]) for place in places])
+        kinds = tuple((len(group), *shapes) for shapes, group in alike.items())
+        return Arrangement(order.to(parameters[0].device), kinds)
+
+    def split(self, arranged: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """A (K, pairs, r, n) and B (K, pairs, m, r) of each kind, of K x P weights in this order, and the rest."""
+        shapes = [(count, *shape) for count, *both in self.kinds for shape in both]
+        sizes = [math.prod(shape) for shape in shapes]
+        *parts, rest = torch.split(arranged, [*sizes, arranged.shape[1] - sum(sizes)], dim=1)
+        views = [part.reshape(len(part), *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return list(zip(views[::2], views[1::2], strict=True)), rest
 
 
-def _inverse_roots(grams: Tensor) -> Tensor:
-    """M^(-1/2) of symmetric matrices (pairs, r, r) on the directions that they have; zero on the others."""
+def projected_products(
+    parameters: Tensor, vectors: Sequence[Gradient], arrangement: Arrangement, scale: float
+) -> list[list[float]]:
+    """<P(G_i), P(G_j)> of all gradients in `vectors`, at parameters (P); those in no pair count as they are.
+
+    With M_A = (A A^T)^-1 and M_B = (B^T B)^-1 on the directions that A and B have, a pair's share is
+    <M_B, g_A h_A^T> + <M_A, g_B^T h_B - g_B^T B M_B B^T h_B>, over s^2.
+    """
+    whole = torch.stack([parameters.detach(), *(Vector.of(vector).flat for vector in vectors)])
+    factors, rest = arrangement.split(whole[:, arrangement.order])
+    rest = rest[1:].double()
+    count, number = len(vectors) + 1, sum(pairs for pairs, *_ in arrangement.kinds)
+    if not number:
+        return (rest @ rest.mT).tolist()
+    of_a, of_b = [], []
+    for a, b in ((a.double(), b.double()) for a, b in factors):  # (1 + K, pairs, r, n), (1 + K, pairs, m, r)
+        rows, columns = a.transpose(0, 1).flatten(1, 2), b.permute(1, 0, 3, 2).flatten(1, 2)
+        of_a.append(rows @ rows.mT)
+        of_b.append(columns @ columns.mT)
+    rank = arrangement.kinds[0][1][0]
+    split = (number, count, rank, count, rank)
+    a, b = (torch.cat(part).view(split).permute(1, 3, 0, 2, 4) for part in (of_a, of_b))  # (1 + K, 1 + K, pairs, r, r)
+    inverse = _inverses(torch.cat([a[0, 0], b[0, 0]]))
+    m_a, m_b = inverse[:number], inverse[number:]
+    outside = b[1:, 1:] - (b[1:, None, 0] @ m_b) @ b[None, 0, 1:]
+    products = ((m_b * a[1:, 1:]) + (m_a * outside)).sum((-3, -2, -1)) / scale**2
+    found: list[list[float]] = (products + rest @ rest.mT).tolist()
+    return found
+
+
+def _inverses(grams: Tensor) -> Tensor:
+    """M^-1 of symmetric matrices (pairs, r, r) on the directions that they have; zero on the others."""
     values, vectors = torch.linalg.eigh(grams)  # (pairs, r), (pairs, r, r)
     longest = values[:, -1:].clamp_min(torch.finfo(torch.float64).tiny)
     kept = values > TOLERANCE**2 * longest
-    roots = torch.where(kept, values, 1.0).rsqrt() * kept
-    inverse_root: Tensor = vectors @ (roots[:, :, None] * vectors.mT)
-    return inverse_root
+    inverse: Tensor = vectors @ ((kept / torch.where(kept, values, 1.0))[:, :, None] * vectors.mT)
+    return inverse

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from sgg_core.gradients import Gradient, combined, cosine, norm, scaled, unit
+from sgg_core.gradients import Gradient, Vector, combined, cosine, cosine_of, norm, scaled, unit
 from sgg_core.guidance import alignment
 from sgg_core.guidance.direction import EmaReference
 from sgg_core.guidance.guide import Strengths, combine, every_kth, perturbation, ramp
 from sgg_core.guidance.layers import factor_pairs, layers
 from sgg_core.guidance.magnitude import LogNormClip
 from sgg_core.guidance.passes import Batch, BatchGradient, SourceBatch, displaced
-from sgg_core.guidance.projection import Projection
+from sgg_core.guidance.projection import Arrangement, projected_products
 from sgg_core.spec import GuidanceSpec
+from sgg_core.weights import as_one
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,14 @@ class GuidedStep:
         self.spec = spec
         self.scale = scale
         self.pairs = factor_pairs(names)
+        self._arrangement: Arrangement | None = None
         self.layers = layers(names or ["all"] * len(parameters))
         self.reference = EmaReference(spec.ema_beta if spec else 0.9)
         self.clip = LogNormClip(spec.clip_z) if spec and spec.clip_z is not None else None
         self.agreement: dict[int, list[alignment.SmoothedCosine]] = {}
         self.trust: dict[int, float] = {}
-        self.origin: Gradient = []
-        self.previous: Gradient = []
+        self.origin: Gradient = ()
+        self.previous: Gradient = ()
 
     def begin(self, support: Batch) -> None:
         """Take in where the run starts: its parameters, and with the reference `anchor` the support set's gradient."""
@@ -176,7 +178,10 @@ class GuidedStep:
 
     def _widened(self, gradient: Gradient, shared: int) -> Gradient:
         """A source gradient as one over the target's parameters: zero where they share nothing."""
-        return gradient[:shared] + [torch.zeros_like(parameter) for parameter in self.parameters[shared:]]
+        if shared == len(gradient) == len(self.parameters):
+            return gradient
+        parts = [*gradient[:shared], *(torch.zeros_like(parameter) for parameter in self.parameters[shared:])]
+        return Vector.of(parts) if isinstance(gradient, Vector) else parts
 
     def _regularized(self, spec: GuidanceSpec, strength: float, found: Measured, source: Gradient | None) -> Gradient:
         """grad J by the spec's variant."""
@@ -191,7 +196,7 @@ class GuidedStep:
             spec.magnitude_threshold,
         )
         if momentum:
-            self.previous = v or []
+            self.previous = () if v is None else v
             return raw
         along = None if v is None else unit(v)
         if v is None or along is None:
@@ -258,13 +263,15 @@ class GuidedStep:
     def _projected(self, found: Measured, sources: Sequence[Gradient]) -> Projected | None:
         if not self.pairs:
             return None
-        projection = Projection(self.parameters, self.pairs, self.scale)
-        raw = projection(found.raw.gradient)
-        part = raw if found.part is found.raw else projection(found.part.gradient)
+        if self._arrangement is None:
+            self._arrangement = Arrangement.of(self.parameters, self.pairs)
+        raw, part = found.raw.gradient, found.part.gradient
+        whole = [raw, *sources] + ([] if found.direction is None else [found.direction, part])
+        products = projected_products(as_one(self.parameters), whole, self._arrangement, self.scale)
         return Projected(
-            gradient_norm=norm(raw),
-            reference_cosine=None if found.direction is None else cosine(part, projection(found.direction)),
-            source_cosine=_mean([cosine(raw, projection(source)) for source in sources]),
+            gradient_norm=math.sqrt(max(0.0, products[0][0])),
+            reference_cosine=None if found.direction is None else cosine_of(products, -1, -2),
+            source_cosine=_mean([cosine_of(products, 0, 1 + number) for number in range(len(sources))]),
         )
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from sgg_core.backbone import LoadedBase, Mask
 from sgg_core.memory import lacks_memory
-from sgg_core.packed.network import Member, PassInput, StackedNetwork, twin
+from sgg_core.packed.network import Member, PassInput, SharedPass, StackedNetwork, twin
 
 PASS_POSITIONS = {"cpu": 64, "cuda": 4096}  # as many take about as long as what a pass takes besides
 
@@ -42,23 +42,23 @@ class PackClosedError(BaseException):
 
 @dataclass
 class Part:
-    """A job's part of a shared pass: what it asked, its adapter's weights, and its own states (B, T, d).
+    """A job's part of a shared pass: what it asked, and its own states (B, T, d), which have no graph.
 
-    These have no graph. They are the rows from `first` on of `states` (R, T, d), which have it; None once it was given
-    up.
+    They are the rows from `first` on of the pass, in which the job has the place `number`; None once its graph was
+    given up.
     """
 
     seat: Seat
     wanted: PassInput
-    weights: Sequence[Tensor]
     leaf: Tensor
     first: int
-    states: Tensor | None
+    number: int
+    shared: SharedPass | None
 
     @property
     def held(self) -> int:
         """How many positions, padding included, its share in the graph holds."""
-        return 0 if self.states is None else len(self.leaf) * self.states.shape[1]
+        return 0 if self.shared is None else len(self.leaf) * self.shared.states.shape[1]
 
 
 class Seat:
@@ -68,7 +68,8 @@ class Seat:
     """
 
     def __init__(self, base: LoadedBase, job: Job) -> None:
-        self.base = twin(base, rendezvous=self)
+        self.base = base.spare.pop() if base.spare else twin(base)
+        self.base.rendezvous = self
         self.job = job
         self.done = False
         self.outcome: object = None  # what the job returned, or the error that it ended with
@@ -166,6 +167,9 @@ class Pack:
                         seat.go_on()
                     for seat in [seat for seat in live if seat.done and seat in numbers]:
                         outcomes[numbers.pop(seat)] = seat.outcome
+                    for seat in [seat for seat in live if seat.done]:
+                        seat.base.rendezvous = None
+                        self.base.spare.append(seat.base)  # so the next job begins sooner
                     live = [seat for seat in live if not seat.done]
                     came = [guest for seat in ready for guest in self._let_in(seat)]
                     for job in joining() if live else ():
@@ -243,12 +247,12 @@ class Pack:
         passes = [self.network.forward([Member(seats[n].base, asked[n]) for n in group]) for group in groups]
         for group, shared in zip(groups, passes, strict=True):  # all passes are made: from here on nothing fails
             first = 0
-            for number, weights in zip(group, shared.weights, strict=True):
+            for place, number in enumerate(group):
                 seat, wanted = seats[number], asked[number]
                 count, width = wanted.ids.shape
                 leaf = shared.states[first : first + count, :width].detach().requires_grad_()
                 seat.wanted, seat.answer, seat.served = None, leaf, self.network.forwards
-                seat.parts.append(Part(seat, wanted, weights, leaf, first, shared.states))
+                seat.parts.append(Part(seat, wanted, leaf, first, place, shared))
                 first += count
 
     def _backward(self, seats: Sequence[Seat]) -> None:
@@ -261,8 +265,8 @@ class Pack:
         for seat in seats:
             seat.parts = []
         held = sum(part.held for part in parts)
-        if lack(lambda: carry([part for part in parts if part.states is not None])) is None:
-            parts = [part for part in parts if part.states is None]
+        if lack(lambda: carry([part for part in parts if part.shared is not None])) is None:
+            parts = [part for part in parts if part.shared is None]
         else:
             self.most = held // 2
         give_up(parts)
@@ -277,33 +281,46 @@ class Pack:
             parts = parts[len(some) :]
 
     def _carry_again(self, parts: Sequence[Part]) -> None:
-        states = self.network.forward([Member(part.seat.base, part.wanted) for part in parts]).states
+        shared = self.network.forward([Member(part.seat.base, part.wanted) for part in parts])
         firsts = accumulate((len(part.leaf) for part in parts), initial=0)
-        carry([replace(part, first=first, states=states) for part, first in zip(parts, firsts, strict=False)])
+        carry(
+            [
+                replace(part, first=first, number=number, shared=shared)
+                for number, (part, first) in enumerate(zip(parts, firsts, strict=False))
+            ]
+        )
 
 
 def give_up(parts: Iterable[Part]) -> None:
     """Forget these parts' graphs: their passes are made again for their gradients."""
     for part in parts:
-        part.states = None
+        part.shared = None
 
 
 def carry(parts: Sequence[Part]) -> None:
-    """Add to the adapters' `grad` what the gradients of these leaves lead to, padding and absent jobs as zero.
+    """Add to the adapters' `gradient` what the gradients of these leaves lead to, padding and absent jobs as zero.
 
     Where it raises, nothing was added.
     """
-    if not parts:
-        return
-    gradients = {part.states: torch.zeros_like(part.states) for part in parts if part.states is not None}
-    weights = dict.fromkeys(weight for part in parts for weight in part.weights)  # each once
+    passes: dict[int, tuple[SharedPass, list[Part]]] = {}
     for part in parts:
-        assert part.states is not None and part.leaf.grad is not None
+        assert part.shared is not None
+        passes.setdefault(id(part.shared), (part.shared, []))[1].append(part)
+    found = [_carried(shared, own) for shared, own in passes.values()]
+    for (shared, own), gradients in zip(passes.values(), found, strict=True):
+        for number in dict.fromkeys(part.number for part in own):
+            adapter, gradient = shared.adapters.adapters[number], gradients[number]
+            adapter.gradient = gradient if adapter.gradient is None else adapter.gradient + gradient
+
+
+def _carried(shared: SharedPass, parts: Sequence[Part]) -> list[Tensor]:
+    """Each member's gradient (P) through one pass."""
+    slopes = torch.zeros_like(shared.states)
+    for part in parts:
+        assert part.leaf.grad is not None
         count, width = part.leaf.shape[:2]
-        gradients[part.states][part.first : part.first + count, :width] = part.leaf.grad
-    found = torch.autograd.grad(list(gradients), list(weights), list(gradients.values()))
-    for weight, gradient in zip(weights, found, strict=True):
-        weight.grad = gradient if weight.grad is None else weight.grad + gradient
+        slopes[part.first : part.first + count, :width] = part.leaf.grad
+    return shared.gradients(slopes)
 
 
 def lack(work: Callable[[], None]) -> Exception | None:

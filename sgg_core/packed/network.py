@@ -9,10 +9,8 @@ whose gradient goes nowhere.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +19,10 @@ from torch.nn import functional
 from sgg_core.adapted_linear import adapted_linear
 from sgg_core.backbone import LoadedBase, Mask, Rendezvous, hidden_states, linear_layers
 from sgg_core.errors import SpecError
+from sgg_core.packed.recorded import WIDTH_STEP, Inputs, Recordings, recordable
+from sgg_core.packed.stacked import Layout, StackedAdapters, as_leaves, as_matrix
 from sgg_core.texts_in_rows import Texts
+from sgg_core.weights import AdapterWeights
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,19 @@ def twin(base: LoadedBase, rendezvous: Rendezvous | None = None) -> LoadedBase:
     """Modules of their own around the same weights: an adapter on one is none on the other."""
     model = base.model
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return replace(base, model=copy.deepcopy(model, shared), rendezvous=rendezvous)
+    copied = copy.deepcopy(model, shared)
+    return replace(base, model=copied, rendezvous=rendezvous, adapter=None, resting=None, spare=[])
 
 
-@dataclass(frozen=True)
 class SharedPass:
-    """One pass through the network: states (R, T, d) with their graph, and each member's adapter weights in it."""
+    """One pass through the network: states (R, T, d), the adapters that it saw, and the way back."""
 
-    states: Tensor
-    weights: Sequence[Sequence[Tensor]]
+    def __init__(self, states: Tensor, adapters: StackedAdapters, back: Callable[[Tensor], Tensor]) -> None:
+        self.states, self.adapters, self._back = states, adapters, back
+
+    def gradients(self, slopes: Tensor) -> list[Tensor]:
+        """Each member's (P), given those of the states."""
+        return self.adapters.gradients(self._back(slopes))
 
 
 class StackedLinear(nn.Module):
@@ -72,8 +77,6 @@ class StackedLinear(nn.Module):
         if rows.ndim != 3 or len(rows) % len(a):
             raise SpecError("This base model mixes the rows of a batch.", "Train its jobs one after another.")
         blocks = rows.reshape(len(a), -1, rows.shape[-1])
-        if torch.is_autocast_enabled(rows.device.type):
-            return self.layer(rows) + (blocks @ a.mT @ b.mT).reshape(*rows.shape[:-1], -1)  # type: ignore[no-any-return]
         return adapted_linear(blocks, self.layer, a, b, 1.0).reshape(*rows.shape[:-1], -1)
 
 
@@ -104,7 +107,9 @@ class StackedNetwork:
     def __init__(self, base: LoadedBase, targets: Sequence[str]) -> None:
         self.base = twin(base)
         self.pad = int(base.tokenizer.pad_token_id)
+        self._layouts: dict[int, Layout] = {}
         self.forwards = 0  # passes through the network so far
+        self.recordings = Recordings(self._run) if base.device.type == "cuda" else None
         self.layers: dict[str, StackedLinear] = {}
         for name, layer in linear_layers(self.base).items():
             parent, _, last = name.rpartition(".")
@@ -114,29 +119,47 @@ class StackedNetwork:
 
     def forward(self, members: Sequence[Member]) -> SharedPass:
         """Last hidden states of all members' rows, in their order, T being the longest one's."""
-        rows = [len(member.wanted.ids) for member in members]
-        size = math.gcd(*rows)
-        owners = torch.tensor(
-            [n for n, count in enumerate(rows) for _ in range(count // size)], device=self.base.device
-        )
-        weights: list[list[Tensor]] = [[] for _ in members]
-        for name, layer in self.layers.items():
-            adapters = [_lora(member.base.model, name) for member in members]
-            layer.factors = _factors(adapters, owners)
-            for own, (a, b, _) in zip(weights, adapters, strict=True):
-                own += (a, b)
+        own, rows = [_adapter(member) for member in members], [len(member.wanted.ids) for member in members]
+        adapters = StackedAdapters(self._layout(own), own, rows, self.base.products)
+        step = 1 if self.recordings is None else WIDTH_STEP
+        inputs = batched([each.wanted for each in members], self.pad, step)
         self.forwards += 1
+        if self.recordings is not None and recordable(inputs):
+            recorded = self.recordings.of(inputs, adapters.layout, adapters.matrix)
+            if recorded is not None:
+                shared = SharedPass(recorded.forward(inputs, adapters.matrix), adapters, recorded.backward)
+                self.recordings.lend(shared)
+                return shared
+        leaves = as_leaves(adapters.matrix, adapters.layout)
+        states = self._run(inputs, adapters.layout, leaves)
+        return SharedPass(states, adapters, lambda slopes: as_matrix(torch.autograd.grad(states, leaves, slopes)))
+
+    def _run(self, inputs: Inputs, layout: Layout, leaves: Sequence[Tensor]) -> Tensor:
+        for name, layer in self.layers.items():
+            pair = layout.pairs[name]
+            layer.factors = leaves[pair.a], leaves[pair.b]
         try:
-            states = hidden_states(self.base, *batched([member.wanted for member in members], self.pad))
-            return SharedPass(states, weights)
+            return hidden_states(self.base, *inputs)
         finally:
             for layer in self.layers.values():
                 layer.factors = None
 
+    def _layout(self, adapters: Sequence[AdapterWeights]) -> Layout:
+        """That of the largest rank."""
+        largest = max(adapters, key=lambda adapter: adapter.rank)
+        if largest.rank not in self._layouts:
+            self._layouts[largest.rank] = Layout(largest)
+        return self._layouts[largest.rank]
 
-def batched(inputs: Sequence[PassInput], pad: int) -> tuple[Tensor, Mask, Tensor | None, Tensor | None]:
-    """One batch of the rows of all inputs, padded on the right; rows without types are of type 0, as for the model."""
+
+def batched(inputs: Sequence[PassInput], pad: int, step: int = 1) -> Inputs:
+    """One batch of the rows of all inputs, padded on the right to a multiple of `step`.
+
+    Rows without types are of type 0, as for the model; texts in rows are padded as little as possible.
+    """
     width = max(each.ids.shape[1] for each in inputs)
+    if not any(isinstance(each.mask, Texts) for each in inputs):
+        width = -(-width // step) * step
     ids = torch.cat([_widened(each.ids, width, pad) for each in inputs])
     mask = _one_mask([each.mask for each in inputs], width)
     positions = types = None
@@ -170,17 +193,6 @@ def _widened_mask(mask: Tensor, width: int) -> Tensor:
     return wide | (torch.eye(width, dtype=torch.bool, device=mask.device) & padding)
 
 
-def _lora(model: Any, name: str) -> tuple[Tensor, Tensor, float]:
-    """A (r, n), B (m, r) and alpha / r of the adapter on one layer of a job's model."""
-    layer = model.get_submodule(name)
-    (adapter,) = layer.active_adapters
-    return layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, float(layer.scaling[adapter])
-
-
-def _factors(adapters: Sequence[tuple[Tensor, Tensor, float]], owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Both factors for each block of rows, differentiable in every job's own ones."""
-    rank = max(len(a) for a, _, _ in adapters)
-    scales = torch.tensor([scale for _, _, scale in adapters], dtype=adapters[0][0].dtype, device=owners.device)
-    stacked_a = torch.stack([functional.pad(a, (0, 0, 0, rank - len(a))) for a, _, _ in adapters])
-    stacked_b = torch.stack([functional.pad(b, (0, rank - b.shape[1])) for _, b, _ in adapters])
-    return stacked_a[owners], (stacked_b * scales[:, None, None])[owners]
+def _adapter(member: Member) -> AdapterWeights:
+    assert member.base.adapter is not None
+    return member.base.adapter

@@ -17,8 +17,8 @@ from sgg_core.examples import ExampleSet
 from sgg_core.shapes import ChatExample, CompletionExample, Example
 from sgg_core.tasks.task import LossSum
 
-# Logits over the vocabulary are made, and made again in the backward pass, for this many positions at a time: all of
-# them at once would be the largest tensor of the run.
+# Logits over the vocabulary are made for this many positions at a time, and made again in the backward pass where there
+# are more: all of them at once would be the largest tensor of the run.
 POSITIONS_PER_CHUNK = 512
 
 
@@ -96,7 +96,9 @@ class TextTask:
         correct = 0
         for start in range(0, len(gold), POSITIONS_PER_CHUNK):
             chunk = slice(start, start + POSITIONS_PER_CHUNK)
-            loss, hits = checkpoint(self._chunk, picked[chunk], gold[chunk], use_reentrant=False)
+            given = picked[chunk], gold[chunk]
+            alone = len(gold) <= POSITIONS_PER_CHUNK
+            loss, hits = self._chunk(*given) if alone else checkpoint(self._chunk, *given, use_reentrant=False)
             total = total + loss
             correct += int(hits)
         return LossSum(total, len(gold), correct)

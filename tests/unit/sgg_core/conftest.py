@@ -66,6 +66,23 @@ def sharp(one_thread: None) -> Callable[[str], Any]:
     return built.__getitem__
 
 
+@pytest.fixture(scope="session")
+def in_precision() -> Callable[[Any, Any], AbstractContextManager[Any]]:
+    """A base model in another precision for the length of a block, without what jobs have left on it."""
+
+    @contextmanager
+    def moved(base: Any, dtype: Any) -> Iterator[Any]:
+        base.model.to(dtype)
+        base.resting, base.spare = None, []
+        try:
+            yield base
+        finally:
+            base.model.float()
+            base.resting, base.spare = None, []
+
+    return moved
+
+
 @pytest.fixture(params=["causal", "encoder"])
 def base(request: pytest.FixtureRequest):
     """Both tiny base models."""

@@ -96,11 +96,10 @@ def test_memory_says_how_many_seeds_train_at_once_and_one_always_does():
 
 
 @pytest.fixture
-def sharp_base(base):
+def sharp_base(base, in_precision):
     """Both tiny base models in float64, where sharing passes changes next to nothing."""
-    base.model.double()
-    yield base
-    base.model.float()
+    with in_precision(base, torch.float64):
+        yield base
 
 
 @pytest.mark.parametrize("memory", [ALL_AT_ONCE, ONE_AFTER_ANOTHER])
@@ -228,12 +227,11 @@ def test_a_run_goes_on_with_other_memory(causal, training, validation, spec_for,
 
 
 def test_a_seed_that_ends_early_leaves_the_others_as_they_are(
-    causal, training, validation, spec_for, tmp_path, adapter_bytes
+    causal, training, validation, spec_for, tmp_path, in_precision
 ):
     rates = {"learning_rate": 0.3, "max_steps": 8}
     ending = {"evaluation": {"patience": 1, "every_steps": 1, "keep": "best"}, "checkpoint": {"every_steps": 3}}
-    causal.model.double()
-    try:
+    with in_precision(causal, torch.float64):
         spec = spec_for(causal, optimization={"seeds": 3, **rates}, **ending)
         told, options = SilentReporter(), {"validation": validation, "output": tmp_path / "all"}
         ended = train(spec, causal, training, reporter=told, checkpoints=tmp_path / "saved", **options)
@@ -253,8 +251,6 @@ def test_a_seed_that_ends_early_leaves_the_others_as_they_are(
         newest = SilentReporter()  # which knows that one of them had ended
         train(spec, causal, training, reporter=newest, resume_from=max((tmp_path / "saved").iterdir()), **options)
         assert [run["steps"] for run in report(tmp_path / "all")["seeds"]["runs"]] == taken
-    finally:
-        causal.model.float()
 
 
 def test_a_seed_that_diverges_ends_the_run(base, training, validation, spec_for, tmp_path):

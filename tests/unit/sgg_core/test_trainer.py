@@ -82,7 +82,9 @@ def naive_lora(spec, base, training, rate, warmup, clip_norm):
             optimizer.zero_grad()
             for group in task.passes([items[index] for index in batch]):
                 (task.loss([items[batch[place]] for place in group]).total / len(batch)).backward()
-            norms = [torch.linalg.vector_norm(p.grad) for p in trained.values()]
+            factors = [p.grad.reshape(-1) for name, p in trained.items() if ".lora_" in name]
+            head = [p.grad for name, p in trained.items() if ".lora_" not in name]
+            norms = [torch.linalg.vector_norm(grad) for grad in (torch.cat(factors), *head)]
             factor = (clip_norm / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
             for parameter in trained.values():
                 parameter.grad.mul_(factor)

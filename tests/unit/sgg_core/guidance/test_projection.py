@@ -3,12 +3,21 @@
 import pytest
 import torch
 
-from sgg_core.gradients import cosine, inner, norm
+from sgg_core.gradients import Vector, cosine_of, norm
 from sgg_core.guidance.layers import FactorPair, factor_pairs, layers
-from sgg_core.guidance.projection import Projection
+from sgg_core.guidance.projection import Arrangement, projected_products
 
 M, N, R, S = 7, 5, 3, 2.0
 PAIR = (FactorPair(0, 1),)
+
+
+def projected(parameters, scale, *gradients, pairs=PAIR):
+    """Inner products of the gradients' projections."""
+    return projected_products(Vector.of(parameters).flat, gradients, Arrangement.of(parameters, pairs), scale)
+
+
+def length(parameters, scale, gradient, pairs=PAIR):
+    return projected(parameters, scale, gradient, pairs=pairs)[0][0] ** 0.5
 
 
 def randn(*shape, seed):
@@ -39,12 +48,11 @@ def cases():
 @pytest.mark.parametrize("name", cases())
 def test_coordinates_have_the_inner_products_of_the_dense_projection(name):
     a, b = cases()[name]
-    projection = Projection([a, b], PAIR, S)
-    ours = [projection(of_factors(full, a, b)) for full in FULL]
+    ours = projected([a, b], S, *(of_factors(full, a, b) for full in FULL))
     theirs = [dense(full, a, b) for full in FULL]
     for i in range(2):
         for j in range(2):
-            assert inner(ours[i], ours[j]) == pytest.approx(float((theirs[i] * theirs[j]).sum()), abs=1e-8)
+            assert ours[i][j] == pytest.approx(float((theirs[i] * theirs[j]).sum()), abs=1e-8)
 
 
 @pytest.mark.parametrize("factor", [0.01, 3.0, 200.0])
@@ -54,11 +62,9 @@ def test_norms_and_cosines_do_not_see_how_an_update_is_split(factor):
     for change in (factor * torch.eye(R, dtype=torch.float64), mix):
         a, b = change @ A, B @ torch.linalg.inv(change)
         assert torch.allclose(b @ a, B @ A)
-        before, after = Projection([A, B], PAIR, S), Projection([a, b], PAIR, S)
-        was = [before(of_factors(full, A, B)) for full in FULL]
-        now = [after(of_factors(full, a, b)) for full in FULL]
-        assert [norm(g) for g in now] == pytest.approx([norm(g) for g in was], rel=1e-8)
-        assert cosine(*now) == pytest.approx(cosine(*was), abs=1e-8)
+        was, now = (projected(f, S, *(of_factors(full, *f) for full in FULL)) for f in ([A, B], [a, b]))
+        assert [now[0][0], now[1][1]] == pytest.approx([was[0][0], was[1][1]], rel=1e-8)
+        assert cosine_of(now, 0, 1) == pytest.approx(cosine_of(was, 0, 1), abs=1e-8)
     raw = [norm(of_factors(FULL[0], *factors)) for factors in ((A, B), (factor * A, B / factor))]
     assert abs(raw[0] / raw[1] - 1) > 0.1, "raw norms are not the same"
 
@@ -68,7 +74,7 @@ def test_scalings_and_ranks_can_be_compared():
     found = []
     for a, b, s in ((A, B, S), (A, B * S / 8.0, 8.0)):
         gradient = [s * b.T @ FULL[0], s * FULL[0] @ a.T]
-        found.append(norm(Projection([a, b], PAIR, s)(gradient)))
+        found.append(length([a, b], s, gradient))
     assert found[0] == pytest.approx(found[1], rel=1e-9)
 
 
@@ -76,14 +82,25 @@ def test_a_descent_step_changes_the_loss_as_the_projected_norm_says():
     """Along the tangent vector -P(G) the weight's loss falls by |P(G)|^2 to first order."""
     tangent = dense(FULL[0], A, B)
     slope = -float((FULL[0] * tangent).sum())
-    ours = Projection([A, B], PAIR, S)(of_factors(FULL[0], A, B))
-    assert slope == pytest.approx(-(norm(ours) ** 2))
+    ours = length([A, B], S, of_factors(FULL[0], A, B))
+    assert slope == pytest.approx(-(ours**2))
 
 
-def test_other_parameters_pass_through():
-    head = randn(4, seed=9)
-    ours = Projection([A, B, head], PAIR, S)([*of_factors(FULL[0], A, B), head])
-    assert torch.equal(ours[2], head)
+def test_other_parameters_count_as_they_are():
+    head, gradient = randn(4, seed=9), of_factors(FULL[0], A, B)
+    whole = length([A, B, head], S, [*gradient, head])
+    assert whole**2 == pytest.approx(length([A, B], S, gradient) ** 2 + norm([head]) ** 2)
+
+
+def test_pairs_of_several_shapes_in_any_order_add_up():
+    """Each pair's share is what it is alone, whatever lies between its factors."""
+    wide = randn(R, 9, seed=11), randn(4, R, seed=12)
+    parameters = [wide[1], A, randn(4, seed=9), wide[0], B, 2.0 * B, A + 1.0]
+    pairs = (FactorPair(1, 4), FactorPair(3, 0), FactorPair(6, 5))
+    gradient = [randn(*parameter.shape, seed=20 + n) for n, parameter in enumerate(parameters)]
+    parts = [length([parameters[p.a], parameters[p.b]], S, [gradient[p.a], gradient[p.b]]) for p in pairs]
+    whole = length(parameters, S, gradient, pairs=pairs)
+    assert whole**2 == pytest.approx(sum(part**2 for part in parts) + norm([gradient[2]]) ** 2)
 
 
 NAMES = [

@@ -83,11 +83,10 @@ def assert_as_alone(base, job, tmp_path):
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
-def precise(base, request):
+def precise(base, request, in_precision):
     """Both tiny base models in both precisions."""
-    base.model.to(request.param)
-    yield base
-    base.model.float()
+    with in_precision(base, request.param):
+        yield base
 
 
 def test_packed_jobs_are_the_runs_made_one_by_one(precise, spec_for, few, validation, source, tmp_path):
