@@ -21,7 +21,7 @@ def peers(
     ] = Path("examples/support_tickets.train.jsonl"),
     shots: Annotated[int, typer.Option(min=2, help="Examples of each label that are used.")] = 8,
     jobs: Annotated[str, typer.Option(help="Numbers of jobs in a pack, comma-separated.")] = "4",
-    processes: Annotated[int, typer.Option(min=1, help="Processes at once, with a job each.")] = 4,
+    processes: Annotated[int, typer.Option(min=0, help="Processes at once, with a job each; 0: without these.")] = 4,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each job.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Each way has its turn in every round.")] = 3,

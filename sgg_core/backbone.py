@@ -27,6 +27,7 @@ from sgg_core.weights import AdapterWeights
 
 if TYPE_CHECKING:
     from sgg_core.guidance.passes import Team
+    from sgg_core.packed.network import StackedNetwork
 
 # Settings by which a model changes its logits after the output layer; ours are taken from that layer directly.
 UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -72,6 +73,8 @@ class LoadedBase:
     resting: Mounted | None = None
     spare: list[LoadedBase] = field(default_factory=list)
     """Modules of their own around the same weights, for jobs that are trained together."""
+    stacked: StackedNetwork | None = None
+    """Those that such jobs share."""
 
     @property
     def hidden_size(self) -> int:

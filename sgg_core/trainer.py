@@ -12,7 +12,7 @@ from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.packed.meeting import Pack
-from sgg_core.packed.network import keeps_rows
+from sgg_core.packed.network import give_recordings_back, keeps_rows
 from sgg_core.plan import make_plan
 from sgg_core.proof import prepare
 from sgg_core.reporting import Control, Finished, Reporter, Stopped
@@ -72,6 +72,8 @@ def train(
             return run.go(output, checkpoints, resume_from)
 
     with with_team(base, spec, reporter) as base:
+        if base.rendezvous is None:
+            give_recordings_back(base)
         if spec.optimization.seeds == 1:
             return _with_memory_told(lambda: one(spec, base, reporter, output, checkpoints, resume_from))
         steps = make_plan(spec, base.entry.kind, len(training)).total_steps

@@ -194,7 +194,7 @@ def _ways(base: LoadedBase, setting: Setting, tell: Callable[[str], None]) -> li
     ways = [
         Way(ONE, lambda: ours(spec), True, pack=1),
         Way(TRAINER, trainer, True),
-        Way(PROCESSES, processes, False, setting.processes),
+        *([Way(PROCESSES, processes, False, setting.processes)] if setting.processes else []),
         Way(GUIDED, lambda: ours(*guided(1)), True, gradients=2),
         *(way for count in setting.jobs for way in packed(count)),
     ]

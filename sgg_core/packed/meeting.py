@@ -27,7 +27,7 @@ from torch import Tensor
 
 from sgg_core.backbone import LoadedBase, Mask
 from sgg_core.memory import lacks_memory
-from sgg_core.packed.network import Member, PassInput, SharedPass, StackedNetwork, twin
+from sgg_core.packed.network import Member, PassInput, SharedPass, stacked_network, twin
 
 PASS_POSITIONS = {"cpu": 64, "cuda": 4096}  # as many take about as long as what a pass takes besides
 
@@ -146,7 +146,8 @@ class Pack:
 
     def __init__(self, base: LoadedBase, targets: Sequence[str]) -> None:
         self.base = base
-        self.network = StackedNetwork(base, targets)
+        self.network = stacked_network(base, targets)
+        self.forwards = 0  # passes through the network so far
         self.most: int | None = None  # positions in the graph at once, since memory did not suffice for twice as many
 
     def run(self, jobs: Sequence[Job], joining: Callable[[], Sequence[Job]] = nobody) -> list[object]:
@@ -244,16 +245,21 @@ class Pack:
 
     def _answer(self, seats: Sequence[Seat], asked: Sequence[PassInput]) -> None:
         groups = alike([wanted.ids.shape for wanted in asked], PASS_POSITIONS[self.base.device.type])
-        passes = [self.network.forward([Member(seats[n].base, asked[n]) for n in group]) for group in groups]
+        passes = [self._shared([Member(seats[n].base, asked[n]) for n in group]) for group in groups]
         for group, shared in zip(groups, passes, strict=True):  # all passes are made: from here on nothing fails
             first = 0
             for place, number in enumerate(group):
                 seat, wanted = seats[number], asked[number]
                 count, width = wanted.ids.shape
                 leaf = shared.states[first : first + count, :width].detach().requires_grad_()
-                seat.wanted, seat.answer, seat.served = None, leaf, self.network.forwards
+                seat.wanted, seat.answer, seat.served = None, leaf, self.forwards
                 seat.parts.append(Part(seat, wanted, leaf, first, place, shared))
                 first += count
+
+    def _shared(self, members: Sequence[Member]) -> SharedPass:
+        shared = self.network.forward(members)
+        self.forwards += 1
+        return shared
 
     def _backward(self, seats: Sequence[Seat]) -> None:
         """Carry the gradients of all leaves into the adapters.
@@ -281,7 +287,7 @@ class Pack:
             parts = parts[len(some) :]
 
     def _carry_again(self, parts: Sequence[Part]) -> None:
-        shared = self.network.forward([Member(part.seat.base, part.wanted) for part in parts])
+        shared = self._shared([Member(part.seat.base, part.wanted) for part in parts])
         firsts = accumulate((len(part.leaf) for part in parts), initial=0)
         carry(
             [

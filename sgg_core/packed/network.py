@@ -19,7 +19,8 @@ from torch.nn import functional
 from sgg_core.adapted_linear import adapted_linear
 from sgg_core.backbone import LoadedBase, Mask, Rendezvous, hidden_states, linear_layers
 from sgg_core.errors import SpecError
-from sgg_core.packed.recorded import WIDTH_STEP, Inputs, Recordings, recordable
+from sgg_core.memory import lacks_memory
+from sgg_core.packed.recorded import WIDTH_STEP, Inputs, Recordings, evened, recordable
 from sgg_core.packed.stacked import Layout, StackedAdapters, as_leaves, as_matrix
 from sgg_core.texts_in_rows import Texts
 from sgg_core.weights import AdapterWeights
@@ -48,7 +49,7 @@ def twin(base: LoadedBase, rendezvous: Rendezvous | None = None) -> LoadedBase:
     model = base.model
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
-    return replace(base, model=copied, rendezvous=rendezvous, adapter=None, resting=None, spare=[])
+    return replace(base, model=copied, rendezvous=rendezvous, adapter=None, resting=None, spare=[], stacked=None)
 
 
 class SharedPass:
@@ -101,14 +102,26 @@ def keeps_rows(base: LoadedBase, targets: Sequence[str]) -> bool:
     return all(len(shape) == 3 and shape[0] == 2 for shape in shapes)
 
 
+def stacked_network(base: LoadedBase, targets: Sequence[str]) -> StackedNetwork:
+    """That of the last pack on this base model, with what it has recorded, or a new one."""
+    if base.stacked is None or base.stacked.targets != tuple(targets):
+        base.stacked = StackedNetwork(base, targets)
+    return base.stacked
+
+
+def give_recordings_back(base: LoadedBase) -> None:
+    """Free the memory that passes of packs are kept ready in; they are recorded again when they come again."""
+    if base.stacked is not None and base.stacked.recordings is not None:
+        base.stacked.recordings.clear()
+
+
 class StackedNetwork:
-    """The pack's own modules, with adapters on the linear layers whose last names are `targets`."""
+    """The modules of packs, with adapters on the linear layers whose last names are `targets`."""
 
     def __init__(self, base: LoadedBase, targets: Sequence[str]) -> None:
-        self.base = twin(base)
+        self.base, self.targets = twin(base), tuple(targets)
         self.pad = int(base.tokenizer.pad_token_id)
         self._layouts: dict[int, Layout] = {}
-        self.forwards = 0  # passes through the network so far
         self.recordings = Recordings(self._run) if base.device.type == "cuda" else None
         self.layers: dict[str, StackedLinear] = {}
         for name, layer in linear_layers(self.base).items():
@@ -123,15 +136,21 @@ class StackedNetwork:
         adapters = StackedAdapters(self._layout(own), own, rows, self.base.products)
         step = 1 if self.recordings is None else WIDTH_STEP
         inputs = batched([each.wanted for each in members], self.pad, step)
-        self.forwards += 1
+        matrix = adapters.matrix
         if self.recordings is not None and recordable(inputs):
-            recorded = self.recordings.of(inputs, adapters.layout, adapters.matrix)
+            inputs, matrix = evened(inputs, matrix, self.pad)
+            recorded = self.recordings.of(inputs, adapters.layout, matrix)
             if recorded is not None:
-                shared = SharedPass(recorded.forward(inputs, adapters.matrix), adapters, recorded.backward)
+                shared = SharedPass(recorded.forward(inputs, matrix), adapters, recorded.backward)
                 self.recordings.lend(shared)
                 return shared
-        leaves = as_leaves(adapters.matrix, adapters.layout)
-        states = self._run(inputs, adapters.layout, leaves)
+        leaves = as_leaves(matrix, adapters.layout)
+        try:
+            states = self._run(inputs, adapters.layout, leaves)
+        except RuntimeError as error:
+            if self.recordings is None or not lacks_memory(error) or not self.recordings.clear():
+                raise
+            states = self._run(inputs, adapters.layout, leaves)  # beside what recordings had held
         return SharedPass(states, adapters, lambda slopes: as_matrix(torch.autograd.grad(states, leaves, slopes)))
 
     def _run(self, inputs: Inputs, layout: Layout, leaves: Sequence[Tensor]) -> Tensor:

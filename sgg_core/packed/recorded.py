@@ -1,7 +1,8 @@
 """Passes of a pack on a GPU, recorded as CUDA graphs and replayed.
 
 A pass is thousands of small kernels, and to start them one by one takes several times as long as they run. Recorded,
-they start as one. A recording is of one shape: of rows, of their width and of the adapters' matrix.
+they start as one. A recording is of one shape: of rows, of their width and of the adapters' matrix. So that shapes come
+again, passes are `evened`: filled up to one of a few numbers of rows, as they are padded to one of a few widths.
 
 Recordings share their memory, so that one at a time can be between its forward and its backward pass. Who comes
 meanwhile gets a pass that is not recorded.
@@ -34,6 +35,29 @@ Run = Callable[[Inputs, Layout, Sequence[Tensor]], Tensor]
 def recordable(inputs: Inputs) -> bool:
     """Whether the network asks nothing of its inputs that changes what it does: so with a mask that says all."""
     return isinstance(inputs[1], Tensor) and inputs[1].ndim == 4
+
+
+def evened(inputs: Inputs, matrix: Tensor, pad: int) -> tuple[Inputs, Tensor]:
+    """Inputs and adapters (blocks, P) with further blocks, whose tokens see themselves alone and whose adapter is zero.
+
+    There are as many as the next power of two, or one and a half of one.
+    """
+    ids, mask, positions, types = inputs
+    assert isinstance(mask, Tensor)
+    blocks = len(matrix)
+    power = 1 << (blocks - 1).bit_length()
+    wanted = 3 * power // 4 if blocks <= 3 * power // 4 else power
+    more = (wanted - blocks) * (len(ids) // blocks)
+    if not more:
+        return inputs, matrix
+    alone = torch.eye(mask.shape[-1], dtype=mask.dtype, device=mask.device).expand(more, *mask.shape[1:])
+    filled = torch.cat([ids, ids.new_full((more, ids.shape[1]), pad)]), torch.cat([mask, alone])
+    positions, types = (None if each is None else _filled(each, more) for each in (positions, types))
+    return (*filled, positions, types), _filled(matrix, wanted - blocks)
+
+
+def _filled(rows: Tensor, more: int) -> Tensor:
+    return torch.cat([rows, rows.new_zeros(more, *rows.shape[1:])])
 
 
 class Recording:
@@ -113,6 +137,15 @@ class Recordings:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    def clear(self) -> bool:
+        """Give the memory back, if there is any that nobody uses."""
+        if not self._kept or (self._user is not None and self._user() is not None):
+            return False
+        self._kept.clear()
+        self._pool = None
+        torch.cuda.empty_cache()
+        return True
 
     def lend(self, user: object) -> None:
         """Keep the recordings' memory for `user`, as long as it lives."""

@@ -69,8 +69,8 @@ class StackedAdapters:
         """(blocks, P)"""
 
     def gradients(self, found: Tensor) -> list[Tensor]:
-        """Each job's (P), given those of the matrix."""
-        whole = found.to(self._scales.dtype)
+        """Each job's (P), given those of the matrix and of blocks after its own."""
+        whole = found[: len(self.matrix)].to(self._scales.dtype)
         if self._owners is not None:
             whole = whole.new_zeros(len(self.adapters), whole.shape[1]).index_add_(0, self._owners, whole)
         whole = whole * self._scales

@@ -73,12 +73,12 @@ def in_precision() -> Callable[[Any, Any], AbstractContextManager[Any]]:
     @contextmanager
     def moved(base: Any, dtype: Any) -> Iterator[Any]:
         base.model.to(dtype)
-        base.resting, base.spare = None, []
+        base.resting, base.spare, base.stacked = None, [], None
         try:
             yield base
         finally:
             base.model.float()
-            base.resting, base.spare = None, []
+            base.resting, base.spare, base.stacked = None, [], None
 
     return moved
 

@@ -116,8 +116,8 @@ def test_recorded_passes_give_what_others_give(on_gpu):
     assert pack.network.recordings.count == 1
     for number, found in enumerate(packed):
         for (states, gradient), (alone, expected) in zip(found, job(base, number), strict=True):
-            assert (states - alone).norm() < 0.02 * alone.norm()
-            assert (gradient - expected).norm() < 0.05 * expected.norm()
+            assert (states - alone).norm() < 0.05 * alone.norm()
+            assert (gradient - expected).norm() < 0.1 * expected.norm()
 
 
 def test_a_pass_that_meets_a_recording_in_use_is_made_beside_it(on_gpu):

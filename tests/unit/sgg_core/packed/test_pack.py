@@ -69,7 +69,7 @@ def test_every_job_has_its_own_states_and_gradients(sharp, kind, padded):
     base = sharp(kind)
     pack = Pack(base, targets(base))
     packed = pack.run([lambda own, n=n: gradients(own, n, padded=padded) for n in range(len(JOBS))])
-    assert pack.network.forwards == 1
+    assert pack.forwards == 1
     for number, (states, found) in enumerate(packed):
         alone_states, alone = gradients(base, number, padded=padded)
         assert torch.allclose(states[0], alone_states[0], rtol=1e-10, atol=1e-10)
@@ -84,7 +84,7 @@ def test_jobs_whose_lengths_are_far_apart_make_passes_of_their_own(sharp, kind, 
     base = sharp(kind)
     pack = Pack(base, targets(base))
     packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
-    assert pack.network.forwards == 2  # (2, 9) with (4, 7), and (6, 3)
+    assert pack.forwards == 2  # (2, 9) with (4, 7), and (6, 3)
     for number, (states, found) in enumerate(packed):
         alone_states, alone = gradients(base, number)
         assert torch.allclose(states[0], alone_states[0], rtol=1e-10, atol=1e-10)
@@ -107,7 +107,7 @@ def test_jobs_that_need_several_passes_before_their_gradient_share_the_backward_
     base = sharp("encoder")
     pack = Pack(base, targets(base))
     packed = pack.run([lambda own, n=n: gradients(own, n, passes=n + 1) for n in range(len(JOBS))])
-    assert pack.network.forwards == len(JOBS)
+    assert pack.forwards == len(JOBS)
     for number, (_, found) in enumerate(packed):
         _, alone = gradients(base, number, passes=number + 1)
         assert_same(found, alone)
@@ -151,7 +151,7 @@ def test_a_job_may_come_while_others_are_trained(sharp):
     pack = Pack(base, targets(base))
     to_come = [[], [lambda own: gradients(own, 2, passes=2)]]
     first, late = pack.run([lambda own: gradients(own, 0, passes=4)], lambda: to_come.pop() if to_come else [])
-    assert pack.network.forwards == 4  # two of them for both
+    assert pack.forwards == 4  # two of them for both
     for (_, found), (number, passes) in ((first, (0, 4)), (late, (2, 2))):
         assert_same(found, gradients(base, number, passes=passes)[1])
 
@@ -168,7 +168,7 @@ def test_a_pass_that_memory_does_not_suffice_for_is_made_in_parts(sharp, monkeyp
 
     monkeypatch.setattr(pack.network, "forward", with_little_memory)
     packed = pack.run([lambda own, n=n: gradients(own, n) for n in range(len(JOBS))])
-    assert pack.network.forwards == len(JOBS)
+    assert pack.forwards == len(JOBS)
     for number, (_, found) in enumerate(packed):
         assert_same(found, gradients(base, number)[1])
 

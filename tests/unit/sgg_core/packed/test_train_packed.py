@@ -128,7 +128,7 @@ def test_equal_jobs_take_the_passes_of_one(base, spec_for, training, tmp_path, m
     jobs = [packed_job(spec, number, training, tmp_path) for number in range(4)]
     assert [ended.type for ended in pack.run([job.train for job in jobs])] == ["finished"] * 4
     assert len(taken) == 5 * gradients_of_one
-    assert pack.network.forwards == gradients_of_one
+    assert pack.forwards == gradients_of_one
     for job in jobs:
         assert losses(job.reporter) == pytest.approx(losses(alone.reporter), rel=TOLERANCE)
 
