@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core.adapted_linear import adapted_linear
-from sgg_core.backbone import LoadedBase, Mask, Rendezvous, hidden_states, linear_layers
+from sgg_core.backbone import LoadedBase, Mask, hidden_states, linear_layers
 from sgg_core.errors import SpecError
 from sgg_core.memory import lacks_memory
 from sgg_core.packed.recorded import WIDTH_STEP, Inputs, Recordings, evened, recordable
@@ -44,12 +44,12 @@ class Member:
     wanted: PassInput
 
 
-def twin(base: LoadedBase, rendezvous: Rendezvous | None = None) -> LoadedBase:
+def twin(base: LoadedBase) -> LoadedBase:
     """Modules of their own around the same weights: an adapter on one is none on the other."""
     model = base.model
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
-    return replace(base, model=copied, rendezvous=rendezvous, adapter=None, resting=None, spare=[], stacked=None)
+    return replace(base, model=copied, rendezvous=None, adapter=None, resting=None, spare=[], stacked=None)
 
 
 class SharedPass:

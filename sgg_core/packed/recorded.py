@@ -82,13 +82,13 @@ class Recording:
         self.states = states.detach()
 
     def forward(self, inputs: Inputs, matrix: Tensor) -> Tensor:
-        """States, which the next pass of any recording overwrites."""
+        """States, as a copy: a job may need them when its recording is already used again."""
         for to, given in zip(self.inputs, inputs, strict=True):
             if isinstance(to, Tensor) and isinstance(given, Tensor):
                 to.copy_(given)
         self.matrix.copy_(matrix)
         self._forward.replay()
-        return self.states
+        return self.states.clone()
 
     def backward(self, slopes: Tensor) -> Tensor:
         """The matrix of gradients, given those of the states."""
