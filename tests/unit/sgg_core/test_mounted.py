@@ -3,7 +3,7 @@
 import torch
 from peft import get_peft_model
 
-from sgg_core.backbone import _peft_config, lora
+from sgg_core.backbone import _peft_config, lora, take_off
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import LoraSpec
 from sgg_core.torch_seeding import torch_seed
@@ -20,8 +20,7 @@ def test_every_job_finds_the_weights_that_peft_makes_of_its_seed(base):
         with torch_seed(derived_seed(seed, "lora")):
             adapted = get_peft_model(base.model, _peft_config(base, SPEC))
         expected = [weights.detach().clone() for weights in trained(adapted)]
-        adapted.unload()
-        del base.model.peft_config
+        take_off(base, adapted)
         for _ in range(2):
             with lora(base, SPEC, seed) as adapted:
                 assert all(torch.equal(a, b) for a, b in zip(trained(adapted), expected, strict=True))
