@@ -36,7 +36,7 @@ demo: $(INSTALLED) ## Train an adapter through the real service and predict with
 test: $(INSTALLED) ## Run all tests that this machine can run
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/unit tests/integration
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/conformance
-	$(BIN)/python -m pytest -n 2 tests/faults
+	$(BIN)/python -m pytest -n 3 tests/faults
 	$(BIN)/python -m pytest -m figures
 
 test-conformance: $(INSTALLED) ## The API against OpenAI's clients: three generations for Python, and the one for Node

@@ -24,6 +24,7 @@ from tests.tcp_proxy import TcpProxy
 from worker.testing import Workbench
 
 KINDS = ("embedded", "servers")
+SHARED = (*(f"second_{kind}" for kind in KINDS), *KINDS)  # in the order in which a test's id is searched for them
 IMPATIENT = {"SGG_STALL_SECONDS": "6"}
 
 
@@ -34,10 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class SchedulingByDeployment(LoadScopeScheduling):
-    """Tests that act upon one kind of deployment run in one process, which starts it once; others file by file."""
+    """Tests that act upon one deployment run in one process, which starts it once; others file by file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return kind_of(nodeid) or nodeid.partition("::")[0]
+        return deployment_of(nodeid) or nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,9 +46,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SchedulingBy
     return SchedulingByDeployment(config, log)
 
 
-def kind_of(test: str) -> str | None:
-    """The kind of deployment that a test of this name or id acts upon, if it is one that tests share."""
-    return next((kind for kind in KINDS if kind in test.partition("[")[2]), None)
+def deployment_of(test: str) -> str | None:
+    """The deployment that a test of this name or id acts upon, if it is one that tests share."""
+    return next((name for name in SHARED if name in test.partition("[")[2]), None)
 
 
 @pytest.fixture(scope="session")
@@ -190,13 +191,13 @@ def site(backend: str, request: pytest.FixtureRequest) -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture
-def second_site(backend: str, request: pytest.FixtureRequest) -> Iterator[Site]:
+@pytest.fixture(params=KINDS, ids=lambda kind: f"second_{kind}")
+def second_site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """One more deployment of each kind, with one worker that has no patience with a trainer. Checked as `site` is."""
-    if backend == "servers":
+    if request.param == "servers":
         request.getfixturevalue("servers")
-    with request.getfixturevalue(f"second_{backend}_site").in_use() as running:
-        running.workers[0].trainer()  # importing everything would take longer than its patience lasts
+    with request.getfixturevalue(f"second_{request.param}_site").in_use() as running:
+        wait_for_trainer(running)
         yield running
 
 
@@ -207,11 +208,17 @@ def team(servers: Servers, servers_site: Site) -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture(params=["servers"])
+@pytest.fixture(params=["second_servers"])
 def second_team(servers: Servers, second_servers_site: Site) -> Iterator[Site]:
     """The second deployment on servers, for the same."""
     with second_servers_site.in_use() as running:
+        wait_for_trainer(running)
         yield running
+
+
+def wait_for_trainer(impatient: Site) -> None:
+    """Wait until the worker has a trainer: importing everything would take longer than its patience lasts."""
+    impatient.workers[0].trainer()
 
 
 @pytest.fixture(params=["embedded"])
@@ -224,5 +231,5 @@ def alone(embedded_site: Site) -> Iterator[Site]:
 @pytest.fixture
 def reference(request: pytest.FixtureRequest) -> str:
     """The sha256 of the weights of a job that nothing happened to."""
-    undisturbed: Site = request.getfixturevalue(f"{kind_of(request.node.name)}_site")
+    undisturbed: Site = request.getfixturevalue(f"{deployment_of(request.node.name)}_site")
     return undisturbed.reference
