@@ -32,7 +32,7 @@ def render_card(report: TrainingReport, spec: TrainingSpec, entry: BaseModelEntr
         _introduction(report, entry),
         _figures(report),
         _compared(report),
-        _seeds(report),
+        _replicas(report),
         _retention(report),
         _per_label(report.evaluation),
         _confusion(report.evaluation),
@@ -137,15 +137,17 @@ def _compared(report: TrainingReport) -> str:
     return "\n\n".join(["### What it is worth", *sentences, table(header, rows), picture])
 
 
-def _seeds(report: TrainingReport) -> str:
-    if report.seeds is None:
+def _replicas(report: TrainingReport) -> str:
+    if report.replicas is None:
         return ""
     rows = [
-        (run.seed, _number(run.valid_accuracy), _number(run.valid_loss), _number(run.train_loss))
-        for run in report.seeds.runs
+        (f"{run.learning_rate:g}", run.seed, *map(_number, (run.valid_accuracy, run.valid_loss, run.train_loss)))
+        for run in report.replicas.runs
     ]
-    header = ("seed", "validation accuracy", "validation loss", "last training loss")
-    return "\n\n".join(["### Several seeds", f"**{escaped(report.seeds.verdict)}**", table(header, rows)])
+    header = ("learning rate", "seed", "validation accuracy", "validation loss", "last training loss")
+    several = len({run.learning_rate for run in report.replicas.runs}) > 1
+    title = "Several learning rates" if several else "Several seeds"
+    return "\n\n".join([f"### {title}", f"**{escaped(report.replicas.verdict)}**", table(header, rows)])
 
 
 def _retention(report: TrainingReport) -> str:

@@ -39,7 +39,7 @@ class Workload(Message):
     vocabulary: int
     """Outputs of the last layer that are computed for a trained token; 0 for an encoder."""
     adapter_weights: int
-    seeds: int = 1
+    replicas: int = 1
     """How often all of this is trained; the figures here are those of one time."""
     steps: int
     rival_steps: int = 0
@@ -89,14 +89,14 @@ def reference_seconds(load: Workload) -> ReferenceSeconds:
     operations += load.examined_positions * forward + load.in_context_positions * (forward + looking_back)
     operations += load.retention_positions * forward + load.retention_trained * output
     return ReferenceSeconds(
-        steps=load.seeds * load.steps * step,
-        passes=load.seeds * (rival + rehearsal + operations / pass_rate),
-        fixed=RUN_SECONDS[load.kind] + load.seeds * load.checkpoints * CHECKPOINT_SECONDS,
+        steps=load.replicas * load.steps * step,
+        passes=load.replicas * (rival + rehearsal + operations / pass_rate),
+        fixed=RUN_SECONDS[load.kind] + load.replicas * load.checkpoints * CHECKPOINT_SECONDS,
     )
 
 
 def memory_need(load: Workload) -> MemoryNeed:
-    """What the run holds of the training process's memory when that is most, with one seed at a time."""
+    """What the run holds of the training process's memory when that is most, with one replica at a time."""
     kept = FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
     outputs = 3 * min(load.largest_trained, 512) * load.vocabulary
     return MemoryNeed(

@@ -84,7 +84,10 @@ def objective_of(spec: TrainingSpec, kind: Literal["causal", "encoder"]) -> Lite
 
 
 def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> Plan:
-    """Resolve every `auto` of `spec` for `examples` training examples on a base model of `kind`."""
+    """Resolve every `auto` of `spec` for `examples` training examples on a base model of `kind`.
+
+    Of several learning rates the plan has the first one.
+    """
     wanted = spec.optimization
     objective = objective_of(spec, kind)
     batch_size = min(BATCH_SIZE[objective] if wanted.batch_size == "auto" else wanted.batch_size, examples)
@@ -92,8 +95,8 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     steps = STEPS[kind] * math.sqrt(examples / 32) * BATCH_SIZE["cross_entropy"] / BATCH_SIZE[objective]
     epochs = max(2, round(steps / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
     total = min(epochs * steps_per_epoch, wanted.max_steps or epochs * steps_per_epoch)
-    multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
-    rate = LEARNING_RATE[kind] if wanted.learning_rate == "auto" else wanted.learning_rate
+    first = wanted.learning_rates[0]
+    rate = LEARNING_RATE[kind] if first == "auto" else first
     every = spec.evaluation.every_steps
     evaluate_every = max(1, math.ceil(total / EVALUATIONS)) if every == "auto" else every
     save = spec.checkpoint.every_steps
@@ -103,7 +106,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
         examples=examples,
         epochs=math.ceil(total / steps_per_epoch),
         batch_size=batch_size,
-        learning_rate=rate * multiplier,
+        learning_rate=rate * wanted.multiplier,
         clip_norm=CLIP_NORM[kind] if wanted.clip_norm == "auto" else wanted.clip_norm,
         total_steps=total,
         warmup_steps=round(wanted.warmup_fraction * total) if total > 1 else 0,

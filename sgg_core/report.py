@@ -72,7 +72,7 @@ class TrainingReport(BaseModel):
     evaluation: Evaluation | None
     baselines: list[Baseline] = []
     retention: Retention | None = None
-    seeds: Spread | None = None
+    replicas: Spread | None = None
     calibration: Calibration | None = None
     hardest: list[HardExample] = []
     explanations: list[str] = []

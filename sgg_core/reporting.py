@@ -39,22 +39,22 @@ class MemoryNeed(Message):
     """Bytes that a run holds at its peak (see sgg_core.estimate), those that runs on one base model share apart."""
 
     shared: int  # the process and the base model
-    adapter: int  # a seed's weights, gradients and copies of them: in proportion to the rank
-    passes: int  # what a seed's largest pass keeps until the backward pass
-    seeds: int = 1  # that are trained at once
+    adapter: int  # a replica's weights, gradients and copies of them: in proportion to the rank
+    passes: int  # what a replica's largest pass keeps until the backward pass
+    replicas: int = 1  # that are trained at once
 
     @property
     def own(self) -> int:
         """What the run adds to others on the same base model."""
-        return self.seeds * (self.adapter + self.passes)
+        return self.replicas * (self.adapter + self.passes)
 
     @property
     def alone(self) -> int:
         """What it needs by itself."""
         return self.shared + self.own
 
-    def seeds_within(self, available: int) -> int:
-        """How many seeds so many bytes suffice for at once, at least one."""
+    def replicas_within(self, available: int) -> int:
+        """How many replicas so many bytes suffice for at once, at least one."""
         return max(1, (available - self.shared) // max(1, self.adapter + self.passes))
 
 
@@ -65,10 +65,10 @@ class Started(Message):
     first_step: int
     total_steps: int
     trainable_parameters: int
-    learning_rate: float
+    learning_rates: tuple[float, ...]  # their peaks, of all that are trained at once
     batch_size: int
     epochs: int
-    reference: ReferenceSeconds | None = None  # of all seeds together
+    reference: ReferenceSeconds | None = None  # of all replicas together
     memory: MemoryNeed | None = None
 
 

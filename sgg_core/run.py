@@ -413,7 +413,7 @@ class Run:
                 first_step=self.progress.step + 1,
                 total_steps=self.plan.total_steps,
                 trainable_parameters=self.workload.adapter_weights,
-                learning_rate=self.plan.learning_rate,
+                learning_rates=(self.plan.learning_rate,),
                 batch_size=self.plan.batch_size,
                 epochs=self.plan.epochs,
                 reference=reference_seconds(self.workload),

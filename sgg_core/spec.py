@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(rates)) < len(rates):
+        raise ValueError("a learning rate is listed twice")
+    return rates
+
+
+Rates = Annotated[tuple[Rate, ...], Field(min_length=2, max_length=10), AfterValidator(_distinct)]
 
 
 class Group(BaseModel):
@@ -52,8 +62,9 @@ class OptimizationSpec(Group):
     """Passes over the training file. `auto`: steps grow with the square root of the number of examples."""
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Examples per optimizer step."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
-    """Peak learning rate; `auto` depends on the kind of base model."""
+    learning_rate: Rate | Rates | Auto = "auto"
+    """Peak learning rate; `auto` depends on the kind of base model. Of several, 2 to 10 in a list, each is trained, and
+    the adapter of the lowest validation loss is kept: they need a validation file. One that diverges is left out."""
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
     """Scales the learning rate; `auto` is 1."""
     warmup_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -68,6 +79,21 @@ class OptimizationSpec(Group):
     interval."""
     max_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Upper bound on the optimizer steps, whatever `epochs` says."""
+
+    @property
+    def learning_rates(self) -> tuple[float | Auto, ...]:
+        """The peak learning rate, or all of them."""
+        return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
+
+    @property
+    def multiplier(self) -> float:
+        """What learning rates are scaled by."""
+        return 1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier
+
+    @property
+    def replicas(self) -> int:
+        """How many times is trained: with each learning rate and each seed."""
+        return len(self.learning_rates) * self.seeds
 
 
 class GuidanceSpec(Group):
@@ -147,7 +173,7 @@ class ResourcesSpec(Group):
     """Trains on so many GPUs of one machine, each of which computes a part of every batch. Where there is no GPU these
     are so many processes on the CPU, which gains nothing."""
     deterministic: bool = False
-    """Trains by itself, never in one pass with other jobs or with its own other seeds, so that rounding does not depend
+    """Trains by itself, never in one pass with other jobs or its own other replicas, so that rounding does not depend
     on them: on the same processor and as many threads the result is the same to the last bit."""
 
 
@@ -167,6 +193,13 @@ class TrainingSpec(Group):
     resources: ResourcesSpec = ResourcesSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seeds the adapter's initial weights and the order of the examples."""
+
+    def replica(self, number: int) -> TrainingSpec:
+        """One of the runs that differ in seed and learning rate alone. All seeds of the first rate come first."""
+        wanted = self.optimization
+        rate, seed = divmod(number, wanted.seeds)
+        optimization = wanted.model_copy(update={"learning_rate": wanted.learning_rates[rate]})
+        return self.model_copy(update={"seed": (self.seed + seed) % 2**31, "optimization": optimization})
 
     @property
     def lonely(self) -> tuple[str, str] | None:

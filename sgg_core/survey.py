@@ -106,14 +106,14 @@ def _task(
 
 
 def _trained_tokens(spec: TrainingSpec, plan: Plan, target: TaskData) -> int:
-    """Of all seeds together."""
+    """Of all replicas together."""
     lengths = [len(item.ids) for item in target.items]
     labels = [item.label for item in target.items]
     return sum(
         lengths[index]
-        for number in range(spec.optimization.seeds)
+        for replica in map(spec.replica, range(spec.optimization.replicas))
         for step in range(1, plan.total_steps + 1)
-        for index in plan.indices(step, (spec.seed + number) % 2**31, labels)
+        for index in plan.indices(step, replica.seed, labels)
     )
 
 

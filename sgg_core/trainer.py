@@ -1,4 +1,4 @@
-"""Training an adapter: one run, or one for each seed."""
+"""Training an adapter: one run, or several replicas of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sgg_core.packed.meeting import Pack
 from sgg_core.packed.network import give_recordings_back, keeps_rows
 from sgg_core.plan import make_plan
 from sgg_core.proof import prepare
+from sgg_core.replicas import Replicas
 from sgg_core.reporting import Control, Finished, Reporter, Stopped
 from sgg_core.run import Run
-from sgg_core.seeds import SeveralSeeds
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
 from sgg_core.team.leader import with_team
-from sgg_core.workload import seeds_at_once
+from sgg_core.workload import replicas_at_once
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
 
     `checkpoints` receives step-* directories; `resume_from` is one of them. `start_from` is an adapter of another run,
     whose weights are the first ones of this run (see sgg_core.start). `retention` is asked before and after the
-    training, and never trained on. Of several seeds as many are trained at once as are expected to fit into
+    training, and never trained on. Of several replicas as many are trained at once as are expected to fit into
     `memory_bytes`, the base model included, or all. `base` is unchanged afterwards and can be used again.
     Raises subclasses of SggError; `output` appears whole or not at all.
     """
@@ -52,6 +52,8 @@ def train(
         check_validation(training, validation)
     elif spec.evaluation.keep == "best" or spec.evaluation.patience is not None:
         raise SpecError("evaluation.keep 'best' and evaluation.patience need a validation file.", "Add one.")
+    elif len(spec.optimization.learning_rates) > 1:
+        raise SpecError("Several learning rates need a validation file to choose by.", "Add one, or name one rate.")
     check_sources(training, sources)
     if base.directory is not None:
         prepare()
@@ -74,11 +76,11 @@ def train(
     with with_team(base, spec, reporter) as base:
         if base.rendezvous is None:
             give_recordings_back(base)
-        if spec.optimization.seeds == 1:
+        if spec.optimization.replicas == 1:
             return _with_memory_told(lambda: one(spec, base, reporter, output, checkpoints, resume_from))
         steps = make_plan(spec, base.entry.kind, len(training)).total_steps
-        at_once = seeds_at_once(spec, base, training, memory_bytes)
-        several = SeveralSeeds(
+        at_once = replicas_at_once(spec, base, training, memory_bytes)
+        several = Replicas(
             spec, steps, one, at_once, reporter, checkpoints, lambda place, told: add_to_report(place, told, base.entry)
         )
         if at_once == 1 or base.rendezvous is not None:

@@ -39,7 +39,7 @@ class RunData:
 
 
 def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, adapter_weights: int) -> Workload:
-    """Count what a run with this plan computes, by the batches of its first seed.
+    """Count what a run with this plan computes, by the batches of its first replica.
 
     Its evaluations are those after steps, one before the first, and that of its rival.
     """
@@ -65,7 +65,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         **_size(base),
         vocabulary=base.model.get_output_embeddings().weight.shape[0] if base.entry.kind == "causal" else 0,
         adapter_weights=adapter_weights,
-        seeds=spec.optimization.seeds,
+        replicas=spec.optimization.replicas,
         steps=plan.total_steps,
         rival_steps=plan.total_steps if compared else 0,
         gradients=_gradients(spec, plan),
@@ -87,18 +87,18 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     )
 
 
-def seeds_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet, memory_bytes: int | None) -> int:
-    """How many of the run's seeds `memory_bytes` are expected to suffice for; all, if that is None."""
+def replicas_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet, memory_bytes: int | None) -> int:
+    """How many of the run's replicas `memory_bytes` are expected to suffice for; all, if that is None."""
     if spec.lonely is not None or base.team is not None:
         return 1
     if memory_bytes is None:
-        return spec.optimization.seeds
+        return spec.optimization.replicas
     task = make_task(spec, base, training)
     target = TaskData(task, encoded(task, training))
     plan = make_plan(spec, base.entry.kind, len(training))
     alone = RunData(target, (), (), None, training, None)
     need = memory_need(workload(spec, plan, base, alone, count_adapter_weights(base, spec.lora)))
-    return min(spec.optimization.seeds, need.seeds_within(memory_bytes))
+    return min(spec.optimization.replicas, need.replicas_within(memory_bytes))
 
 
 def _size(base: LoadedBase) -> dict[str, Any]:

@@ -19,7 +19,7 @@ EARLY_EVENTS = 20  # of a job, among which is the one of its beginning
 
 def expected_need(session: Session, job_id: str, base_model: str, spec: Mapping[str, Any]) -> MemoryNeed | None:
     """What the trainer counted when the job itself began before; else the most that the newest jobs on its base model
-    needed, with adapters of the rank of its spec, for as many seeds as it wants. None where none is known.
+    needed, with adapters of the rank of its spec, for as many replicas as it wants. None where none is known.
 
     Its texts are not looked at: those of the others say how large passes are here, and the passes are bounded.
     """
@@ -40,22 +40,22 @@ def expected_need(session: Session, job_id: str, base_model: str, spec: Mapping[
         shared=max(need.shared for need, _ in seen),
         adapter=max(need.adapter * rank // of_rank for need, of_rank in seen),
         passes=max(need.passes for need, _ in seen),
-        seeds=OptimizationSpec.model_validate(spec.get("optimization", {})).seeds,
+        replicas=OptimizationSpec.model_validate(spec.get("optimization", {})).replicas,
     )
 
 
 def _counted(session: Session, job_ids: Sequence[str]) -> list[tuple[MemoryNeed, int]]:
     """What the trainer said at the beginning of these jobs, and their ranks."""
-    shared, adapter, passes, seeds = (
-        EventRecord.data[("memory", part)].as_float() for part in ("shared", "adapter", "passes", "seeds")
+    shared, adapter, passes, replicas = (
+        EventRecord.data[("memory", part)].as_float() for part in ("shared", "adapter", "passes", "replicas")
     )
     query = (
-        select(shared, adapter, passes, func.coalesce(seeds, 1), JobRecord.spec)
+        select(shared, adapter, passes, func.coalesce(replicas, 1), JobRecord.spec)
         .join(JobRecord, JobRecord.id == EventRecord.job_id)
         .where(EventRecord.job_id.in_(job_ids), EventRecord.seq <= EARLY_EVENTS, shared.is_not(None))
     )
     return [
-        (MemoryNeed(shared=int(base), adapter=int(weights), passes=int(states), seeds=int(at_once)), _rank(spec))
+        (MemoryNeed(shared=int(base), adapter=int(weights), passes=int(states), replicas=int(at_once)), _rank(spec))
         for base, weights, states, at_once, spec in session.execute(query)
     ]
 

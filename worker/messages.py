@@ -40,7 +40,7 @@ class Train(Message):
     """Train once. `run` numbers the trainings of a child, so that a late `Steer` never reaches the next one.
 
     With `shared`, further ones may come while it runs, and all make their passes together; without, it runs alone.
-    Other base models stay in memory while all of them have at most `keep_bytes`. As many seeds train at once as
+    Other base models stay in memory while all of them have at most `keep_bytes`. As many replicas train at once as
     `memory_bytes` suffice for.
     """
 

@@ -99,9 +99,11 @@ class JobReporter:
 
 
 def _started_event(message: Started) -> NewEvent:
+    rates = ", ".join(f"{rate:.2g}" for rate in message.learning_rates)
     text = (
-        f"Steps {message.first_step} to {message.total_steps} with batch size {message.batch_size}, learning rate "
-        f"{message.learning_rate:.2g} and {message.trainable_parameters:,} trainable parameters."
+        f"Steps {message.first_step} to {message.total_steps} with batch size {message.batch_size}, "
+        f"learning rate{'s' if len(message.learning_rates) > 1 else ''} {rates} "
+        f"and {message.trainable_parameters:,} trainable parameters."
     )
     return NewEvent(text, data=message.model_dump(mode="json", exclude={"type"}))
 

@@ -224,5 +224,5 @@ class JobRunner:
 
 
 def _may_take_less(command: Train) -> bool:
-    """Whether several seeds may have been trained at once, which is not tried again once memory has been short."""
-    return command.memory_bytes > 0 and command.spec.optimization.seeds > 1 and command.spec.lonely is None
+    """Whether several replicas may have been trained at once, which is not tried again once memory has been short."""
+    return command.memory_bytes > 0 and command.spec.optimization.replicas > 1 and command.spec.lonely is None

@@ -56,11 +56,14 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
         message = "Alignment needs source files. Name some in method.sgg.sources, or set it to 0."
         yield RequestProblem(f"{path}hyperparameters.guidance.alignment", "conflicting_parameters", message)
     if draft.validation_file is None:
-        wanted = {"patience": hyperparameters.evaluation.patience is not None}
-        wanted["keep"] = hyperparameters.evaluation.keep == "best"
+        wanted = {
+            "evaluation.patience": hyperparameters.evaluation.patience is not None,
+            "evaluation.keep": hyperparameters.evaluation.keep == "best",
+            "learning_rate": len(hyperparameters.learning_rates) > 1,
+        }
         for name in (name for name, set_ in wanted.items() if set_):
             message = "This needs a validation file. Name one in validation_file, or leave this out."
-            yield RequestProblem(f"{path}hyperparameters.evaluation.{name}", "conflicting_parameters", message)
+            yield RequestProblem(f"{path}hyperparameters.{name}", "conflicting_parameters", message)
     if draft.integrations:
         message = "There are no integrations here; figures are in the job's events and result files. Leave this out."
         yield RequestProblem("integrations", "unsupported_parameter", message)

@@ -217,7 +217,7 @@ def _queue(services: Services, caller: Caller, checked: CheckedRequest) -> Queue
 def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Spread | None) -> EstimateOut:
     load = survey.workload if survey is not None else None
     return EstimateOut(
-        steps=spec.optimization.seeds * plan.total_steps,
+        steps=spec.optimization.replicas * plan.total_steps,
         epochs=plan.epochs,
         tokens=survey.trained_tokens if survey is not None and load is not None else None,
         peak_memory_bytes=None if load is None else _peak(spec, load),
@@ -226,9 +226,9 @@ def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Sp
 
 
 def _peak(spec: TrainingSpec, load: Workload) -> int:
-    """With as many seeds at once as can share their passes."""
-    at_once = spec.optimization.seeds if spec.lonely is None else 1
-    return memory_need(load).model_copy(update={"seeds": at_once}).alone
+    """With as many replicas at once as can share their passes."""
+    at_once = spec.optimization.replicas if spec.lonely is None else 1
+    return memory_need(load).model_copy(update={"replicas": at_once}).alone
 
 
 def _range(spread: Spread | None) -> RangeOut | None:
@@ -243,11 +243,10 @@ def _resolved(spec: TrainingSpec, plan: Plan, checked: CheckedRequest) -> dict[s
     values: dict[str, Any] = Hyperparameters.of(spec).model_dump(mode="json")
     entry, facts = checked.data.entry, _facts(checked, "training")
     assert entry is not None and facts is not None
-    rate = spec.optimization.learning_rate
     values |= {"n_epochs": plan.epochs, "batch_size": plan.batch_size, "clip_norm": plan.clip_norm}
-    values["learning_rate"] = LEARNING_RATE[entry.kind] if rate == "auto" else rate
-    multiplier = spec.optimization.learning_rate_multiplier
-    values["learning_rate_multiplier"] = 1.0 if multiplier == "auto" else multiplier
+    if values["learning_rate"] == "auto":
+        values["learning_rate"] = LEARNING_RATE[entry.kind]
+    values["learning_rate_multiplier"] = spec.optimization.multiplier
     values["task"]["type"] = facts.kind
     values["evaluation"]["every_steps"] = plan.evaluate_every
     values["task"]["objective"] = plan.objective

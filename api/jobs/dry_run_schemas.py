@@ -44,13 +44,13 @@ class EstimateOut(Out):
     """What the training would take. Null where it is not known."""
 
     steps: int
-    """Of all seeds together."""
+    """Of all replicas together: each learning rate with each seed."""
     epochs: int
     tokens: int | None
     """In all steps together, as the job's `trained_tokens`."""
     peak_memory_bytes: int | None
-    """Of the process that trains, the base model included, with all seeds at once; where that is more than it may take,
-    fewer are trained at once."""
+    """Of the process that trains, the base model included, with all replicas at once; where that is more than it may
+    take, fewer are trained at once."""
     seconds: RangeOut | None
     """From start to end; waiting is in `queue`."""
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from sgg_core import encoding
 from sgg_core.backbone import LoadedBase, Mask, hidden_states, layer_states
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
+from sgg_core.errors import TrainingDivergedError
 from sgg_core.seeding import derived_seed
 from sgg_core.shapes import ClassificationExample, Example
 from sgg_core.tasks.task import LossSum
@@ -120,8 +121,11 @@ class PooledHead:
         """Set the head to the L2-regularized logistic regression on frozen features (B, d).
 
         A probed head before fine-tuning keeps the first steps from distorting good features (LP-FT, Kumar et al.,
-        ICLR 2022).
+        ICLR 2022). Raises TrainingDivergedError where the features are not finite.
         """
+        if not features.isfinite().all():
+            message = "The features of the training examples are not finite."
+            raise TrainingDivergedError(message, "Lower the learning rate.")
         gold = torch.tensor([item.label for item in items], device=features.device)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)

@@ -213,10 +213,10 @@ def test_what_belongs_to_sgg_is_refused_elsewhere(api_server: ApiServer) -> None
 
 
 def test_what_needs_a_validation_file_is_refused_without_one(api_server: ApiServer) -> None:
-    method = sgg(evaluation={"patience": 2, "keep": "best"})
+    method = sgg(evaluation={"patience": 2, "keep": "best"}, learning_rate=[0.001, 0.01])
     found = problems(api_server, model=MODEL, training_file=api_server.file_id(), method=method)
-    path = "method.sgg.hyperparameters.evaluation"
-    assert set(found) == {f"{path}.patience", f"{path}.keep"}
+    path = "method.sgg.hyperparameters"
+    assert set(found) == {f"{path}.evaluation.patience", f"{path}.evaluation.keep", f"{path}.learning_rate"}
     valid = api_server.file_id(labelled(2))
     api_server.job_id(validation_file=valid, method=method)
 

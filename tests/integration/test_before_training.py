@@ -103,19 +103,20 @@ def test_what_a_dry_run_foretells_is_what_the_training_does(
     started = next(event for event in site.bench.events(job_id) if "trainable_parameters" in event.data).data
     resolved = told["hyperparameters"]
     assert (resolved["batch_size"], resolved["n_epochs"]) == (started["batch_size"], started["epochs"])
-    assert resolved["learning_rate"] == started["learning_rate"]
+    assert [resolved["learning_rate"]] == started["learning_rates"]
     assert started["reference"]["steps"] > 0 and started["reference"]["fixed"] > 0
     assert told["estimate"]["peak_memory_bytes"] > 0
     seconds = told["estimate"]["seconds"]
     assert 0 < seconds["low"] <= seconds["expected"] <= seconds["high"]
 
 
-def test_a_dry_run_counts_the_work_of_all_seeds(site: Site) -> None:
-    seeds = QUICK | {"seeds": 2}
+def test_a_dry_run_counts_the_work_of_all_replicas(site: Site) -> None:
+    replicas = QUICK | {"seeds": 2, "learning_rate": [0.001, 0.002]}
     body = {
         "model": "tiny-causal",
         "training_file": site.server.file_id(TWO_LABELS),
-        "method": {"type": "sgg", "sgg": {"hyperparameters": seeds}},
+        "validation_file": site.server.file_id(TWO_LABELS),
+        "method": {"type": "sgg", "sgg": {"hyperparameters": replicas}},
         "seed": 3,
     }
     told = site.dry_run(**body)["estimate"]
@@ -125,7 +126,7 @@ def test_a_dry_run_counts_the_work_of_all_seeds(site: Site) -> None:
     job = site.bench.wait_for_end(job_id)
     assert (told["steps"], told["tokens"]) == (job.total_steps, job.trained_tokens)
     (need,) = [MemoryNeed(**event.data["memory"]) for event in site.bench.events(job_id) if "memory" in event.data]
-    assert need.seeds == 2 and told["peak_memory_bytes"] == need.alone
+    assert need.replicas == 4 and told["peak_memory_bytes"] == need.alone
 
 
 def test_a_retention_file_is_read_as_the_trainer_reads_it(site: Site) -> None:

@@ -59,8 +59,8 @@ def test_the_newest_jobs_tell_what_like_ones_need_and_the_rank_what_an_adapter_d
     assert expected(database) == MemoryNeed(shared=LARGE, adapter=160, passes=LARGE)
 
 
-def test_several_seeds_need_as_much_as_all_of_them_at_once(database: Database) -> None:
-    begun(database, MemoryNeed(shared=100, adapter=8, passes=3, seeds=2))
+def test_several_replicas_need_as_much_as_all_of_them_at_once(database: Database) -> None:
+    begun(database, MemoryNeed(shared=100, adapter=8, passes=3, replicas=2))
     queued(database)
     assert expected(database) == MemoryNeed(shared=100, adapter=8, passes=3)
     with database.begin() as session:
@@ -68,7 +68,7 @@ def test_several_seeds_need_as_much_as_all_of_them_at_once(database: Database) -
         job_id = add_job(session, "proj-a", base_model="tiny", spec=spec).id
     with database.read() as session:
         need = expected_need(session, job_id, "tiny", spec)
-    assert need == MemoryNeed(shared=100, adapter=8, passes=3, seeds=5) and need.own == 55
+    assert need == MemoryNeed(shared=100, adapter=8, passes=3, replicas=5) and need.own == 55
 
 
 def test_jobs_of_long_ago_are_forgotten(database: Database) -> None:

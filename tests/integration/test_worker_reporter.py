@@ -73,7 +73,13 @@ def test_the_beginning_and_the_first_steps_figures_can_be_read_at_once(database:
             return [event.message[:6] for event in Events(session).since(DEFAULT_PROJECT_ID, job_id, 2)]
 
     begun = Started(
-        first_step=1, total_steps=9, trainable_parameters=1, learning_rate=0.1, batch_size=2, epochs=3, reference=None
+        first_step=1,
+        total_steps=9,
+        trainable_parameters=1,
+        learning_rates=(0.1,),
+        batch_size=2,
+        epochs=3,
+        reference=None,
     )
     with LeaseKeeper(database, claim.lease, WorkerSettings()) as keeper:
         reporter = JobReporter(keeper, claim.lease, told_steps={}, flush_seconds=60)

@@ -136,5 +136,5 @@ def test_a_kill_between_seeds_costs_no_rival_that_has_run(
     run(spec, causal, training, validation, tmp_path / "a", again, resume_from=max(checkpoints.iterdir()), **options)
     assert rival_starts(again) == seeds_left
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
-    for part in ("baselines", "seeds"):
+    for part in ("baselines", "replicas"):
         assert report(tmp_path / "a")[part] == report(tmp_path / "whole")[part]

@@ -30,7 +30,9 @@ GROUPS = {
     "optimization": {
         "epochs": AUTO | st.integers(1, 1000),
         "batch_size": AUTO | st.integers(1, 256),
-        "learning_rate": AUTO | st.floats(1e-12, 1),
+        "learning_rate": AUTO
+        | st.floats(1e-12, 1)
+        | st.lists(st.floats(1e-12, 1), min_size=2, max_size=10, unique=True).map(tuple),
         "learning_rate_multiplier": AUTO | st.floats(1e-12, 100),
         "warmup_fraction": st.floats(0, 0.5),
         "weight_decay": fractions,

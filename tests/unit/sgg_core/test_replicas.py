@@ -1,4 +1,4 @@
-"""Several seeds as one run: each is the run of its own, the best one is kept, and a stop goes on where each was."""
+"""Replicas as one run: each is a run of its own, the best one is kept, and a stop goes on where each was."""
 
 import json
 import math
@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core.errors import CheckpointError, TrainingDivergedError
+from sgg_core.errors import CheckpointError, SpecError, TrainingDivergedError
 from sgg_core.manifest import verify_directory
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.reporting import MemoryNeed, SilentReporter
-from sgg_core.spread import SeedOutcome, best, spread
+from sgg_core.spread import Outcome, best, spread
 from sgg_core.start import read_start
 from sgg_core.trainer import train
 
@@ -52,10 +52,13 @@ def steps_told(reporter):
     return [message.step for message in reporter.messages if message.type == "step"]
 
 
-def outcome(seed, loss, accuracy=0.5):
-    return SeedOutcome(
-        seed=seed, steps=6, trained_tokens=9, train_loss=0.1 * seed, valid_loss=loss, valid_accuracy=accuracy
-    )
+def outcome(seed, loss, accuracy=0.5, rate=0.001):
+    of_it = {"seed": seed, "learning_rate": rate, "steps": 6, "trained_tokens": 9}
+    return Outcome(**of_it, train_loss=0.1 * seed, valid_loss=loss, valid_accuracy=accuracy)
+
+
+def diverged(seed, rate):
+    return outcome(seed, None, None, rate).model_copy(update={"train_loss": None, "diverged": True})
 
 
 def report(directory):
@@ -79,6 +82,11 @@ def test_the_lowest_validation_loss_is_kept_and_the_first_one_without_such_a_fil
     assert best([outcome(1, None, None), outcome(2, None, None)]) == 0
 
 
+def test_one_that_diverged_is_never_kept():
+    assert best([diverged(1, 0.1), outcome(2, None, None)]) == 1
+    assert best([diverged(1, 0.1)]) is None
+
+
 def test_mean_spread_and_interval_are_those_of_students_t():
     values = [0.7, 0.8, 0.9]
     found = spread([outcome(n, 0.5, value) for n, value in enumerate(values)])
@@ -89,10 +97,21 @@ def test_mean_spread_and_interval_are_those_of_students_t():
     assert blind.measure == "last training loss" and "no validation file" in blind.verdict
 
 
-def test_memory_says_how_many_seeds_train_at_once_and_one_always_does():
+def test_of_several_learning_rates_the_kept_ones_figures_are_told_and_what_lies_beyond_the_list():
+    runs = [outcome(1, 0.5, 0.6, 1e-4), outcome(2, 0.4, 0.7, 1e-4), outcome(1, 0.3, 0.8, 1e-3)]
+    found = spread([*runs, outcome(2, 0.6, 0.9, 1e-3), diverged(1, 1e-2), diverged(2, 1e-2)])
+    assert (found.kept_seed, found.kept_learning_rate, found.mean) == (1, 1e-3, pytest.approx(0.85))
+    assert "0.0001 (0.400), 0.001 (0.300), 0.01 (diverged)" in found.verdict and "may be better" not in found.verdict
+    assert "Diverged: seed 1 at 0.01, seed 2 at 0.01." in found.verdict
+    alone = spread([outcome(1, 0.5, 0.6, 1e-4), outcome(1, 0.3, 0.8, 1e-3)])
+    assert (alone.mean, alone.deviation, alone.low, alone.high) == (0.8, None, None, None)
+    assert "0.001 is the highest of the list: a higher one may be better still." in alone.verdict
+
+
+def test_memory_says_how_many_replicas_train_at_once_and_one_always_does():
     need = MemoryNeed(shared=100, adapter=4, passes=6)
-    assert [need.seeds_within(available) for available in (0, 105, 129, 130)] == [1, 1, 2, 3]
-    assert need.model_copy(update={"seeds": 3}).alone == 130
+    assert [need.replicas_within(available) for available in (0, 105, 129, 130)] == [1, 1, 2, 3]
+    assert need.model_copy(update={"replicas": 3}).alone == 130
 
 
 @pytest.fixture
@@ -110,7 +129,7 @@ def test_each_seed_is_a_run_of_its_own_and_the_best_is_delivered(
     options = {"validation": validation, "sources": [source]}
     spec = spec_for(base, optimization=TWO, seed=5)
     ended = train(spec, base, training, output=tmp_path / "all", reporter=reporter, memory_bytes=memory, **options)
-    found = report(tmp_path / "all")["seeds"]
+    found = report(tmp_path / "all")["replicas"]
     assert [run["seed"] for run in found["runs"]] == [5, 6] and ended.step == 12
     curves, evaluations = [], []
     for run in found["runs"]:
@@ -142,14 +161,14 @@ def test_memory_bounds_how_many_train_at_once(causal, training, validation, spec
     options = {"validation": validation, "output": tmp_path / "a"}
     train(spec, causal, training, reporter=first, checkpoints=tmp_path / "of_three", **options)
     (begun,) = [message for message in first.messages if message.type == "started"]
-    assert (begun.first_step, begun.total_steps, begun.memory.seeds) == (1, 18, 3)
+    assert (begun.first_step, begun.total_steps, begun.memory.replicas) == (1, 18, 3)
     assert begun.memory.alone == begun.memory.shared + 3 * (begun.memory.adapter + begun.memory.passes)
     assert "Seeds 0, 1, 2 at once, of 3." in [getattr(message, "message", "") for message in first.messages]
     assert [path.name for path in (tmp_path / "of_three").iterdir()] == ["step-00000006"]
     room = begun.memory.alone - 1
     train(spec, causal, training, reporter=second, checkpoints=tmp_path / "saved", memory_bytes=room, **options)
     begun = [message for message in second.messages if message.type == "started"]
-    assert [(message.first_step, message.memory.seeds) for message in begun] == [(1, 2), (13, 1)]
+    assert [(message.first_step, message.memory.replicas) for message in begun] == [(1, 2), (13, 1)]
     names = sorted(path.name for path in (tmp_path / "saved").iterdir())
     assert names == [f"step-{n:08d}" for n in (4, 8, 12, 14, 16, 18)]
 
@@ -181,7 +200,7 @@ def test_a_stopped_run_goes_on_with_each_seed_where_it_was(
     train(spec, causal, training, reporter=again, resume_from=newest, **options)
     assert steps_told(again) == list(range(last + 1, 13))
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(expected)
-    assert report(tmp_path / "a")["seeds"] == report(expected)["seeds"]
+    assert report(tmp_path / "a")["replicas"] == report(expected)["replicas"]
 
 
 @pytest.mark.parametrize("last", [7])
@@ -198,7 +217,7 @@ def test_a_killed_run_goes_on_at_its_newest_checkpoint(
     train(spec, causal, training, reporter=again, resume_from=max(checkpoints.iterdir()), **options)
     assert steps_told(again) == list(range((4 if memory is ALL_AT_ONCE else 6) + 1, 13))
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(expected)
-    assert report(tmp_path / "a")["seeds"] == report(expected)["seeds"]
+    assert report(tmp_path / "a")["replicas"] == report(expected)["replicas"]
 
 
 def test_a_run_goes_on_with_other_memory(causal, training, validation, spec_for, tmp_path, whole):
@@ -222,7 +241,9 @@ def test_a_run_goes_on_with_other_memory(causal, training, validation, spec_for,
         spec, causal, training, reporter=again, memory_bytes=before, resume_from=max(checkpoints.iterdir()), **options
     )
     assert steps_told(again) == list(range(stopped.step + 1, 13))
-    for run, other in zip(report(tmp_path / "a")["seeds"]["runs"], report(expected)["seeds"]["runs"], strict=True):
+    for run, other in zip(
+        report(tmp_path / "a")["replicas"]["runs"], report(expected)["replicas"]["runs"], strict=True
+    ):
         assert run["valid_loss"] == pytest.approx(other["valid_loss"], abs=1e-4)
 
 
@@ -235,7 +256,7 @@ def test_a_seed_that_ends_early_leaves_the_others_as_they_are(
         spec = spec_for(causal, optimization={"seeds": 3, **rates}, **ending)
         told, options = SilentReporter(), {"validation": validation, "output": tmp_path / "all"}
         ended = train(spec, causal, training, reporter=told, checkpoints=tmp_path / "saved", **options)
-        found = report(tmp_path / "all")["seeds"]
+        found = report(tmp_path / "all")["replicas"]
         for run in found["runs"]:
             output = tmp_path / str(run["seed"])
             train(
@@ -250,17 +271,71 @@ def test_a_seed_that_ends_early_leaves_the_others_as_they_are(
         assert_near(tmp_path / "all", tmp_path / str(found["kept_seed"]), 1e-8)
         newest = SilentReporter()  # which knows that one of them had ended
         train(spec, causal, training, reporter=newest, resume_from=max((tmp_path / "saved").iterdir()), **options)
-        assert [run["steps"] for run in report(tmp_path / "all")["seeds"]["runs"]] == taken
+        assert [run["steps"] for run in report(tmp_path / "all")["replicas"]["runs"]] == taken
 
 
-def test_a_seed_that_diverges_ends_the_run(base, training, validation, spec_for, tmp_path):
-    rates = {"learning_rate": 1.0, "learning_rate_multiplier": 100.0, "clip_norm": None, "warmup_fraction": 0.0}
-    rates |= {"weight_decay": 1.0, "max_steps": 60, "epochs": 60, "seeds": 3}
+WILD = {"learning_rate_multiplier": 100.0, "clip_norm": None, "warmup_fraction": 0.0, "weight_decay": 1.0}
+WILD |= {"max_steps": 60, "epochs": 60}
+
+
+def test_a_run_all_of_whose_seeds_diverge_ends(base, training, validation, spec_for, tmp_path):
+    rates = WILD | {"learning_rate": 1.0, "seeds": 3}
     spec, names = spec_for(base, lora={"alpha": 1024}, optimization=rates), set(base.model.state_dict())
     with pytest.raises(TrainingDivergedError):
         train(spec, base, training, output=tmp_path / "a", reporter=SilentReporter())
     assert list(tmp_path.iterdir()) == []
     assert set(base.model.state_dict()) == names and base.rendezvous is None
+
+
+@pytest.mark.parametrize("memory", [ALL_AT_ONCE, ONE_AFTER_ANOTHER])
+def test_a_learning_rate_that_diverges_is_left_out(base, training, validation, spec_for, tmp_path, memory):
+    rates = WILD | {"learning_rate": (1.0, 1e-7)}
+    told, checkpoints = SilentReporter(), tmp_path / "checkpoints"
+    options = {"validation": validation, "output": tmp_path / "a", "memory_bytes": memory}
+    spec = spec_for(base, lora={"alpha": 1024}, optimization=rates)
+    ended = train(spec, base, training, reporter=told, checkpoints=checkpoints, **options)
+    lost, kept = report(tmp_path / "a")["replicas"]["runs"]
+    assert (lost["diverged"], lost["valid_loss"], kept["diverged"], kept["steps"]) == (True, None, False, 60)
+    assert lost["learning_rate"] == pytest.approx(100.0) and lost["steps"] < 60
+    assert steps_told(told) == list(range(1, lost["steps"] + 61)) and ended.step == lost["steps"] + 60
+    assert any("Learning rate 100:" in getattr(each, "message", "") for each in told.messages)
+    assert report(tmp_path / "a")["learning_rate"] == pytest.approx(1e-5)
+    again = SilentReporter()  # a checkpoint knows of it
+    train(spec, base, training, reporter=again, resume_from=max(checkpoints.iterdir()), **options)
+    assert report(tmp_path / "a")["replicas"]["runs"][0] == lost and steps_told(again) == []
+
+
+def test_each_learning_rate_is_a_run_of_its_own_and_the_best_is_delivered(
+    sharp_base, training, validation, spec_for, tmp_path
+):
+    base, told, rates = sharp_base, SilentReporter(), (0.0005, 0.02)
+    spec = spec_for(base, optimization={"learning_rate": rates, "seeds": 2}, seed=3)
+    train(spec, base, training, validation=validation, output=tmp_path / "all", reporter=told)
+    found = report(tmp_path / "all")["replicas"]
+    assert [(run["learning_rate"], run["seed"]) for run in found["runs"]] == [
+        (rate, seed) for rate in rates for seed in (3, 4)
+    ]
+    for number, run in enumerate(found["runs"]):
+        output, own = tmp_path / str(number), {"learning_rate": run["learning_rate"]}
+        alone = spec_for(base, optimization=own, seed=run["seed"])
+        train(alone, base, training, validation=validation, output=output, reporter=SilentReporter())
+        assert report(output)["final"]["valid_loss"] == pytest.approx(run["valid_loss"], abs=1e-9)
+    losses = [run["valid_loss"] for run in found["runs"]]
+    best_one = losses.index(min(losses))
+    assert_near(tmp_path / "all", tmp_path / str(best_one), 1e-10)
+    assert found["kept_learning_rate"] == rates[best_one // 2] == report(tmp_path / "all")["learning_rate"]
+    kept = [run["valid_accuracy"] for run in found["runs"] if run["learning_rate"] == rates[best_one // 2]]
+    assert found["mean"] == pytest.approx(fmean(kept)) and found["deviation"] == pytest.approx(stdev(kept))
+    assert "### Several learning rates" in (tmp_path / "all" / "README.md").read_text()
+    said = [getattr(message, "message", "") for message in told.messages]
+    named = "0.0005 with seed 3, 0.0005 with seed 4, 0.02 with seed 3, 0.02 with seed 4"
+    assert f"Learning rates {named} at once, of 4." in said
+
+
+def test_several_learning_rates_need_a_validation_file(causal, training, spec_for, tmp_path):
+    spec = spec_for(causal, optimization={"learning_rate": (0.001, 0.01)})
+    with pytest.raises(SpecError, match="validation file"):
+        train(spec, causal, training, output=tmp_path / "a", reporter=SilentReporter())
 
 
 def test_seeds_of_a_job_in_a_pack_join_it(causal, training, validation, spec_for, tmp_path):
@@ -286,11 +361,11 @@ def test_a_damaged_checkpoint_and_one_of_another_run_are_refused(causal, trainin
     other = spec_for(causal, optimization=TWO, lora={"alpha": 3.0})
     with pytest.raises(CheckpointError, match=r"These differ: lora\.alpha"):
         train(other, causal, training, **options, resume_from=newest)
-    archive = newest / "seeds.tar"
+    archive = newest / "replicas.tar"
     archive.write_bytes(archive.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="a file has changed"):
         train(spec, causal, training, **options, resume_from=newest)
     alone = spec_for(causal)
     train(alone, causal, training, **options | {"reporter": StopAt(3)}, checkpoints=tmp_path / "of_one")
-    with pytest.raises(CheckpointError, match="as one of several seeds"):
+    with pytest.raises(CheckpointError, match="as one of several replicas"):
         train(spec, causal, training, **options, resume_from=tmp_path / "of_one" / "step-00000003")

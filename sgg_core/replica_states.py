@@ -1,7 +1,7 @@
-"""Where each of several seeds stands, in memory and as a checkpoint of all of them.
+"""Where each of several replicas stands, in memory and as a checkpoint of all of them.
 
-Such a checkpoint holds seeds.json (figures of the seeds that have ended, steps and figures of those that go on),
-seeds.tar (the best adapter of the former in kept/, a checkpoint of each of the latter in a directory named by its
+Such a checkpoint holds replicas.json (figures of those that have ended, steps and figures of those that go on),
+replicas.tar (the best adapter of the former in kept/, a checkpoint of each of the latter in a directory named by its
 number) and sha256.json. Beside them lies the adapter of the best one of those that go on, for runs that start from it.
 """
 
@@ -20,78 +20,83 @@ from sgg_core.errors import CheckpointError
 from sgg_core.files import whole_directory
 from sgg_core.report import REPORT, TrainingReport
 from sgg_core.reporting import CheckpointSaved, checkpoint_name
-from sgg_core.spread import SeedOutcome, best
+from sgg_core.spread import Outcome, best
 
-STATES, ARCHIVE, KEPT = "seeds.json", "seeds.tar", "kept"
+STATES, ARCHIVE, KEPT = "replicas.json", "replicas.tar", "kept"
 
 
 class SavedStates(BaseModel):
-    """Content of seeds.json, by the seeds' numbers."""
+    """Content of replicas.json, by the replicas' numbers."""
 
-    ended: dict[int, SeedOutcome]
+    ended: dict[int, Outcome]
     going_on: dict[int, CheckpointSaved]
 
 
-class SeedStates:
-    """What seeds have left in the directory `place`, which is this object's own."""
+class ReplicaStates:
+    """What replicas have left in the directory `place`, which is this object's own."""
 
     def __init__(self, place: Path) -> None:
         self.kept = place / KEPT
         """What the best one of those that have ended has delivered."""
-        self.ended: dict[int, SeedOutcome] = {}
+        self.ended: dict[int, Outcome] = {}
         self.going_on: dict[int, CheckpointSaved] = {}
-        """The newest checkpoint of each seed that has one and has not ended."""
+        """The newest checkpoint of each replica that has one and has not ended."""
         self.written: Path | None = None  # the newest checkpoint of all
         self._place = place
         self._holds: tuple[int, int] | None = None  # what that checkpoint knows
 
     @property
     def steps(self) -> int:
-        """Steps of all seeds together, as far as they are saved."""
+        """Steps of all replicas together, as far as they are saved."""
         return sum(run.steps for run in self.ended.values()) + sum(saved.step for saved in self.going_on.values())
 
     def step_of(self, number: int) -> int:
-        """The step that a seed goes on after."""
+        """The step that a replica goes on after."""
         return self.going_on[number].step if number in self.going_on else 0
 
     def directory_of(self, number: int) -> Path | None:
-        """The checkpoint that a seed goes on from."""
+        """The checkpoint that a replica goes on from."""
         return Path(self.going_on[number].directory) if number in self.going_on else None
 
     def save(self, number: int, saved: CheckpointSaved) -> None:
-        """Take over a seed's checkpoint, and remove the one before."""
+        """Take over a replica's checkpoint, and remove the one before."""
         before = self.directory_of(number)
         self.going_on[number] = saved
         if before is not None and before != Path(saved.directory):
             shutil.rmtree(before)
 
     def end(self, number: int, delivered: Path) -> None:
-        """Take over what a seed has delivered, and remove what is not the best."""
+        """Take over what a replica has delivered, and remove what is not the best."""
         report = report_in(delivered)
-        self.ended[number] = SeedOutcome(
+        self.ended[number] = Outcome(
             seed=report.seed,
+            learning_rate=report.learning_rate,
             steps=report.steps,
             trained_tokens=report.trained_tokens,
             train_loss=report.final.train_loss,
             valid_loss=report.final.valid_loss,
             valid_accuracy=report.final.valid_accuracy,
         )
-        if (directory := self.directory_of(number)) is not None:
-            shutil.rmtree(directory)
-        self.going_on.pop(number, None)
+        self._forget(number)
         numbers = sorted(self.ended)
         worse = delivered
-        if numbers[best([self.ended[each] for each in numbers])] == number:
+        leading = best([self.ended[each] for each in numbers])
+        if leading is not None and numbers[leading] == number:
             worse = self._place / "worse"
             if self.kept.exists():
                 self.kept.rename(worse)
             delivered.rename(self.kept)
         shutil.rmtree(worse, ignore_errors=True)
 
+    def leave_out(self, number: int, outcome: Outcome) -> None:
+        """Count a replica that has diverged as ended."""
+        self.ended[number] = outcome
+        self._forget(number)
+
     def write(self, checkpoints: Path) -> CheckpointSaved | None:
         """Write a checkpoint of all below `checkpoints`: whole or not at all. None if nothing was saved since the last.
 
-        A seed that goes on without a checkpoint of its own begins anew. Raises DiskFullError.
+        A replica that goes on without a checkpoint of its own begins anew. Raises DiskFullError.
         """
         going_on = sorted(self.going_on.items())
         compared = sum(saved.compared for _, saved in going_on)
@@ -105,7 +110,7 @@ class SeedStates:
             with tarfile.open(work / ARCHIVE, "w") as archive:
                 for number, saved in going_on:
                     archive.add(saved.directory, arcname=str(number))
-                if self.ended:
+                if self.kept.exists():
                     archive.add(self.kept, arcname=KEPT)
             states = SavedStates(ended=self.ended, going_on=self.going_on)
             (work / STATES).write_text(states.model_dump_json(), encoding="utf-8")
@@ -115,7 +120,7 @@ class SeedStates:
         return CheckpointSaved(step=self.steps, directory=str(target), metrics=metrics, compared=compared > 0)
 
     def read(self, checkpoint: Path) -> None:
-        """Begin with what a checkpoint holds. Raises CheckpointError where it is damaged, or not of several seeds."""
+        """Begin with what a checkpoint holds. Raises CheckpointError where it is damaged, or not of replicas."""
         try:
             check_seal(checkpoint)
             states = SavedStates.model_validate_json((checkpoint / STATES).read_bytes())
@@ -123,7 +128,8 @@ class SeedStates:
                 archive.extractall(self._place, filter="data")
         except (OSError, ValueError, tarfile.TarError) as error:
             raise CheckpointError(
-                f"Checkpoint {checkpoint.name} cannot be read as one of several seeds: {error}", "Use another one."
+                f"Checkpoint {checkpoint.name} cannot be read as one of several replicas: {error}",
+                "Use another one.",
             ) from error
         self.ended = states.ended
         self.going_on = {
@@ -132,6 +138,11 @@ class SeedStates:
         }
         compared = sum(saved.compared for saved in self.going_on.values())
         self.written, self._holds = checkpoint, (self.steps, compared)
+
+    def _forget(self, number: int) -> None:
+        if (directory := self.directory_of(number)) is not None:
+            shutil.rmtree(directory)
+        self.going_on.pop(number, None)
 
 
 def report_in(directory: Path) -> TrainingReport:
