@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgg_core.halves import frozen
+
 
 class AdaptedLinear(torch.autograd.Function):
     """x W^T + c + s x A^T B^T, differentiable in x, A and B, and once more for Hessian-vector products.
 
+    W may be of another type than all others; the products with it are computed in that type.
     Shapes: x (T, n), W (m, n), c (m), A (r, n), B (m, r); or for J adapters x (J, T, n), A (J, r, n), B (J, m, r).
     """
 
@@ -26,7 +29,7 @@ class AdaptedLinear(torch.autograd.Function):
         low = x @ a.mT
         ctx.scale = scale
         ctx.save_for_backward(x, weight, a, b, low)
-        return _add_product(functional.linear(x, weight, bias), low, b.mT, scale)
+        return _add_product(_linear(x, weight, bias), low, b.mT, scale)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
@@ -36,9 +39,17 @@ class AdaptedLinear(torch.autograd.Function):
         if torch.is_grad_enabled():  # a double backward has to see where it comes from
             low = x @ a.mT
         through = ctx.scale * (slope @ b)
-        of_x = _add_product(slope @ weight, through, a, 1.0) if ctx.needs_input_grad[0] else None
+        of_x = _add_product(_linear(slope, weight.mT, None), through, a, 1.0) if ctx.needs_input_grad[0] else None
         of_b = (low.mT @ slope).mT * ctx.scale  # several times faster than slope^T low
         return of_x, None, None, through.mT @ x, of_b, None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + c in the type of W, as the type of x."""
+    if weight.dtype == x.dtype:
+        return functional.linear(x, weight, bias)
+    kind = weight.dtype
+    return functional.linear(x.to(kind), weight, None if bias is None else bias.to(kind)).to(x.dtype)
 
 
 def _add_product(to: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
@@ -50,7 +61,7 @@ def _add_product(to: Tensor, left: Tensor, right: Tensor, scale: float) -> Tenso
 
 def adapted_linear(x: Tensor, layer: nn.Linear, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """What `layer` and an update give, for shapes as above; under autocast in its type."""
-    given: list[Any] = [x, layer.weight, layer.bias, a, b]
+    given: list[Any] = [x, frozen(layer.weight), layer.bias, a, b]
     if torch.is_autocast_enabled(x.device.type):
         kind = torch.get_autocast_dtype(x.device.type)
         given = [None if tensor is None else tensor.to(kind) for tensor in given]

@@ -8,8 +8,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, PackageSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.files import exclusive, sha256_of, whole_directory
+from sgg_core.halves import Halves, wanted_halves
 from sgg_core.mounted import Mounted
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts, let_share_rows
@@ -71,6 +72,8 @@ class LoadedBase:
     team: Team | None = None
     adapter: AdapterWeights | None = None
     resting: Mounted | None = None
+    halves: Halves | None = None
+    """On a CPU, what products with frozen weights are computed with."""
     spare: list[LoadedBase] = field(default_factory=list)
     """Modules of their own around the same weights, for jobs that are trained together."""
     stacked: StackedNetwork | None = None
@@ -83,7 +86,7 @@ class LoadedBase:
 
     @property
     def products(self) -> torch.dtype:
-        """What matrix products are computed in."""
+        """What an adapter's own products are computed in."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return torch.bfloat16 if self.device.type == "cuda" else dtype
 
@@ -100,7 +103,7 @@ def default_device() -> torch.device:
 
 
 def load_base(entry: BaseModelEntry, cache: Path | None = None, device: torch.device | None = None) -> LoadedBase:
-    """Load an entry of the catalogue in float32 (the adapter's passes use bf16 autocast on a GPU).
+    """Load an entry of the catalogue in float32 (passes use bf16 autocast on a GPU, and `halves` on some CPUs).
 
     Raises BaseModelUnavailableError where files are missing, damaged or of a kind that cannot be trained.
     """
@@ -206,7 +209,8 @@ def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device)
         )
     weights = sorted(directory.glob("*.safetensors"))
     digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
-    return prepared(entry, model, tokenizer, digest, directory, device)
+    base = prepared(entry, model, tokenizer, digest, directory, device)
+    return replace(base, halves=wanted_halves(device))
 
 
 def refuse_foreign_code(name: str, directory: Path) -> None:
@@ -334,7 +338,9 @@ def take_off(base: LoadedBase, adapted: Any) -> None:
         del base.model.peft_config
 
 
-def _in_half_where_quicker(base: LoadedBase) -> torch.autocast:
+def _in_half_where_quicker(base: LoadedBase) -> AbstractContextManager[object]:
+    if base.halves is not None:
+        return base.halves.in_use()
     return torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.device.type == "cuda")
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sgg_core.reporting import MemoryNeed, Message, ReferenceSeconds
 
-FLOATS = 4  # bytes of a float32
+FLOATS, HALVES = 4, 2  # bytes of a float32, of a bfloat16
 # Fitted to measured jobs, see benchmarks/forecast.py. Floating-point operations per second in passes, and seconds.
 GRADIENT_RATE = {"causal": 3.1e10, "encoder": 3.2e10}
 PASS_RATE = {"causal": 3.8e10, "encoder": 4.4e10}  # of passes without a gradient
@@ -34,6 +34,8 @@ class Workload(Message):
     """Of the base model without its embeddings: each takes part in each position."""
     stored_weights: int
     """Of the base model, all of them."""
+    halved_weights: int = 0
+    """Of the base model, those of which there may be a copy in bfloat16, too."""
     width: int
     layers: int
     vocabulary: int
@@ -100,7 +102,7 @@ def memory_need(load: Workload) -> MemoryNeed:
     kept = FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
     outputs = 3 * min(load.largest_trained, 512) * load.vocabulary
     return MemoryNeed(
-        shared=PROCESS_BYTES + FLOATS * load.stored_weights,
+        shared=PROCESS_BYTES + FLOATS * load.stored_weights + HALVES * load.halved_weights,
         adapter=FLOATS * COPIES_OF_ADAPTER * load.adapter_weights,
         passes=FLOATS * (kept + outputs),
     )

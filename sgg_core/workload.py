@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgg_core.backbone import LoadedBase, count_adapter_weights
+from sgg_core.backbone import LoadedBase, count_adapter_weights, linear_layers
 from sgg_core.doubts import MOST_EXAMPLES
 from sgg_core.encoding import Encoded
 from sgg_core.estimate import Workload, memory_need
@@ -108,6 +108,7 @@ def _size(base: LoadedBase) -> dict[str, Any]:
         "kind": base.entry.kind,
         "weights": stored - embeddings,
         "stored_weights": stored,
+        "halved_weights": sum(layer.weight.numel() for layer in linear_layers(base).values()) if base.halves else 0,
         "width": base.hidden_size,
         "layers": int(base.model.config.num_hidden_layers),
     }

@@ -26,6 +26,9 @@ from tests.seaweedfs import BUCKET, SeaweedServer, weed_program
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# most tests compare numbers that are the same in exact arithmetic; those of copies in bfloat16 ask for them
+os.environ.setdefault("SGG_CPU_PRECISION", "float32")
+
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 

@@ -25,7 +25,8 @@ Told = TypeVar("Told", bound=BaseModel)
 _log = get_logger(__name__)
 
 PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-PASSED_ON_SETTINGS = ("SGG_CACHE_DIR", "SGG_LOG_LEVEL")  # not its format: a pipe's is JSON, for the parent to read
+# not the log's format: a pipe's is JSON, for the parent to read
+PASSED_ON_SETTINGS = ("SGG_CACHE_DIR", "SGG_CPU_PRECISION", "SGG_LOG_LEVEL")
 PASSED_ON_PREFIXES = (
     *("LC_", "PYTHON", "XDG_"),
     *("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "PYTORCH_", "TORCH_", "NCCL_", "GLOO_"),
