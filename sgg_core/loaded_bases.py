@@ -80,7 +80,7 @@ class LoadedBases:
 
 def _bytes(base: LoadedBase) -> int:
     """Of the base model's own weights and their copies; an adapter that lies on it is not counted."""
-    own = sum(
+    own: int = sum(
         each.numel() * each.element_size() for name, each in base.model.named_parameters() if ".lora_" not in name
     )
     return own + (0 if base.halves is None else base.halves.bytes)
