@@ -7,6 +7,8 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,6 +77,18 @@ def quicken(adapted: Any) -> None:
     for module in adapted.modules():
         if isinstance(module, Linear):
             module.forward = _quick_forward(module)
+
+
+@contextmanager
+def as_peft_computes(adapted: Any) -> Iterator[None]:
+    """Within the block, LoRA layers of a peft model compute as peft made them."""
+    quick = [module for module in adapted.modules() if "forward" in vars(module)]
+    forwards = [vars(module).pop("forward") for module in quick]
+    try:
+        yield
+    finally:
+        for module, forward in zip(quick, forwards, strict=True):
+            module.forward = forward
 
 
 def _quick_forward(layer: Any) -> Any:

@@ -283,7 +283,7 @@ class Member:
 
 
 def names_of(members: Sequence[Member]) -> str:
-    """By what they differ: "Seeds 1, 2 at once", or "Learning rate 0.001, seed 1"."""
+    """By what they differ: "Seeds 1, 2 at once", or "Learning rate 0.001 with seed 1"."""
     several = "s" if len(members) > 1 else ""
     together = " at once" if several else ""
     whole = members[0].group.whole.spec.optimization

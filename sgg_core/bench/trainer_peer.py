@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgg_core.adapted_linear import as_peft_computes
 from sgg_core.backbone import LoadedBase, lora
 from sgg_core.encoding import Encoded, padded
 from sgg_core.examples import ExampleSet
@@ -64,7 +65,8 @@ def train_with_trainer(
             for step in range(1, steps + 1)
         ]
         model = PooledClassifier(adapted, task.linear) if isinstance(task, PooledHead) else adapted
-        losses = _trained(model, batches, plan, spec, base.device)
+        with as_peft_computes(adapted):
+            losses = _trained(model, batches, plan, spec, base.device)
         seconds = time.perf_counter() - begun
     base.model.eval()
     return seconds, losses

@@ -1,10 +1,12 @@
 """The quick LoRA layer against plain formulas in float64, and against peft's own layers."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional
 
-from sgg_core.adapted_linear import AdaptedLinear
+from sgg_core.adapted_linear import AdaptedLinear, as_peft_computes
 from sgg_core.backbone import hidden_states, lora
 from sgg_core.spec import LoraSpec
 
@@ -50,11 +52,14 @@ def test_states_and_gradients_are_those_of_peft(causal, rank):
                 parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
         quick = [module for module in adapted.modules() if "forward" in vars(module)]
         assert len(quick) == len(parameters) // 2
-        for way in ("ours", "peft"):
-            states = hidden_states(causal, ids, mask)
-            seen[way] = [states, *torch.autograd.grad(states.cumsum(1).square().mean(), parameters)]
-            for module in quick:
-                vars(module).pop("forward", None)
+        for way, setting in (("ours", nullcontext()), ("peft", as_peft_computes(adapted))):
+            with setting:
+                assert [module for module in adapted.modules() if "forward" in vars(module)] == (
+                    quick if way == "ours" else []
+                )
+                states = hidden_states(causal, ids, mask)
+                seen[way] = [states, *torch.autograd.grad(states.cumsum(1).square().mean(), parameters)]
+        assert [module for module in adapted.modules() if "forward" in vars(module)] == quick
     for ours, theirs in zip(seen["ours"], seen["peft"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
