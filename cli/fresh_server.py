@@ -33,8 +33,11 @@ class FreshServer:
         self._log = log
 
     def is_ready(self) -> bool:
-        """Whether database, objects and worker are up."""
-        return httpx.get(f"{self.client.base_url.removesuffix('/v1')}/health/ready").is_success
+        """Whether database, objects and worker are up. A server that does not answer in time is not."""
+        try:
+            return httpx.get(f"{self.client.base_url.removesuffix('/v1')}/health/ready").is_success
+        except httpx.TransportError:
+            return False
 
     def logged(self, event: str) -> list[tuple[float, dict[str, Any]]]:
         """When its log says this, in seconds after the start, and with which fields."""

@@ -10,6 +10,7 @@ meanwhile gets a pass that is not recorded.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from sgg_core.backbone import Mask
 from sgg_core.packed.stacked import Layout, as_leaves, as_matrix
+
+_log = logging.getLogger(__name__)
 
 MOST = 8  # recordings that are kept, the ones used last
 SIGHTINGS = 2  # after which a shape is recorded: a recording takes as long as some passes
@@ -129,7 +132,8 @@ class Recordings:
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 self._kept[key] = Recording(self._run, inputs, layout, matrix, self._pool)
-            except RuntimeError:
+            except RuntimeError as error:
+                _log.warning("passes of packs are no longer recorded in this process, and take longer: %s", error)
                 self._impossible, self._pool = True, None
                 self._kept.clear()
                 return None

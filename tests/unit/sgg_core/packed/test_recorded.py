@@ -5,7 +5,7 @@ import torch
 
 from sgg_core.backbone import adapted_names, hidden_states, lora
 from sgg_core.packed.network import StackedNetwork, stacked_network
-from sgg_core.packed.recorded import evened, recordable
+from sgg_core.packed.recorded import Recordings, evened, recordable
 from sgg_core.packed.stacked import Layout, as_leaves
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts
@@ -46,6 +46,17 @@ def test_further_blocks_change_no_states_and_no_gradients(sharp):
     assert torch.allclose(states, other_states, rtol=1e-12)
     assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(slopes, other_slopes, strict=True))
     assert all(slope.count_nonzero() == 0 for slope in beyond)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what happens where passes cannot be recorded")
+def test_a_recording_that_cannot_be_made_is_told_once_and_not_tried_again(causal, caplog):
+    network = StackedNetwork(causal, adapted_names(causal, LoraSpec()))
+    with lora(causal, LoraSpec(), 0):
+        layout = Layout(causal.adapter)
+    matrix, recordings = torch.zeros(2, len(layout.of_b)), Recordings(network._run)
+    assert [recordings.of(inputs(2, 6), layout, matrix) for _ in range(4)] == [None] * 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and recordings.count == 0
+    assert "no longer recorded" in caplog.text
 
 
 def test_only_a_mask_that_says_all_can_be_recorded():
