@@ -179,3 +179,22 @@ def test_a_row_of_a_table_with_a_comma_too_many_is_told_and_not_cut(page, servic
     finding.get_by_role("button", name="Remove example 11").click()
     page.get_by_role("button", name="Save the changes").click()
     expect(page.get_by_role("button", name="Start the training")).to_be_enabled()
+
+
+def test_several_learning_rates_are_tried_in_one_job_and_the_page_says_which_was_best(page, service, table, held_out):
+    settings = ("--model", "tiny", "--train", table, "--validation", held_out)
+    job_id = service.sgg_json("jobs", "submit", *settings, *(part for each in QUICK for part in ("--set", each)))["id"]
+    show(page, service, f"new?from={job_id}")
+    page.get_by_text("More settings").click()
+    page.get_by_label("Learning rate").fill("0.001, 0.01")
+    with api(service) as http:
+        job = started(page, http)
+        assert job["method"]["sgg"]["hyperparameters"]["learning_rate"] == [0.001, 0.01]
+        service.wait_for_success(job["id"])
+        expect(page.get_by_text("Lowest validation loss by learning rate: 0.001")).to_be_visible()
+        assert violations(page) == []
+        show(page, service, f"new?from={job['id']}")
+        page.get_by_text("More settings").click()
+        expect(page.get_by_label("Learning rate")).to_have_value("0.001,0.01")
+        again = started(page, http)
+    assert again["method"]["sgg"]["hyperparameters"]["learning_rate"] == [0.001, 0.01]

@@ -6,7 +6,7 @@ import { Card, Field } from "../parts.js";
 const numbers = [
   ["n_epochs", "Passes over the file", "auto: small files get enough steps to learn from"],
   ["batch_size", "Examples a step", "auto: 8"],
-  ["learning_rate", "Learning rate", "auto: depends on the base model"],
+  ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, if examples are set aside"],
   ["max_steps", "At most so many steps", "empty: as many as the passes make"],
 ];
 
@@ -24,8 +24,12 @@ export function settingsOf(job) {
   };
 }
 
-/** A number, or what was typed instead of one, which the server answers with what is wrong about it. */
-const typed = (value) => (Number.isNaN(Number(value)) ? value : Number(value));
+/** A number, several, or what was typed instead of one, which the server answers with what is wrong about it. */
+function typed(value) {
+  const parts = String(value).split(",");
+  if (parts.length > 1) return parts.map((part) => typed(part.trim()));
+  return Number.isNaN(Number(value)) ? value : Number(value);
+}
 
 /** The request for a job. */
 export function requestOf(settings, stored) {
