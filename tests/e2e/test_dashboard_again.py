@@ -191,7 +191,11 @@ def test_several_learning_rates_are_tried_in_one_job_and_the_page_says_which_was
         job = started(page, http)
         assert job["method"]["sgg"]["hyperparameters"]["learning_rate"] == [0.001, 0.01]
         service.wait_for_success(job["id"])
-        expect(page.get_by_text("Lowest validation loss by learning rate: 0.001")).to_be_visible()
+        trainings = page.get_by_role("table", name="Each training").get_by_role("row")
+        expect(trainings).to_have_count(3)
+        expect(trainings.filter(has_text="kept")).to_have_count(1)
+        expect(page.get_by_text("Lowest validation loss by learning rate: 0.001").first).to_be_visible()
+        expect(page.locator(".facts")).not_to_contain_text("Validation accuracy")  # it would be that of the last step
         assert violations(page) == []
         show(page, service, f"new?from={job['id']}")
         page.get_by_text("More settings").click()

@@ -18,6 +18,16 @@ function Baselines({ report }) {
   ], note: comparison.verdict }))} />`;
 }
 
+/** What each seed with each learning rate reached. */
+function Replicas({ found }) {
+  if (!found) return null;
+  const kept = (run) => run.seed === found.kept_seed && run.learning_rate === found.kept_learning_rate;
+  return html`<div class="stack tight"><h3>Each training</h3><p class="small">${found.verdict}</p>
+    <${Table} className="inset" label="Each training" columns=${[["Learning rate", "num"], ["Seed", "num"], ["Accuracy", "num"], ["Loss", "num"], ["Outcome"]]} rows=${found.runs.map((run) => ({ cells: [
+      String(run.learning_rate), run.seed, run.valid_accuracy == null ? "-" : percent(run.valid_accuracy, 1), run.valid_loss == null ? "-" : figure(run.valid_loss), run.diverged ? "diverged" : kept(run) ? "kept" : "–",
+    ] }))} /></div>`;
+}
+
 /** Which label was said for which; the darker, the more. */
 function Confusion({ confusion }) {
   if (!confusion) return null;
@@ -52,6 +62,7 @@ export function Report({ job }) {
     <div class="stack">
       ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${report.kind === "classification" ? "" : "the tokens of "}${evaluation.examples} examples that it was not trained on.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
       <${Baselines} report=${report} />
+      <${Replicas} found=${report.replicas} />
       <${Confusion} confusion=${evaluation?.confusion} />
       <${Hardest} report=${report} texts=${texts} />
       ${report.explanations?.length > 0 && html`<ul class="stack tight small">${report.explanations.map((sentence) => html`<li>${sentence}</li>`)}</ul>`}
