@@ -18,6 +18,11 @@ from cli.checkup.finding import Finding
 GIB = 2**30
 TRAINING = ("torch", "transformers", "peft", "safetensors", "gguf", "matplotlib")
 ASK_TORCH = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+ASK_CPU = """
+import torch
+from sgg_core.halves import wanted_halves
+print("bfloat16" if wanted_halves(torch.device("cpu")) else "float32")
+"""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -64,7 +69,9 @@ def check_gpu() -> Iterator[Finding]:
     """Whether there is a GPU, and whether torch can use it."""
     driver = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
     if not driver:
-        yield Finding("gpu", "note", "There is no NVIDIA GPU; training runs on the CPU.")
+        kind = _output([sys.executable, "-c", ASK_CPU]) or "float32"
+        message = f"There is no NVIDIA GPU; training runs on the CPU, products with frozen weights in {kind}."
+        yield Finding("gpu", "note", message)
         return
     if importlib.util.find_spec("torch") is None:
         yield Finding("gpu", "note", f"{driver.splitlines()[0]} is here, and nothing that trains.")

@@ -28,8 +28,9 @@ def problems(found):
 
 
 def test_beside_a_running_server_all_is_well(service):
-    code, found = examine(service)
+    code, found = examine(service, SGG_CPU_PRECISION="float32")
     assert (code, problems(found)) == (0, set())
+    assert found["gpu"]["status"] == "ok" or "in float32" in found["gpu"]["message"]
     for part in ("python", "packages", "data directory", "database", "broker", "object store", "disk", "memory", "key"):
         assert found[part]["status"] == "ok", found[part]
     assert str(service.process.pid) in found["lock"]["message"]
