@@ -79,7 +79,7 @@ def test_a_job_may_take_what_the_others_leave_and_after_a_crash_as_little_as_it_
     company = company_of(4, budget=1000)
     with company.enter(needing(40)) as first, company.enter(needing(60)) as second:
         assert (first.room, second.room) == (940, 960)
-        second.weigh(MemoryNeed(shared=100, adapter=20, passes=10, seeds=3))
+        second.weigh(MemoryNeed(shared=100, adapter=20, passes=10, replicas=3))
         assert first.room == 910
     with company.enter(applicant(crashed=True)) as alone:
         assert alone.room == 0
