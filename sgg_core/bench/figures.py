@@ -17,6 +17,7 @@ from sgg_core.bench.start import Row as StartRow
 from sgg_core.bench.tables import bootstrap, groups, paired
 
 COLOURS = ("#1f6fb2", "#e07b00", "#2f8f46", "#c23b3b", "#7b5bb0", "#7a5a44", "#d46aa8", "#6b6b6b", "#a3a52e", "#2aa7b8")
+MARKERS = "os^D"  # one for each time that the colours are used up
 PARTS = ("lora_clip", "sgg_magnitude", "sgg_direction", "sgg")
 
 
@@ -92,8 +93,8 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
             means = [span.mean for span in spans.values()]
             below = [span.mean - span.low for span in spans.values()]
             above = [span.high - span.mean for span in spans.values()]
-            colour = COLOURS[number % len(COLOURS)]
-            axes.errorbar(at, means, [below, above], fmt="o", markersize=4, elinewidth=1.2, color=colour, label=method)
+            colour, mark = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+            axes.errorbar(at, means, [below, above], fmt=mark, markersize=4, elinewidth=1.2, color=colour, label=method)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(6, len(names)), fontsize=8, frameon=False)
     figure.supylabel(label, fontsize=9)
