@@ -228,7 +228,7 @@ class Member:
         self.step = group.states.step_of(number)  # the last one that it has taken
         self.group = group
         self._told = 0  # as which number
-        self._learning_rate = 0.0  # known once it has begun
+        self._learning_rate = self.rate or 0.0  # `auto` is known once it has begun
         self._tokens = 0
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Auto = Literal["auto"]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -17,6 +17,11 @@ def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Rates = Annotated[tuple[Rate, ...], Field(min_length=2, max_length=10), AfterValidator(_distinct)]
+# which of the two was meant is known, so that an error is about that one alone
+OneRateOrSeveral = Annotated[
+    Annotated[Rate | Auto, Tag("one")] | Annotated[Rates, Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
 
 
 class Group(BaseModel):
@@ -62,7 +67,7 @@ class OptimizationSpec(Group):
     """Passes over the training file. `auto`: steps grow with the square root of the number of examples."""
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Examples per optimizer step."""
-    learning_rate: Rate | Rates | Auto = "auto"
+    learning_rate: OneRateOrSeveral = "auto"
     """Peak learning rate; `auto` depends on the kind of base model. Of several, 2 to 10 in a list, each is trained, and
     the adapter of the lowest validation loss is kept: they need a validation file. One that diverges is left out."""
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"

@@ -79,3 +79,9 @@ def test_all_bad_values_are_named_in_one_sentence():
 def test_the_request_has_optimization_flat_under_openais_names_and_other_groups_nested():
     settings = parse_settings(["optimization.epochs=4", "optimization.max_steps=9", "guidance.radius=0.1"])
     assert to_request(settings) == {"n_epochs": 4, "max_steps": 9, "guidance": {"radius": 0.1}}
+
+
+def test_what_is_wrong_with_a_list_of_learning_rates_is_told_of_the_list_alone():
+    with pytest.raises(CliError) as caught:
+        build_spec("any", "sgg", 0, parse_settings(["optimization.learning_rate=[0.001, 0.001]"]))
+    assert caught.value.message == "optimization.learning_rate: Value error, a learning rate is listed twice."
