@@ -128,6 +128,11 @@ def add_to_report(directory: Path, report: TrainingReport, entry: BaseModelEntry
     write_documents(directory, report, verify_directory(directory), entry)
 
 
+def answered_before(kind: str, start: str | None) -> tuple[str, str]:
+    """What answers before the first step: the name of that baseline, and in words."""
+    return BEFORE_TRAINING[kind] if start is None else ("start", f"the adapter {start}")
+
+
 def write_config(adapted: Any, base: LoadedBase, directory: Path) -> None:
     """Write the adapter_config.json with which PEFT loads the weights beside it."""
     config = adapted.peft_config["default"]
@@ -187,9 +192,7 @@ def _judged(result: Adapted) -> dict[str, Any]:
         fields["calibration"] = calibration(after.answers)
         fields["hardest"] = hardest(after.answers, result.task.labels, result.validation)
     if before is not None and (before.answers or before.losses):  # an older version measured no losses of examples
-        name, words = BEFORE_TRAINING[result.base.entry.kind]
-        if result.start:
-            name, words = "start", f"the adapter {result.start.name}"
+        name, words = answered_before(result.base.entry.kind, None if result.start is None else result.start.name)
         fields["baselines"] = [against(name, before, after, words)]
         if (rival := result.progress.in_context) is not None:
             words = f"the base model with {result.progress.examples_shown} training examples in its prompt"

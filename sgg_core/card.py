@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from sgg_core.catalogue import BaseModelEntry, HubSource
 from sgg_core.figures import Evaluation
 from sgg_core.report import TrainingReport
+from sgg_core.significance import wilson_interval
 from sgg_core.spec import TrainingSpec
 
 
@@ -32,6 +32,7 @@ def render_card(report: TrainingReport, spec: TrainingSpec, entry: BaseModelEntr
         _introduction(report, entry),
         _figures(report),
         _compared(report),
+        _folds(report),
         _replicas(report),
         _retention(report),
         _per_label(report.evaluation),
@@ -44,14 +45,6 @@ def render_card(report: TrainingReport, spec: TrainingSpec, entry: BaseModelEntr
         _limits(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share observed in `count` trials (Wilson 1927)."""
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -135,6 +128,17 @@ def _compared(report: TrainingReport) -> str:
     sentences = [f"**{escaped(one.comparison.verdict)}**" for one in report.baselines]
     picture = "![Differences with their intervals](plots/differences.png)"
     return "\n\n".join(["### What it is worth", *sentences, table(header, rows), picture])
+
+
+def _folds(report: TrainingReport) -> str:
+    found = report.cross_validation
+    if found is None:
+        return ""
+    said = ["### Cross-validation", f"**{escaped(found.verdict)}**"]
+    if len(found.rates) > 1:
+        rows = [(f"{each.learning_rate:g}", _number(each.accuracy), _number(each.loss)) for each in found.rates]
+        said.append(table(("learning rate", "accuracy on what was left out", "loss on it"), rows))
+    return "\n\n".join(said)
 
 
 def _replicas(report: TrainingReport) -> str:

@@ -41,8 +41,8 @@ class Workload(Message):
     vocabulary: int
     """Outputs of the last layer that are computed for a trained token; 0 for an encoder."""
     adapter_weights: int
-    replicas: int = 1
-    """How often all of this is trained; the figures here are those of one time."""
+    replicas: float = 1.0
+    """How often all of this is trained, by steps; the figures here are those of one time, on all examples."""
     steps: int
     rival_steps: int = 0
     """Of plain LoRA, trained after the adapter to compare with: one gradient of the target and no sources each."""

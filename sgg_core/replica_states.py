@@ -1,6 +1,7 @@
 """Where each of several replicas stands, in memory and as a checkpoint of all of them.
 
-Such a checkpoint holds replicas.json (figures of those that have ended, steps and figures of those that go on),
+Such a checkpoint holds replicas.json (figures of those that have ended, of folds all that their runs said, steps and
+figures of those that go on),
 replicas.tar (the best adapter of the former in kept/, a checkpoint of each of the latter in a directory named by its
 number) and sha256.json. Beside them lies the adapter of the best one of those that go on, for runs that start from it.
 """
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from sgg_core.adapter_file import ADAPTER, CONFIG
 from sgg_core.checkpoint import check_seal, seal
+from sgg_core.cross_validation import FoldOutcome
 from sgg_core.errors import CheckpointError
 from sgg_core.files import whole_directory
 from sgg_core.report import REPORT, TrainingReport
@@ -29,6 +31,7 @@ class SavedStates(BaseModel):
     """Content of replicas.json, by the replicas' numbers."""
 
     ended: dict[int, Outcome]
+    folds: dict[int, FoldOutcome] = {}
     going_on: dict[int, CheckpointSaved]
 
 
@@ -39,6 +42,9 @@ class ReplicaStates:
         self.kept = place / KEPT
         """What the best one of those that have ended has delivered."""
         self.ended: dict[int, Outcome] = {}
+        """Of those that train on all examples."""
+        self.folds: dict[int, FoldOutcome] = {}
+        """Of those that train on a part of them and have ended."""
         self.going_on: dict[int, CheckpointSaved] = {}
         """The newest checkpoint of each replica that has one and has not ended."""
         self.written: Path | None = None  # the newest checkpoint of all
@@ -46,9 +52,21 @@ class ReplicaStates:
         self._holds: tuple[int, int] | None = None  # what that checkpoint knows
 
     @property
+    def all_ended(self) -> set[int]:
+        """The numbers of all that have ended."""
+        return self.ended.keys() | self.folds.keys()
+
+    @property
     def steps(self) -> int:
         """Steps of all replicas together, as far as they are saved."""
-        return sum(run.steps for run in self.ended.values()) + sum(saved.step for saved in self.going_on.values())
+        ended = sum(run.steps for run in self.ended.values()) + sum(fold.steps for fold in self.folds.values())
+        return ended + sum(saved.step for saved in self.going_on.values())
+
+    @property
+    def trained_tokens(self) -> int:
+        """Of all that have ended."""
+        runs = sum(run.trained_tokens for run in self.ended.values())
+        return runs + sum(fold.trained_tokens for fold in self.folds.values())
 
     def step_of(self, number: int) -> int:
         """The step that a replica goes on after."""
@@ -88,6 +106,11 @@ class ReplicaStates:
             delivered.rename(self.kept)
         shutil.rmtree(worse, ignore_errors=True)
 
+    def judge(self, number: int, outcome: FoldOutcome) -> None:
+        """Take over what a fold's run has come to."""
+        self.folds[number] = outcome
+        self._forget(number)
+
     def leave_out(self, number: int, outcome: Outcome) -> None:
         """Count a replica that has diverged as ended."""
         self.ended[number] = outcome
@@ -112,7 +135,7 @@ class ReplicaStates:
                     archive.add(saved.directory, arcname=str(number))
                 if self.kept.exists():
                     archive.add(self.kept, arcname=KEPT)
-            states = SavedStates(ended=self.ended, going_on=self.going_on)
+            states = SavedStates(ended=self.ended, folds=self.folds, going_on=self.going_on)
             (work / STATES).write_text(states.model_dump_json(), encoding="utf-8")
             seal(work)
         self.written, self._holds = target, (self.steps, compared)
@@ -131,7 +154,7 @@ class ReplicaStates:
                 f"Checkpoint {checkpoint.name} cannot be read as one of several replicas: {error}",
                 "Use another one.",
             ) from error
-        self.ended = states.ended
+        self.ended, self.folds = states.ended, states.folds
         self.going_on = {
             number: saved.model_copy(update={"directory": str(self._place / str(number))})
             for number, saved in states.going_on.items()

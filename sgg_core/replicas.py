@@ -1,8 +1,9 @@
-"""Replicas of a training: they differ in seed and learning rate alone, and the adapter of the best one is delivered.
+"""Replicas of a training: they differ in seed, learning rate and fold, and the adapter of the best one is delivered.
 
-Each is a run of its own. As many as memory holds are trained at once: they share their passes (sgg_core.packed), and
-begin each step together, so that each checkpoint is of one moment, and what goes on from it makes the same passes
-again. Steps are counted through all replicas, in the order in which they are taken. One that diverges is left out.
+Each is a run of its own (sgg_core.lineup). As many as memory holds are trained at once: they share their passes
+(sgg_core.packed), and begin each step together, so that each checkpoint is of one moment, and what goes on from it
+makes the same passes again. Steps are counted through all replicas, in the order in which they are taken. One that
+diverges is left out.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from sgg_core.backbone import LoadedBase
+from sgg_core.cross_validation import FoldOutcome, cross_validation
 from sgg_core.errors import TrainingDivergedError
+from sgg_core.figures import Evaluation
 from sgg_core.files import whole_directory
+from sgg_core.lineup import Lineup, Replica
 from sgg_core.replica_states import ReplicaStates, report_in
 from sgg_core.report import TrainingReport
 from sgg_core.reporting import (
@@ -32,37 +37,22 @@ from sgg_core.reporting import (
     StepMetrics,
     Stopped,
 )
-from sgg_core.spec import TrainingSpec
+from sgg_core.run import Run
 from sgg_core.spread import Outcome, best, spread
-
-
-class TrainOne(Protocol):
-    """Trains one replica, on a base model, into a directory."""
-
-    def __call__(
-        self,
-        spec: TrainingSpec,
-        base: LoadedBase,
-        reporter: Reporter,
-        output: Path,
-        checkpoints: Path | None,
-        resume_from: Path | None,
-        reach: Callable[[int], Control],
-    ) -> Finished | Stopped:
-        """`reach` is that of sgg_core.run."""
 
 
 @dataclass(frozen=True)
 class Replicas:
-    """A training with several replicas, of `steps` steps at most each; `at_once` of them share their passes.
+    """A training with several replicas; `at_once` of them share their passes.
 
-    `checkpoints` receives those of all replicas together. `finish` completes the best one's directory, given the report
-    that tells of all.
+    `one` makes a replica's run, on a base model, telling a Reporter. `checkpoints` receives those of all replicas
+    together. `finish` completes the best one's directory, given the report that tells of all. `before` puts in words
+    what folds' runs are compared with.
     """
 
-    spec: TrainingSpec
-    steps: int
-    one: TrainOne
+    lineup: Lineup
+    one: Callable[[Replica, LoadedBase, Reporter], AbstractContextManager[Run]]
+    before: str
     at_once: int
     reporter: Reporter
     checkpoints: Path | None
@@ -73,32 +63,44 @@ class Replicas:
 
         Raises TrainingDivergedError where all of them have diverged.
         """
-        count = self.spec.optimization.replicas
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}-replicas-", dir=output.parent) as scratch:
             states = ReplicaStates(Path(scratch))
             if resume_from is not None:
                 states.read(resume_from)
-            while left := [number for number in range(count) if number not in states.ended]:
+            while left := self.lineup.left(states.all_ended):
                 group = Group(self, states, left[: self.at_once])
                 group.train(base, Path(scratch))
                 if not group.ended:
                     assert group.wish != "continue"
                     directory = None if states.written is None else str(states.written)
                     return Stopped(reason=group.wish, step=states.steps, directory=directory)
-            runs = [states.ended[number] for number in range(count)]
-            found = spread(runs)
-            report = report_in(states.kept).model_copy(update={"replicas": found})
+                if self.lineup.folds_failed(states.folds):
+                    raise TrainingDivergedError(
+                        "With each learning rate, the training without one of the folds diverged.",
+                        "Lower the learning rate.",
+                    )
+            report = self._report(states)
             self.finish(states.kept, report)
             with whole_directory(output) as place:
                 shutil.copytree(states.kept, place, dirs_exist_ok=True)
-        self.reporter.report(Notice(message=found.verdict))
+        for found in (report.cross_validation, report.replicas):
+            if found is not None:
+                self.reporter.report(Notice(message=found.verdict))
         return Finished(
-            step=sum(run.steps for run in runs),
-            trained_tokens=sum(run.trained_tokens for run in runs),
+            step=states.steps,
+            trained_tokens=states.trained_tokens,
             stopped_early=report.stopped_early,
             directory=str(output),
         )
+
+    def _report(self, states: ReplicaStates) -> TrainingReport:
+        """The report of the kept one, which tells of all."""
+        runs = [states.ended[number] for number in sorted(states.ended)]
+        told: dict[str, Any] = {"replicas": spread(runs)} if len(runs) > 1 else {}
+        if states.folds:
+            told["cross_validation"] = cross_validation(self.lineup.by_rate(states.folds), self.before)
+        return report_in(states.kept).model_copy(update=told)
 
 
 class Group:
@@ -115,7 +117,7 @@ class Group:
     @property
     def ended(self) -> bool:
         """Whether all have ended by themselves."""
-        return all(member.number in self.states.ended for member in self.members)
+        return all(member.number in self.states.all_ended for member in self.members)
 
     def train(self, base: LoadedBase, scratch: Path) -> None:
         """Train all to their ends, or until they are stopped. Raises the first error of one; the others stop then."""
@@ -133,16 +135,20 @@ class Group:
     def _train_one(self, member: Member, scratch: Path, base: LoadedBase) -> None:
         output = scratch / f"output-{member.number}"
         checkpoints = None if self.whole.checkpoints is None else scratch / f"checkpoints-{member.number}"
+        resume_from = self.states.directory_of(member.number)
         member.base = base
         try:
-            resume_from = self.states.directory_of(member.number)
             try:
-                ended = self.whole.one(member.spec, base, member, output, checkpoints, resume_from, member.reach)
+                with self.whole.one(member.replica, base, member) as run:
+                    run.reach = member.reach
+                    if member.replica.fold is not None:
+                        judged = run.judge(checkpoints, resume_from)
+                        if isinstance(judged, Evaluation):
+                            self._judged(member, run, judged)
+                    elif isinstance(run.go(output, checkpoints, resume_from), Finished):
+                        self.states.end(member.number, output)
             except TrainingDivergedError as error:
                 self._leave_out(member, error)
-            else:
-                if isinstance(ended, Finished):
-                    self.states.end(member.number, output)
         except Exception as error:
             self._failed = self._failed or error
         member.live = False
@@ -150,11 +156,20 @@ class Group:
 
     def _leave_out(self, member: Member, error: TrainingDivergedError) -> None:
         """Go on without one that has diverged. Raises its error if there is no other one left."""
-        self.states.leave_out(member.number, member.outcome_of_divergence())
-        ended = self.states.ended
-        if len(ended) == self.whole.spec.optimization.replicas and best(list(ended.values())) is None:
+        lineup, states = self.whole.lineup, self.states
+        if member.replica.fold is not None:
+            states.judge(member.number, member.outcome_of_fold())
+        else:
+            states.leave_out(member.number, member.outcome_of_divergence())
+        if not lineup.left(states.all_ended) and best(list(states.ended.values())) is None:
             raise error
         member.report(Notice(message=f"{error} It is left out."))
+
+    def _judged(self, member: Member, run: Run, after: Evaluation) -> None:
+        """Remember what a fold's run has come to."""
+        told = {"trained_tokens": run.progress.trained_tokens, "before": run.progress.baseline, "after": after}
+        self.states.judge(member.number, member.outcome_of_fold().model_copy(update=told))
+        member.report(Notice(message=f"Loss {after.loss:.3f}, accuracy {after.accuracy:.3f} on what it left out."))
 
     def let_go(self) -> None:
         """If all that live wait, let those go on that are least far. If one has failed, all, who end then."""
@@ -165,7 +180,7 @@ class Group:
         try:
             if self._failed is None and all(self.states.step_of(each.number) == each.step for each in live):
                 self._write()
-            if self._failed is None and first <= self.whole.steps:
+            if self._failed is None and any(member.position == first and member.takes_steps for member in live):
                 self.ask()
         except Exception as error:
             self._failed = error
@@ -188,12 +203,11 @@ class Group:
         if self._begun:
             return
         self._begun = True
-        count = self.whole.spec.optimization.replicas
-        self.whole.reporter.report(Notice(message=f"{names_of(self.members)}, of {count}."))
+        self.whole.reporter.report(Notice(message=f"{names_of(self.members)}{self._of_how_many()}."))
         memory = message.memory
         if memory is not None:
             memory = memory.model_copy(update={"replicas": len(self.members)})
-        total = count * self.whole.steps
+        total = self.whole.lineup.total_steps
         rates = tuple(dict.fromkeys(member.rate for member in self.members if member.rate is not None))
         rates = rates or message.learning_rates
         begun = {"first_step": self.told + 1, "total_steps": total, "memory": memory, "learning_rates": rates}
@@ -202,15 +216,22 @@ class Group:
     def tell_step(self, message: StepMetrics) -> int:
         """Tell of a step, as the next one of all; gives its number. Time that steps take together is divided."""
         self.told += 1
-        total = self.whole.spec.optimization.replicas * self.whole.steps
-        sharing = sum(member.live and member.position <= self.whole.steps for member in self.members)
-        told = {"step": self.told, "total_steps": total, "seconds": message.seconds / sharing}
+        sharing = sum(member.live and member.takes_steps for member in self.members)
+        told = {"step": self.told, "total_steps": self.whole.lineup.total_steps, "seconds": message.seconds / sharing}
         self.whole.reporter.report(message.model_copy(update=told))
         return self.told
+
+    def _of_how_many(self) -> str:
+        wanted = self.whole.lineup.spec.optimization
+        count = wanted.tried if self.members[0].replica.fold is not None else wanted.whole
+        return f", of {count}" if count > 1 else ""
 
     def _write(self) -> None:
         if self.whole.checkpoints is not None:
             saved = self.states.write(self.whole.checkpoints)
+            if saved is not None and self.members[0].replica.fold is not None:
+                kept = {name: value for name, value in saved.metrics.items() if "valid" not in name}
+                saved = saved.model_copy(update={"metrics": kept})  # these are not of the validation file
             if saved is not None:
                 self.whole.reporter.report(saved)
 
@@ -220,7 +241,8 @@ class Member:
 
     def __init__(self, group: Group, number: int) -> None:
         self.number = number
-        self.spec = group.whole.spec.replica(number)
+        self.replica = group.whole.lineup.replica(number, group.states.folds)
+        self.spec = self.replica.spec
         self.base: LoadedBase | None = None
         self.live = True
         self.waits = False
@@ -230,6 +252,11 @@ class Member:
         self._told = 0  # as which number
         self._learning_rate = self.rate or 0.0  # `auto` is known once it has begun
         self._tokens = 0
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether it has not come to its end."""
+        return self.position <= self.replica.steps
 
     @property
     def rate(self) -> float | None:
@@ -262,11 +289,23 @@ class Member:
             self._tokens += message.tokens
             self._told = self.group.tell_step(message)
         elif isinstance(message, EvaluationMetrics):
+            if self.replica.fold is not None:
+                return  # not of the validation file; told once, of all that it left out
             tell(message.model_copy(update={"step": self._told}))
         elif isinstance(message, CheckpointSaved):
             self.group.states.save(self.number, message)
         elif isinstance(message, Notice):
             tell(message.model_copy(update={"message": f"{names_of([self])}: {message.message}"}))
+
+    def outcome_of_fold(self) -> FoldOutcome:
+        """What there is to say of a fold's run that has no figures."""
+        assert self.replica.fold is not None
+        return FoldOutcome(
+            fold=self.replica.fold,
+            learning_rate=self._learning_rate,
+            steps=self.step,
+            trained_tokens=self._tokens,
+        )
 
     def outcome_of_divergence(self) -> Outcome:
         """What there is to say of it if it ends here."""
@@ -283,15 +322,18 @@ class Member:
 
 
 def names_of(members: Sequence[Member]) -> str:
-    """By what they differ: "Seeds 1, 2 at once", or "Learning rate 0.001 with seed 1"."""
-    several = "s" if len(members) > 1 else ""
-    together = " at once" if several else ""
-    whole = members[0].group.whole.spec.optimization
-    seeds = [str(member.spec.seed) for member in members]
-    rates = [f"{member.rate:g}" for member in members if member.rate is not None]
-    if len(whole.learning_rates) == 1:
-        return f"Seed{several} {', '.join(seeds)}{together}"
-    if whole.seeds == 1:
-        return f"Learning rate{several} {', '.join(rates)}{together}"
-    pairs = [f"{rate} with seed {seed}" for rate, seed in zip(rates, seeds, strict=True)]
-    return f"Learning rate{several} {', '.join(pairs)}{together}"
+    """By what they differ: "Seeds 1, 2 at once", "Learning rate 0.001 with seed 1", "Learning rate 0.001 in fold 2"."""
+    wanted = members[0].group.whole.lineup.spec.optimization
+    of_folds = members[0].replica.fold is not None
+    several_rates = len(wanted.learning_rates) > 1 and (of_folds or not wanted.folds)
+    others = [f"{each.replica.fold}" if of_folds else f"{each.spec.seed}" for each in members]
+    if several_rates:
+        rates = [f"{member.rate:g}" for member in members if member.rate is not None]
+        joint, kind = " in fold " if of_folds else " with seed ", "Learning rate"
+        plain = not of_folds and wanted.seeds == 1
+        named = rates if plain else [joint.join(pair) for pair in zip(rates, others, strict=True)]
+    elif of_folds or wanted.seeds > 1 or not wanted.folds:
+        kind, named = "Fold" if of_folds else "Seed", others
+    else:
+        return "All examples"
+    return f"{kind}s {', '.join(named)} at once" if len(members) > 1 else f"{kind} {named[0]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from sgg_core.cross_validation import CrossValidation
 from sgg_core.evidence import Baseline, Calibration, HardExample
 from sgg_core.figures import Evaluation
 from sgg_core.forgetting import Retention
@@ -73,6 +74,7 @@ class TrainingReport(BaseModel):
     baselines: list[Baseline] = []
     retention: Retention | None = None
     replicas: Spread | None = None
+    cross_validation: CrossValidation | None = None
     calibration: Calibration | None = None
     hardest: list[HardExample] = []
     explanations: list[str] = []

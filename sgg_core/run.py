@@ -128,7 +128,28 @@ class Run:
         self.saved_step = 0
 
     def go(self, output: Path, checkpoints: Path | None, resume_from: Path | None) -> Finished | Stopped:
-        """The loop: from the first step, or from a checkpoint, to the adapter on disk."""
+        """From the first step, or from a checkpoint, to the adapter on disk."""
+        if (stopped := self._train(checkpoints, resume_from)) is not None:
+            return stopped
+        if self._wants_plain() and self.progress.plain is None:
+            if (wish := self._train_plainly()) != "continue":
+                return self._stopped(wish, checkpoints)
+            self._save(checkpoints)
+        if (wish := self.reach(self.plan.total_steps + 2)) != "continue":
+            return self._stopped(wish, checkpoints)
+        return self._finish(output)
+
+    def judge(self, checkpoints: Path | None, resume_from: Path | None) -> Evaluation | Stopped:
+        """From the first step, or from a checkpoint, to figures on the validation examples; no adapter is written."""
+        if (stopped := self._train(checkpoints, resume_from)) is not None:
+            return stopped
+        self.objective.fit_head(self.progress.step)
+        figures = self._newest_figures() or self._evaluate()
+        assert figures is not None
+        return figures
+
+    def _train(self, checkpoints: Path | None, resume_from: Path | None) -> Stopped | None:
+        """The loop; None where it came to its end."""
         if resume_from is not None:
             self.progress, self.initial, self.best = load_checkpoint(
                 resume_from, self.identity(), self.everything, self.base.adapter, self.optimizer, self.guided
@@ -158,13 +179,7 @@ class Run:
                 self._save(checkpoints)
         if (wish := self.reach(self.plan.total_steps + 1)) != "continue":
             return self._stopped(wish, checkpoints)
-        if self._wants_plain() and self.progress.plain is None:
-            if (wish := self._train_plainly()) != "continue":
-                return self._stopped(wish, checkpoints)
-            self._save(checkpoints)
-        if (wish := self.reach(self.plan.total_steps + 2)) != "continue":
-            return self._stopped(wish, checkpoints)
-        return self._finish(output, stopped_early)
+        return None
 
     def _ask_before(self, step: int) -> Control:
         return self.reporter.control() if step <= self.plan.total_steps else "continue"
@@ -306,7 +321,8 @@ class Run:
             )
         )
 
-    def _finish(self, output: Path, stopped_early: bool) -> Finished:
+    def _finish(self, output: Path) -> Finished:
+        stopped_early = self._patience_is_over()
         if self.spec.evaluation.keep == "best" and self.best is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.everything.values()), list(self.best))

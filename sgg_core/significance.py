@@ -105,6 +105,14 @@ def sign_test(wins: int, losses: int) -> float:
     return float(min(1.0, 2 * tail / 2**tosses))
 
 
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share observed in `count` trials (Wilson 1927)."""
+    centre = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
 def _interval(values: Sequence[float], weights: Sequence[int], draws: int, seed: int) -> tuple[float, float]:
     """95 % bootstrap interval of the sum of values over the sum of their weights."""
     generator, size = random.Random(seed), len(values)

@@ -68,8 +68,9 @@ class OptimizationSpec(Group):
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Examples per optimizer step."""
     learning_rate: OneRateOrSeveral = "auto"
-    """Peak learning rate; `auto` depends on the kind of base model. Of several, 2 to 10 in a list, each is trained, and
-    the adapter of the lowest validation loss is kept: they need a validation file. One that diverges is left out."""
+    """Peak learning rate; `auto` depends on the kind of base model. Of several, 2 to 10 in a list, `folds` choose one;
+    without folds each is trained, and the adapter of the lowest validation loss is kept, so that they need a validation
+    file. One that diverges is left out."""
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=100)] | Auto = "auto"
     """Scales the learning rate; `auto` is 1."""
     warmup_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -82,6 +83,9 @@ class OptimizationSpec(Group):
     """Trains so many times, with this seed and the next ones, and keeps the adapter of the lowest validation loss
     (without a validation file the first). As many as memory holds share their passes. The report tells mean, spread and
     interval."""
+    folds: Annotated[int, Field(ge=2, le=10)] | None = None
+    """Cross-validation: before it trains on all examples, trains on all but one of so many parts of them and asks about
+    that part, for each part and learning rate. The report tells how good that is, without a validation file."""
     max_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Upper bound on the optimizer steps, whatever `epochs` says."""
 
@@ -96,9 +100,24 @@ class OptimizationSpec(Group):
         return 1.0 if self.learning_rate_multiplier == "auto" else self.learning_rate_multiplier
 
     @property
+    def tried(self) -> int:
+        """How many times is trained on a part of the examples: with each learning rate without each fold."""
+        return len(self.learning_rates) * (self.folds or 0)
+
+    @property
+    def whole(self) -> int:
+        """How many times is trained on all examples: with each learning rate, or the one that folds chose, and seed."""
+        return self.seeds * (1 if self.folds else len(self.learning_rates))
+
+    @property
     def replicas(self) -> int:
-        """How many times is trained: with each learning rate and each seed."""
-        return len(self.learning_rates) * self.seeds
+        """How many times is trained."""
+        return self.tried + self.whole
+
+    @property
+    def most_at_once(self) -> int:
+        """How many of these may be trained at the same time: folds end before a training on all examples begins."""
+        return max(self.tried, self.whole)
 
 
 class GuidanceSpec(Group):
@@ -198,13 +217,6 @@ class TrainingSpec(Group):
     resources: ResourcesSpec = ResourcesSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seeds the adapter's initial weights and the order of the examples."""
-
-    def replica(self, number: int) -> TrainingSpec:
-        """One of the runs that differ in seed and learning rate alone. All seeds of the first rate come first."""
-        wanted = self.optimization
-        rate, seed = divmod(number, wanted.seeds)
-        optimization = wanted.model_copy(update={"learning_rate": wanted.learning_rates[rate]})
-        return self.model_copy(update={"seed": (self.seed + seed) % 2**31, "optimization": optimization})
 
     @property
     def lonely(self) -> tuple[str, str] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sgg_core.backbone import LoadedBase, count_adapter_weights
 from sgg_core.encoding import Encoded
 from sgg_core.errors import DataError, Problem, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation, parse_examples
+from sgg_core.folds import deal
+from sgg_core.lineup import Lineup
 from sgg_core.plan import Plan, make_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
@@ -81,7 +83,8 @@ def survey(
     weights = count_adapter_weights(base, spec.lora) + own
     inputs = RunData(target, sources, held_out, kept, read["training"], read.get("validation"))
     load = workload(spec, plan, base, inputs, weights)
-    return Survey(files=files, workload=load, trained_tokens=_trained_tokens(spec, plan, target))
+    lineup = Lineup(spec, base.entry.kind, read["training"])
+    return Survey(files=files, workload=load, trained_tokens=_trained_tokens(lineup, plan, target))
 
 
 def _task(
@@ -95,6 +98,8 @@ def _task(
     """The task that reads a file, after the checks that the trainer makes of it."""
     if role == "training":
         check_training(data)
+        if spec.optimization.folds:
+            deal(data, spec.optimization.folds, spec.seed)
         return make_task(spec, base, data)
     if role == "validation":
         if training is not None:
@@ -105,16 +110,26 @@ def _task(
     return make_task(spec, base, data, describe=False)
 
 
-def _trained_tokens(spec: TrainingSpec, plan: Plan, target: TaskData) -> int:
+def _trained_tokens(lineup: Lineup, plan: Plan, target: TaskData) -> int:
     """Of all replicas together."""
-    lengths = [len(item.ids) for item in target.items]
-    labels = [item.label for item in target.items]
-    return sum(
-        lengths[index]
-        for replica in map(spec.replica, range(spec.optimization.replicas))
-        for step in range(1, plan.total_steps + 1)
-        for index in plan.indices(step, replica.seed, labels)
+    wanted, kind = lineup.spec.optimization, target.task.base.entry.kind
+    folds = [lineup.replica(number, {}) for number in range(wanted.tried)]
+    tokens = sum(
+        _tokens(make_plan(fold.spec, kind, len(fold.part.kept)), fold.spec.seed, target, fold.part.kept)
+        for fold in folds
+        if fold.part is not None
     )
+    seeds = [(lineup.spec.seed + number) % 2**31 for number in range(wanted.seeds)]
+    of_seeds = sum(_tokens(plan, seed, target, range(len(target.items))) for seed in seeds)
+    return tokens + of_seeds * (wanted.whole // wanted.seeds)
+
+
+def _tokens(plan: Plan, seed: int, target: TaskData, places: Sequence[int]) -> int:
+    """Of one run on some of the examples."""
+    items = [target.items[place] for place in places]
+    labels = [item.label for item in items]
+    steps = range(1, plan.total_steps + 1)
+    return sum(len(items[index].ids) for step in steps for index in plan.indices(step, seed, labels))
 
 
 def _cut(data: ExampleSet, items: list[Encoded]) -> tuple[Problem, ...]:

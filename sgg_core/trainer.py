@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sgg_core.adapter import add_to_report
+from sgg_core.adapter import add_to_report, answered_before
 from sgg_core.backbone import LoadedBase, adapted_names, lora
 from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
+from sgg_core.folds import only
+from sgg_core.lineup import Lineup, Replica
 from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.packed.meeting import Pack
 from sgg_core.packed.network import give_recordings_back, keeps_rows
-from sgg_core.plan import make_plan
 from sgg_core.proof import prepare
 from sgg_core.replicas import Replicas
-from sgg_core.reporting import Control, Finished, Reporter, Stopped
+from sgg_core.reporting import Finished, Reporter, Stopped
 from sgg_core.run import Run
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
@@ -52,37 +54,44 @@ def train(
         check_validation(training, validation)
     elif spec.evaluation.keep == "best" or spec.evaluation.patience is not None:
         raise SpecError("evaluation.keep 'best' and evaluation.patience need a validation file.", "Add one.")
-    elif len(spec.optimization.learning_rates) > 1:
-        raise SpecError("Several learning rates need a validation file to choose by.", "Add one, or name one rate.")
+    elif len(spec.optimization.learning_rates) > 1 and not spec.optimization.folds:
+        raise SpecError(
+            "Several learning rates need a validation file, or folds, to choose by.",
+            "Add a file, set optimization.folds, or name one rate.",
+        )
     check_sources(training, sources)
     if base.directory is not None:
         prepare()
     start = None if start_from is None else read_start(start_from)
 
-    def one(
-        spec: TrainingSpec,
-        base: LoadedBase,
-        reporter: Reporter,
-        output: Path,
-        checkpoints: Path | None,
-        resume_from: Path | None,
-        reach: Callable[[int], Control] | None = None,
-    ) -> Finished | Stopped:
-        with lora(base, spec.lora, spec.seed) as adapted:
-            run = Run(spec, base, adapted, training, validation, sources, reporter, start, retention)
-            run.reach = reach or run.reach
+    @contextmanager
+    def one(replica: Replica, base: LoadedBase, reporter: Reporter) -> Iterator[Run]:
+        data, asked, kept = training, validation, retention
+        if replica.part is not None:
+            data, asked, kept = only(training, replica.part.kept), only(training, replica.part.left_out), None
+        with lora(base, replica.spec.lora, replica.spec.seed) as adapted:
+            yield Run(replica.spec, base, adapted, data, asked, sources, reporter, start, kept)
+
+    def alone() -> Finished | Stopped:
+        with one(lineup.replica(0, {}), base, reporter) as run:
             return run.go(output, checkpoints, resume_from)
 
     with with_team(base, spec, reporter) as base:
         if base.rendezvous is None:
             give_recordings_back(base)
+        lineup = Lineup(spec, base.entry.kind, training)
         if spec.optimization.replicas == 1:
-            return _with_memory_told(lambda: one(spec, base, reporter, output, checkpoints, resume_from))
-        steps = make_plan(spec, base.entry.kind, len(training)).total_steps
-        at_once = replicas_at_once(spec, base, training, memory_bytes)
+            return _with_memory_told(alone)
         several = Replicas(
-            spec, steps, one, at_once, reporter, checkpoints, lambda place, told: add_to_report(place, told, base.entry)
+            lineup=lineup,
+            one=one,
+            before=answered_before(base.entry.kind, None if start is None else start.name)[1],
+            at_once=replicas_at_once(spec, base, training, memory_bytes),
+            reporter=reporter,
+            checkpoints=checkpoints,
+            finish=lambda place, told: add_to_report(place, told, base.entry),
         )
+        at_once = several.at_once
         if at_once == 1 or base.rendezvous is not None:
             return _with_memory_told(lambda: several.train(base, output, resume_from))
         targets = adapted_names(base, spec.lora)

@@ -13,6 +13,7 @@ from sgg_core.estimate import Workload, memory_need
 from sgg_core.examples import ExampleSet
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
+from sgg_core.lineup import total_steps
 from sgg_core.plan import Plan, make_plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
@@ -65,7 +66,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         **_size(base),
         vocabulary=base.model.get_output_embeddings().weight.shape[0] if base.entry.kind == "causal" else 0,
         adapter_weights=adapter_weights,
-        replicas=spec.optimization.replicas,
+        replicas=total_steps(spec, base.entry.kind, len(data.training)) / plan.total_steps,
         steps=plan.total_steps,
         rival_steps=plan.total_steps if compared else 0,
         gradients=_gradients(spec, plan),
@@ -92,13 +93,13 @@ def replicas_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet,
     if spec.lonely is not None or base.team is not None:
         return 1
     if memory_bytes is None:
-        return spec.optimization.replicas
+        return spec.optimization.most_at_once
     task = make_task(spec, base, training)
     target = TaskData(task, encoded(task, training))
     plan = make_plan(spec, base.entry.kind, len(training))
     alone = RunData(target, (), (), None, training, None)
     need = memory_need(workload(spec, plan, base, alone, count_adapter_weights(base, spec.lora)))
-    return min(spec.optimization.replicas, need.replicas_within(memory_bytes))
+    return min(spec.optimization.most_at_once, need.replicas_within(memory_bytes))
 
 
 def _size(base: LoadedBase) -> dict[str, Any]:

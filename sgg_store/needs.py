@@ -40,7 +40,7 @@ def expected_need(session: Session, job_id: str, base_model: str, spec: Mapping[
         shared=max(need.shared for need, _ in seen),
         adapter=max(need.adapter * rank // of_rank for need, of_rank in seen),
         passes=max(need.passes for need, _ in seen),
-        replicas=OptimizationSpec.model_validate(spec.get("optimization", {})).replicas,
+        replicas=OptimizationSpec.model_validate(spec.get("optimization", {})).most_at_once,
     )
 
 

@@ -15,6 +15,7 @@ from api.validation import RequestProblem, broken_texts, problems_of_model
 from sgg_core.catalogue import BaseModelEntry, check_objective, check_task
 from sgg_core.errors import DataError, RetentionFileError, SpecError, UnknownBaseModelError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
+from sgg_core.folds import fold_problem
 from sgg_core.shapes import Kind
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.files import Files
@@ -59,10 +60,11 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
         wanted = {
             "evaluation.patience": hyperparameters.evaluation.patience is not None,
             "evaluation.keep": hyperparameters.evaluation.keep == "best",
-            "learning_rate": len(hyperparameters.learning_rates) > 1,
+            "learning_rate": len(hyperparameters.learning_rates) > 1 and hyperparameters.folds is None,
         }
         for name in (name for name, set_ in wanted.items() if set_):
-            message = "This needs a validation file. Name one in validation_file, or leave this out."
+            instead = "set folds" if name == "learning_rate" else "leave this out"
+            message = f"This needs a validation file. Name one in validation_file, or {instead}."
             yield RequestProblem(f"{path}hyperparameters.{name}", "conflicting_parameters", message)
     if draft.integrations:
         message = "There are no integrations here; figures are in the job's events and result files. Leave this out."
@@ -167,11 +169,20 @@ class DataChecks:
         self.problems.append(problem)
         self.in_files.append((problem, record, error))
 
+    def _check_folds(self, record: FileRecord) -> None:
+        folds = self.draft.settings.hyperparameters.folds
+        if folds is None:
+            return
+        facts = FileFacts.model_validate(record.facts)
+        if (problem := fold_problem(facts.label_counts, facts.examples, folds)) is not None:
+            self._note("training_file", record, DataError(record.filename, (problem,)))
+
     def _check_training(self, record: FileRecord, training: ExampleSet, entry: BaseModelEntry | None) -> None:
         try:
             check_training(training)
         except DataError as error:
             self._note("training_file", record, error)
+        self._check_folds(record)
         if entry is not None:
             try:
                 check_task(entry, training.kind)

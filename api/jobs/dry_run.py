@@ -20,6 +20,7 @@ from api.trials.asking import ask_for_one
 from api.validation import RequestProblem
 from sgg_core.errors import Problem
 from sgg_core.estimate import Workload, memory_need, reference_seconds
+from sgg_core.lineup import total_steps
 from sgg_core.plan import LEARNING_RATE, Plan, make_plan
 from sgg_core.significance import smallest_difference
 from sgg_core.spec import TrainingSpec
@@ -97,7 +98,7 @@ async def dry_run(services: Services, caller: Caller, request: Request, body: di
         findings=findings.in_order(),
         hyperparameters=None if plan is None else _resolved(_spec(checked), plan, checked),
         data=_data(checked, survey),
-        estimate=None if plan is None else _estimate(_spec(checked), plan, survey, seconds),
+        estimate=None if plan is None else _estimate(checked, plan, survey, seconds),
         queue=await run_in_threadpool(_queue, services, caller, checked),
         smallest_difference=_smallest_difference(checked),
     )
@@ -214,10 +215,12 @@ def _queue(services: Services, caller: Caller, checked: CheckedRequest) -> Queue
     return QueueOut(position=position, starts_in_seconds=_range(start))
 
 
-def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Spread | None) -> EstimateOut:
+def _estimate(checked: CheckedRequest, plan: Plan, survey: Survey | None, seconds: Spread | None) -> EstimateOut:
+    spec, entry = _spec(checked), checked.data.entry
+    assert entry is not None
     load = survey.workload if survey is not None else None
     return EstimateOut(
-        steps=spec.optimization.replicas * plan.total_steps,
+        steps=total_steps(spec, entry.kind, plan.examples),
         epochs=plan.epochs,
         tokens=survey.trained_tokens if survey is not None and load is not None else None,
         peak_memory_bytes=None if load is None else _peak(spec, load),
@@ -227,7 +230,7 @@ def _estimate(spec: TrainingSpec, plan: Plan, survey: Survey | None, seconds: Sp
 
 def _peak(spec: TrainingSpec, load: Workload) -> int:
     """With as many replicas at once as can share their passes."""
-    at_once = spec.optimization.replicas if spec.lonely is None else 1
+    at_once = spec.optimization.most_at_once if spec.lonely is None else 1
     return memory_need(load).model_copy(update={"replicas": at_once}).alone
 
 

@@ -202,3 +202,21 @@ def test_several_learning_rates_are_tried_in_one_job_and_the_page_says_which_was
         expect(page.get_by_label("Learning rate")).to_have_value("0.001,0.01")
         again = started(page, http)
     assert again["method"]["sgg"]["hyperparameters"]["learning_rate"] == [0.001, 0.01]
+
+
+def test_folds_choose_a_learning_rate_and_the_page_says_what_the_training_is_worth(page, service, table):
+    settings = ("--model", "tiny", "--train", table)
+    job_id = service.sgg_json("jobs", "submit", *settings, *(part for each in QUICK for part in ("--set", each)))["id"]
+    show(page, service, f"new?from={job_id}")
+    page.get_by_text("More settings").click()
+    page.get_by_label("Learning rate").fill("0.001, 0.01")
+    page.get_by_label("Folds").fill("2")
+    with api(service) as http:
+        job = started(page, http)
+        assert job["method"]["sgg"]["hyperparameters"]["folds"] == 2
+        service.wait_for_success(job["id"])
+        rates = page.get_by_role("table", name="Learning rates in cross-validation").get_by_role("row")
+        expect(rates).to_have_count(3)
+        expect(rates.filter(has_text="kept")).to_have_count(1)
+        expect(page.get_by_text("training examples after training without it (2 folds)").first).to_be_visible()
+        assert violations(page) == []

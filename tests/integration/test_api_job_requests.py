@@ -219,6 +219,15 @@ def test_what_needs_a_validation_file_is_refused_without_one(api_server: ApiServ
     assert set(found) == {f"{path}.evaluation.patience", f"{path}.evaluation.keep", f"{path}.learning_rate"}
     valid = api_server.file_id(labelled(2))
     api_server.job_id(validation_file=valid, method=method)
+    api_server.job_id(method=sgg(learning_rate=[0.001, 0.01], folds=2))
+
+
+def test_a_file_that_is_too_small_for_its_folds_is_refused_with_what_is_missing(api_server: ApiServer) -> None:
+    rows = labelled(6) + b'{"text": "hello", "label": "greeting"}\n'
+    found = problems(api_server, model=MODEL, training_file=api_server.file_id(rows), method=sgg(folds=3))
+    assert set(found) == {"training_file"} and "greeting" in found["training_file"]
+    found = problems(api_server, model=MODEL, training_file=api_server.file_id(labelled(2)), method=sgg(folds=9))
+    assert "cannot be dealt into 9 folds" in found["training_file"]
 
 
 def test_files_of_another_project_do_not_exist(api_server: ApiServer) -> None:

@@ -129,6 +129,25 @@ def test_a_dry_run_counts_the_work_of_all_replicas(site: Site) -> None:
     assert need.replicas == 4 and told["peak_memory_bytes"] == need.alone
 
 
+def test_a_dry_run_counts_the_work_of_folds(site: Site) -> None:
+    folds = QUICK | {"folds": 3, "learning_rate": [0.001, 0.002], "seeds": 2}
+    body = {
+        "model": "tiny-causal",
+        "training_file": site.server.file_id(TWO_LABELS),
+        "method": {"type": "sgg", "sgg": {"hyperparameters": folds}},
+        "seed": 3,
+    }
+    told = site.dry_run(**body)["estimate"]
+    with site.server.http() as http:
+        job_id = http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
+    site.worker.ring(job_id)
+    job = site.bench.wait_for_end(job_id)
+    assert (told["steps"], told["tokens"]) == (job.total_steps, job.trained_tokens)
+    first, then = [MemoryNeed(**event.data["memory"]) for event in site.bench.events(job_id) if "memory" in event.data]
+    assert (first.replicas, then.replicas) == (6, 2)
+    assert told["peak_memory_bytes"] == pytest.approx(first.alone, rel=1e-3)  # a fold's batches are others
+
+
 def test_a_retention_file_is_read_as_the_trainer_reads_it(site: Site) -> None:
     def told(retention: bytes) -> dict[str, Any]:
         settings = {"hyperparameters": QUICK, "retention_file": site.server.file_id(retention)}

@@ -11,6 +11,7 @@ from sgg_core.significance import (
     sign_flip_test,
     sign_test,
     smallest_difference,
+    wilson_interval,
 )
 
 
@@ -88,3 +89,10 @@ def test_equal_losses_show_nothing():
 def test_losses_that_cannot_be_paired_are_refused():
     with pytest.raises(ValueError, match="1 and 2 items"):
         paired_loss_difference([1.0], [1.0, 2.0], [1])
+
+
+def test_the_interval_agrees_with_published_values_and_stays_a_share():
+    low, high = wilson_interval(0.9, 10)  # Newcombe 1998 lists such pairs to three digits
+    assert (round(low, 3), round(high, 3)) == (0.596, 0.982)
+    assert wilson_interval(1.0, 5)[1] == 1.0
+    assert wilson_interval(0.0, 5)[0] == pytest.approx(0.0)

@@ -39,6 +39,7 @@ GROUPS = {
         "clip_norm": AUTO | st.none() | st.floats(1e-12, 1000),
         "max_steps": st.none() | st.integers(1, 100_000),
         "seeds": st.integers(1, 10),
+        "folds": st.none() | st.integers(2, 10),
     },
     "guidance": {
         "variant": st.sampled_from(["finite_difference", "exact", "momentum", "off"]),

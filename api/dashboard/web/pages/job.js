@@ -11,7 +11,7 @@ import { Report, Suspicious } from "./report.js";
 
 const over = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
 /** Whether it trains several times, so that its newest figures need not be those of its adapter. */
-const several = (job) => { const { seeds, learning_rate: rate } = job.method[job.method.type].hyperparameters; return seeds > 1 || Array.isArray(rate); };
+const several = (job) => { const { seeds, folds, learning_rate: rate } = job.method[job.method.type].hyperparameters; return seeds > 1 || (!folds && Array.isArray(rate)); };
 const until = (spread) => (spread ? `${duration(spread.early - Date.now() / 1000)} to ${duration(spread.late - Date.now() / 1000)}` : null);
 
 function Facts({ job }) {

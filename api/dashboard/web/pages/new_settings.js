@@ -6,7 +6,8 @@ import { Card, Field } from "../parts.js";
 const numbers = [
   ["n_epochs", "Passes over the file", "auto: small files get enough steps to learn from"],
   ["batch_size", "Examples a step", "auto: 8"],
-  ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, if examples are set aside"],
+  ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, which takes folds or examples set aside"],
+  ["folds", "Folds", "empty: none; 5 leaves out a fifth of the examples in turn and tells how good the training is on them, which takes about five times as long"],
   ["max_steps", "At most so many steps", "empty: as many as the passes make"],
 ];
 
@@ -73,7 +74,7 @@ export function NewSettings({ models, files, stored, settings, change }) {
     <div class="fields"><${Field} label="Name" hint="A part of the model's name.">${(ids) => html`<input ...${ids} maxlength="64" value=${settings.suffix} onInput=${(event) => change({ suffix: event.target.value })} />`}<//></div>
     <details><summary>More settings</summary><div class="stack">
       <div class="fields">
-        ${numbers.map(([name, label, hint]) => html`<${Field} label=${label} hint=${hint}>${(ids) => html`<input ...${ids} inputmode="decimal" placeholder=${name === "max_steps" ? "" : "auto"} value=${settings.hyperparameters[name] ?? ""} onInput=${(event) => set(name, event.target.value.trim())} />`}<//>`)}
+        ${numbers.map(([name, label, hint]) => html`<${Field} label=${label} hint=${hint}>${(ids) => html`<input ...${ids} inputmode="decimal" placeholder=${["folds", "max_steps"].includes(name) ? "" : "auto"} value=${settings.hyperparameters[name] ?? ""} onInput=${(event) => set(name, event.target.value.trim())} />`}<//>`)}
         <${Field} label="Rank of the adapter" hint="8; a higher one can hold more, and fits chance sooner">${(ids) => html`<input ...${ids} inputmode="numeric" placeholder="8" value=${settings.rank} onInput=${(event) => change({ rank: event.target.value.trim() })} />`}<//>
         <${Field} label="Seed" hint="empty: drawn by the server; the same seed gives the same run">${(ids) => html`<input ...${ids} inputmode="numeric" value=${settings.seed} onInput=${(event) => change({ seed: event.target.value.trim() })} />`}<//>
       </div>

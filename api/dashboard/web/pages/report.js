@@ -18,6 +18,15 @@ function Baselines({ report }) {
   ], note: comparison.verdict }))} />`;
 }
 
+/** What folds say, and of each learning rate. */
+function Folds({ found }) {
+  if (!found) return null;
+  return html`<div class="stack tight"><h3>Cross-validation</h3><p class="small">${found.verdict}</p>
+    ${found.rates.length > 1 && html`<${Table} className="inset" label="Learning rates in cross-validation" columns=${[["Learning rate", "num"], ["Accuracy", "num"], ["Loss", "num"], ["Outcome"]]} rows=${found.rates.map((each) => ({ cells: [
+      String(each.learning_rate), each.accuracy == null ? "-" : percent(each.accuracy, 1), each.loss == null ? "-" : figure(each.loss), each.loss == null ? "diverged" : each.learning_rate === found.learning_rate ? "kept" : "–",
+    ] }))} />`}</div>`;
+}
+
 /** What each seed with each learning rate reached. */
 function Replicas({ found }) {
   if (!found) return null;
@@ -62,6 +71,7 @@ export function Report({ job }) {
     <div class="stack">
       ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${report.kind === "classification" ? "" : "the tokens of "}${evaluation.examples} examples that it was not trained on.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
       <${Baselines} report=${report} />
+      <${Folds} found=${report.cross_validation} />
       <${Replicas} found=${report.replicas} />
       <${Confusion} confusion=${evaluation?.confusion} />
       <${Hardest} report=${report} texts=${texts} />

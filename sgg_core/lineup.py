@@ -1,0 +1,100 @@
+"""The runs that a training consists of, in the order of their numbers. Loads no torch.
+
+Those on a part of the examples come first, each learning rate with each fold; then those on all of them, with each
+seed: with every learning rate, or with the one that the folds have chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sgg_core.cross_validation import FoldOutcome, best_rate
+from sgg_core.examples import ExampleSet
+from sgg_core.folds import Part, deal
+from sgg_core.plan import make_plan
+from sgg_core.spec import EvaluationSpec, TrainingSpec
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One run. `fold` counts from 1 and its `part` is what it trains on; None where that is all examples."""
+
+    number: int
+    spec: TrainingSpec
+    steps: int
+    fold: int | None = None
+    part: Part | None = None
+
+
+def total_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> int:
+    """Steps of all runs of a spec together, at most, on so many training examples."""
+    wanted, whole = spec.optimization, make_plan(spec, kind, examples).total_steps
+    return wanted.tried * _fold_steps(spec, kind, examples) + wanted.whole * whole
+
+
+def _fold_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> int:
+    """As many in each fold, so that all save at the same steps, and none learns longer than another one."""
+    folds = spec.optimization.folds
+    if folds is None:
+        return 0
+    left_out = examples // folds, -(-examples // folds)
+    return min(make_plan(spec, kind, max(1, examples - size)).total_steps for size in left_out)
+
+
+class Lineup:
+    """All runs of a spec on a training file, for a base model of `kind`. Raises DataError if it is too small."""
+
+    def __init__(self, spec: TrainingSpec, kind: Literal["causal", "encoder"], training: ExampleSet) -> None:
+        self.spec = spec
+        self._plan = make_plan(spec, kind, len(training))
+        folds = spec.optimization.folds
+        self._parts = deal(training, folds, spec.seed) if folds else []
+        self._steps = _fold_steps(spec, kind, len(training))
+        self.total_steps = total_steps(spec, kind, len(training))
+        """Steps of all runs together, at most."""
+
+    def replica(self, number: int, folds: Mapping[int, FoldOutcome]) -> Replica:
+        """One of them. Those on all examples need the outcomes of all folds, by their numbers."""
+        wanted = self.spec.optimization
+        if number < wanted.tried:
+            rate, fold = divmod(number, len(self._parts))
+            spec = self._with(0, learning_rate=wanted.learning_rates[rate], max_steps=self._steps)
+            looks = EvaluationSpec(every_steps=self._steps, baselines=())
+            saves = self.spec.checkpoint.model_copy(update={"every_steps": self._plan.checkpoint_every})
+            spec = spec.model_copy(update={"evaluation": looks, "checkpoint": saves})
+            return Replica(number, spec, self._steps, fold + 1, self._parts[fold])
+        rate, seed = divmod(number - wanted.tried, wanted.seeds)
+        if self._parts:
+            chosen = best_rate(self.by_rate(folds))
+            assert chosen is not None  # else the training has ended
+            rate = chosen
+        return Replica(number, self._with(seed, learning_rate=wanted.learning_rates[rate]), self._plan.total_steps)
+
+    def by_rate(self, folds: Mapping[int, FoldOutcome]) -> list[list[FoldOutcome]]:
+        """The outcomes of all folds, those of each learning rate in a list of their own."""
+        size = len(self._parts)
+        return [[folds[first + fold] for fold in range(size)] for first in range(0, len(folds), size)]
+
+    def folds_failed(self, folds: Mapping[int, FoldOutcome]) -> bool:
+        """Whether all folds have ended, and each learning rate has one that diverged."""
+        whole = 0 < len(folds) == self.spec.optimization.tried
+        return whole and best_rate(self.by_rate(folds)) is None
+
+    def left(self, ended: Collection[int]) -> list[int]:
+        """The numbers of those that can be trained now: no run on all examples before all folds have ended."""
+        wanted = self.spec.optimization
+        stages = range(wanted.tried), range(wanted.tried, wanted.replicas)
+        for stage in stages:
+            if left := [number for number in stage if number not in ended]:
+                return left
+        return []
+
+    def _with(self, seed: int, **optimization: Any) -> TrainingSpec:
+        return self.spec.model_copy(
+            update={
+                "seed": (self.spec.seed + seed) % 2**31,
+                "optimization": self.spec.optimization.model_copy(update=optimization),
+            }
+        )
