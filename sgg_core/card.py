@@ -95,8 +95,9 @@ def _introduction(report: TrainingReport, entry: BaseModelEntry) -> str:
 def _figures(report: TrainingReport) -> str:
     before, after = report.baseline, report.evaluation
     if after is None:
+        known = "cross-validation alone tells" if report.cross_validation else "nothing is known"
         return (
-            "## Figures\n\nNo validation file was given, so nothing is known about texts outside the training file. "
+            f"## Figures\n\nNo validation file was given, so {known} about texts outside the training file. "
             f"The last training loss was {report.final.train_loss:.4f}."
         )
     rows = [("accuracy" if after.per_label else "token accuracy", before.accuracy if before else None, after.accuracy)]

@@ -63,7 +63,9 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def norm(a: Sequence[Tensor]) -> float:
     """Euclidean norm over all parameters."""
-    return math.sqrt(products([a])[0][0])
+    parts = [a.flat] if isinstance(a, Vector) else a
+    squares = [torch.linalg.vector_norm(part.detach(), dtype=torch.float64) ** 2 for part in parts]
+    return math.sqrt(float(torch.stack(squares).sum()))
 
 
 def cosine(a: Sequence[Tensor], b: Sequence[Tensor], eps: float = 1e-12) -> float:

@@ -13,7 +13,6 @@ P_B is zero and the second part remains alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -29,39 +28,77 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Arrangement:
-    """An order of all weights (P) in which the pairs of one shape lie together, all A before all B of them.
+class Stack:
+    """Pairs of one shape that lie equally far from each other, as those of one module in all layers do.
 
-    A GPU takes as long for one pair as for all of a shape. `kinds` are the number of pairs and the shapes of A and B;
-    weights in no pair come last.
+    The first A (r, n) begins at weight `a`, the first B (m, r) at weight `b`, and the next ones `step` later.
     """
 
-    order: Tensor
-    kinds: tuple[tuple[int, torch.Size, torch.Size], ...]
+    count: int
+    step: int
+    a: int
+    b: int
+    shape_a: torch.Size
+    shape_b: torch.Size
+
+    def of_a(self, whole: Tensor) -> Tensor:
+        """(pairs, K r, n) from K x P weights, in float64."""
+        r, n = self.shape_a
+        return _copied(whole, (self.count, len(whole), r, n), (self.step, whole.shape[1], n, 1), self.a).flatten(1, 2)
+
+    def of_b(self, whole: Tensor) -> Tensor:
+        """(pairs, m, K r) from K x P weights, in float64."""
+        m, r = self.shape_b
+        return _copied(whole, (self.count, m, len(whole), r), (self.step, r, whole.shape[1], 1), self.b).flatten(2, 3)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where among all weights (P) the pairs lie, and, as beginnings and ends, those that are in no pair.
+
+    A GPU takes as long for one pair as for all of a stack, and a CPU's memory is read in order.
+    """
+
+    stacks: tuple[Stack, ...]
+    rest: tuple[tuple[int, int], ...]
 
     @staticmethod
     def of(parameters: Sequence[Tensor], pairs: Sequence[FactorPair]) -> Arrangement:
         """That of these parameters."""
-        alike: dict[tuple[torch.Size, torch.Size], list[FactorPair]] = {}
-        for pair in pairs:
-            alike.setdefault((parameters[pair.a].shape, parameters[pair.b].shape), []).append(pair)
-        places: list[int] = []
-        for group in alike.values():
-            places += [pair.a for pair in group]
-            places += [pair.b for pair in group]
-        places += sorted(set(range(len(parameters))) - set(places))
         borders = list(accumulate((parameter.numel() for parameter in parameters), initial=0))
-        order = torch.cat([torch.arange(borders[place], borders[place + 1]) for place in places])
-        kinds = tuple((len(group), *shapes) for shapes, group in alike.items())
-        return Arrangement(order.to(parameters[0].device), kinds)
+        alike: dict[tuple[torch.Size, torch.Size], list[tuple[int, int]]] = {}
+        for pair in pairs:
+            shapes = parameters[pair.a].shape, parameters[pair.b].shape
+            alike.setdefault(shapes, []).append((borders[pair.a], borders[pair.b]))
+        stacks = [
+            Stack(len(places), places[1][0] - places[0][0] if len(places) > 1 else 0, *places[0], *shapes)
+            for shapes, group in alike.items()
+            for places in _evenly_spaced(group)
+        ]
+        paired = {place for pair in pairs for place in (pair.a, pair.b)}
+        rest = [(borders[place], borders[place + 1]) for place in range(len(parameters)) if place not in paired]
+        return Arrangement(tuple(stacks), tuple(rest))
 
-    def split(self, arranged: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """A (K, pairs, r, n) and B (K, pairs, m, r) of each kind, of K x P weights in this order, and the rest."""
-        shapes = [(count, *shape) for count, *both in self.kinds for shape in both]
-        sizes = [math.prod(shape) for shape in shapes]
-        *parts, rest = torch.split(arranged, [*sizes, arranged.shape[1] - sum(sizes)], dim=1)
-        views = [part.reshape(len(part), *shape) for part, shape in zip(parts, shapes, strict=True)]
-        return list(zip(views[::2], views[1::2], strict=True)), rest
+
+def _evenly_spaced(places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The same places, each in one of a few lists whose neighbours are equally far apart in both coordinates."""
+    left, found = sorted(places), []
+    while left:
+        first, longest = left[0], left[:1]
+        for second in left[1:]:
+            step, chain, known = second[0] - first[0], [first], set(left)
+            while (following := (chain[-1][0] + step, chain[-1][1] + step)) in known:
+                chain.append(following)
+            longest = max(longest, chain, key=len)
+        found.append(longest)
+        left = [place for place in left if place not in longest]
+    return found
+
+
+def _copied(whole: Tensor, shape: Sequence[int], strides: Sequence[int], begin: int) -> Tensor:
+    """A view of contiguous weights, in float64 and an order of its own: converted while it is read."""
+    copy = torch.empty(shape, dtype=torch.float64, device=whole.device)
+    return copy.copy_(whole.as_strided(shape, strides, begin))
 
 
 def projected_products(
@@ -73,17 +110,17 @@ def projected_products(
     <M_B, g_A h_A^T> + <M_A, g_B^T h_B - g_B^T B M_B B^T h_B>, over s^2.
     """
     whole = torch.stack([parameters.detach(), *(Vector.of(vector).flat for vector in vectors)])
-    factors, rest = arrangement.split(whole[:, arrangement.order])
-    rest = rest[1:].double()
-    count, number = len(vectors) + 1, sum(pairs for pairs, *_ in arrangement.kinds)
-    if not number:
+    others = [whole[1:, begin:end] for begin, end in arrangement.rest]
+    rest = torch.cat(others, dim=1).double() if others else whole.new_zeros(len(vectors), 1, dtype=torch.float64)
+    if not arrangement.stacks:
         return (rest @ rest.mT).tolist()
     of_a, of_b = [], []
-    for a, b in ((a.double(), b.double()) for a, b in factors):  # (1 + K, pairs, r, n), (1 + K, pairs, m, r)
-        rows, columns = a.transpose(0, 1).flatten(1, 2), b.permute(1, 0, 3, 2).flatten(1, 2)
+    for stack in arrangement.stacks:
+        rows, columns = stack.of_a(whole), stack.of_b(whole)
         of_a.append(rows @ rows.mT)
-        of_b.append(columns @ columns.mT)
-    rank = arrangement.kinds[0][1][0]
+        of_b.append(columns.mT @ columns)
+    count, number = len(whole), sum(stack.count for stack in arrangement.stacks)
+    rank = arrangement.stacks[0].shape_a[0]
     split = (number, count, rank, count, rank)
     a, b = (torch.cat(part).view(split).permute(1, 3, 0, 2, 4) for part in (of_a, of_b))  # (1 + K, 1 + K, pairs, r, r)
     inverse = _inverses(torch.cat([a[0, 0], b[0, 0]]))

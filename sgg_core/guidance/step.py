@@ -266,11 +266,13 @@ class GuidedStep:
         if self._arrangement is None:
             self._arrangement = Arrangement.of(self.parameters, self.pairs)
         raw, part = found.raw.gradient, found.part.gradient
-        whole = [raw, *sources] + ([] if found.direction is None else [found.direction, part])
+        whole = [raw, *sources] + ([] if found.direction is None else [found.direction])
+        whole += [] if part is raw else [part]
         products = projected_products(as_one(self.parameters), whole, self._arrangement, self.scale)
+        compared = (0, -1) if part is raw else (-1, -2)
         return Projected(
             gradient_norm=math.sqrt(max(0.0, products[0][0])),
-            reference_cosine=None if found.direction is None else cosine_of(products, -1, -2),
+            reference_cosine=None if found.direction is None else cosine_of(products, *compared),
             source_cosine=_mean([cosine_of(products, 0, 1 + number) for number in range(len(sources))]),
         )
 

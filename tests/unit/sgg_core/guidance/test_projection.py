@@ -103,6 +103,27 @@ def test_pairs_of_several_shapes_in_any_order_add_up():
     assert whole**2 == pytest.approx(sum(part**2 for part in parts) + norm([gradient[2]]) ** 2)
 
 
+@pytest.mark.parametrize(("layers_", "between"), [(1, 0), (4, 0), (4, 3)])
+def test_pairs_that_repeat_layer_by_layer_are_stacked_and_add_up(layers_, between):
+    """Two modules of one shape and one of another in each layer, with an odd weight before some of the layers."""
+    parameters, pairs = [], []
+    for layer in range(layers_):
+        if between and layer % between:
+            parameters.append(randn(1 + layer, seed=90 + layer))
+        for module, (m, n) in enumerate([(M, N), (M, N), (N, M)]):
+            pairs.append(FactorPair(len(parameters), len(parameters) + 1))
+            seed = 10 * layer + 2 * module
+            parameters += [randn(R, n, seed=seed), randn(m, R, seed=seed + 1)]
+    gradient = [randn(*parameter.shape, seed=200 + n) for n, parameter in enumerate(parameters)]
+    arrangement = Arrangement.of(parameters, pairs)
+    assert sum(stack.count for stack in arrangement.stacks) == 3 * layers_
+    assert between or len(arrangement.stacks) <= 3
+    alone = sum(
+        length([parameters[p.a], parameters[p.b]], S, [gradient[p.a], gradient[p.b]]) ** 2 for p in pairs
+    ) + sum(norm([gradient[n]]) ** 2 for n, parameter in enumerate(parameters) if parameter.dim() == 1)
+    assert length(parameters, S, gradient, pairs=pairs) ** 2 == pytest.approx(alone)
+
+
 NAMES = [
     "base_model.model.encoder.layer.0.query.lora_A.default.weight",
     "base_model.model.encoder.layer.0.query.lora_B.default.weight",
