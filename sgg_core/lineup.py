@@ -6,7 +6,7 @@ seed: with every learning rate, or with the one that the folds have chosen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from sgg_core.cross_validation import FoldOutcome, best_rate
 from sgg_core.examples import ExampleSet
 from sgg_core.folds import Part, deal
 from sgg_core.plan import make_plan
-from sgg_core.spec import EvaluationSpec, TrainingSpec
+from sgg_core.spec import EvaluationSpec, OptimizationSpec, TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class Replica:
     steps: int
     fold: int | None = None
     part: Part | None = None
+
+    @property
+    def rate(self) -> float | None:
+        """Its peak learning rate, where the spec names it."""
+        wanted = self.spec.optimization
+        return wanted.learning_rate * wanted.multiplier if isinstance(wanted.learning_rate, float) else None
 
 
 def total_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> int:
@@ -98,3 +104,19 @@ class Lineup:
                 "optimization": self.spec.optimization.model_copy(update=optimization),
             }
         )
+
+
+def names_of(wanted: OptimizationSpec, replicas: Sequence[Replica]) -> str:
+    """By what they differ: "Seeds 1, 2 at once", "Learning rate 0.001 with seed 1", "Learning rate 0.001 in fold 2"."""
+    of_folds = replicas[0].fold is not None
+    others = [f"{each.fold}" if of_folds else f"{each.spec.seed}" for each in replicas]
+    if len(wanted.learning_rates) > 1 and (of_folds or not wanted.folds):
+        rates = [f"{each.rate:g}" for each in replicas if each.rate is not None]
+        joint, kind = " in fold " if of_folds else " with seed ", "Learning rate"
+        alone = not of_folds and wanted.seeds == 1
+        named = rates if alone else [joint.join(pair) for pair in zip(rates, others, strict=True)]
+    elif of_folds or wanted.seeds > 1 or not wanted.folds:
+        kind, named = "Fold" if of_folds else "Seed", others
+    else:
+        return "All examples"
+    return f"{kind}s {', '.join(named)} at once" if len(replicas) > 1 else f"{kind} {named[0]}"

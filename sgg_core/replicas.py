@@ -22,7 +22,7 @@ from sgg_core.cross_validation import FoldOutcome, cross_validation
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.figures import Evaluation
 from sgg_core.files import whole_directory
-from sgg_core.lineup import Lineup, Replica
+from sgg_core.lineup import Lineup, Replica, names_of
 from sgg_core.replica_states import ReplicaStates, report_in
 from sgg_core.report import TrainingReport
 from sgg_core.reporting import (
@@ -203,12 +203,12 @@ class Group:
         if self._begun:
             return
         self._begun = True
-        self.whole.reporter.report(Notice(message=f"{names_of(self.members)}{self._of_how_many()}."))
+        self.whole.reporter.report(Notice(message=f"{self.names(self.members)}{self._of_how_many()}."))
         memory = message.memory
         if memory is not None:
             memory = memory.model_copy(update={"replicas": len(self.members)})
         total = self.whole.lineup.total_steps
-        rates = tuple(dict.fromkeys(member.rate for member in self.members if member.rate is not None))
+        rates = tuple(dict.fromkeys(rate for member in self.members if (rate := member.replica.rate) is not None))
         rates = rates or message.learning_rates
         begun = {"first_step": self.told + 1, "total_steps": total, "memory": memory, "learning_rates": rates}
         self.whole.reporter.report(message.model_copy(update=begun))
@@ -220,6 +220,10 @@ class Group:
         told = {"step": self.told, "total_steps": self.whole.lineup.total_steps, "seconds": message.seconds / sharing}
         self.whole.reporter.report(message.model_copy(update=told))
         return self.told
+
+    def names(self, members: Sequence[Member]) -> str:
+        """By what they differ from others."""
+        return names_of(self.whole.lineup.spec.optimization, [member.replica for member in members])
 
     def _of_how_many(self) -> str:
         wanted = self.whole.lineup.spec.optimization
@@ -250,19 +254,13 @@ class Member:
         self.step = group.states.step_of(number)  # the last one that it has taken
         self.group = group
         self._told = 0  # as which number
-        self._learning_rate = self.rate or 0.0  # `auto` is known once it has begun
+        self._learning_rate = self.replica.rate or 0.0  # `auto` is known once it has begun
         self._tokens = 0
 
     @property
     def takes_steps(self) -> bool:
         """Whether it has not come to its end."""
         return self.position <= self.replica.steps
-
-    @property
-    def rate(self) -> float | None:
-        """Its peak learning rate, where the spec names it."""
-        wanted = self.spec.optimization
-        return wanted.learning_rate * wanted.multiplier if isinstance(wanted.learning_rate, float) else None
 
     def reach(self, position: int) -> Control:
         """Wait for those that are not as far, and tell whether to go on."""
@@ -295,7 +293,7 @@ class Member:
         elif isinstance(message, CheckpointSaved):
             self.group.states.save(self.number, message)
         elif isinstance(message, Notice):
-            tell(message.model_copy(update={"message": f"{names_of([self])}: {message.message}"}))
+            tell(message.model_copy(update={"message": f"{self.group.names([self])}: {message.message}"}))
 
     def outcome_of_fold(self) -> FoldOutcome:
         """What there is to say of a fold's run that has no figures."""
@@ -319,21 +317,3 @@ class Member:
             valid_accuracy=None,
             diverged=True,
         )
-
-
-def names_of(members: Sequence[Member]) -> str:
-    """By what they differ: "Seeds 1, 2 at once", "Learning rate 0.001 with seed 1", "Learning rate 0.001 in fold 2"."""
-    wanted = members[0].group.whole.lineup.spec.optimization
-    of_folds = members[0].replica.fold is not None
-    several_rates = len(wanted.learning_rates) > 1 and (of_folds or not wanted.folds)
-    others = [f"{each.replica.fold}" if of_folds else f"{each.spec.seed}" for each in members]
-    if several_rates:
-        rates = [f"{member.rate:g}" for member in members if member.rate is not None]
-        joint, kind = " in fold " if of_folds else " with seed ", "Learning rate"
-        plain = not of_folds and wanted.seeds == 1
-        named = rates if plain else [joint.join(pair) for pair in zip(rates, others, strict=True)]
-    elif of_folds or wanted.seeds > 1 or not wanted.folds:
-        kind, named = "Fold" if of_folds else "Seed", others
-    else:
-        return "All examples"
-    return f"{kind}s {', '.join(named)} at once" if len(members) > 1 else f"{kind} {named[0]}"
