@@ -140,7 +140,7 @@ class Group:
         try:
             try:
                 with self.whole.one(member.replica, base, member) as run:
-                    run.reach = member.reach
+                    member.run, run.reach = run, member.reach
                     if member.replica.fold is not None:
                         judged = run.judge(checkpoints, resume_from)
                         if isinstance(judged, Evaluation):
@@ -167,7 +167,7 @@ class Group:
 
     def _judged(self, member: Member, run: Run, after: Evaluation) -> None:
         """Remember what a fold's run has come to."""
-        told = {"trained_tokens": run.progress.trained_tokens, "before": run.progress.baseline, "after": after}
+        told = {"before": run.progress.baseline, "after": after}
         self.states.judge(member.number, member.outcome_of_fold().model_copy(update=told))
         member.report(Notice(message=f"Loss {after.loss:.3f}, accuracy {after.accuracy:.3f} on what it left out."))
 
@@ -255,7 +255,12 @@ class Member:
         self.group = group
         self._told = 0  # as which number
         self._learning_rate = self.replica.rate or 0.0  # `auto` is known once it has begun
-        self._tokens = 0
+        self.run: Run | None = None
+
+    @property
+    def _tokens(self) -> int:
+        """Trained on, before an interruption, too."""
+        return 0 if self.run is None else self.run.progress.trained_tokens
 
     @property
     def takes_steps(self) -> bool:
@@ -284,7 +289,6 @@ class Member:
             self.group.begin(message)
         elif isinstance(message, StepMetrics):
             self.step = message.step
-            self._tokens += message.tokens
             self._told = self.group.tell_step(message)
         elif isinstance(message, EvaluationMetrics):
             if self.replica.fold is not None:

@@ -305,6 +305,21 @@ def test_a_learning_rate_that_diverges_is_left_out(base, training, validation, s
     assert report(tmp_path / "a")["replicas"]["runs"][0] == lost and steps_told(again) == []
 
 
+def test_one_that_diverges_after_an_interruption_counts_the_tokens_before_it(
+    base, training, validation, spec_for, tmp_path
+):
+    rates = WILD | {"learning_rate": (1.0, 1e-7)}
+    spec = spec_for(base, lora={"alpha": 1024}, optimization=rates, checkpoint={"every_steps": 1})
+    options = {"validation": validation, "output": tmp_path / "a", "memory_bytes": ONE_AFTER_ANOTHER}
+    train(spec, base, training, reporter=SilentReporter(), **options)
+    lost = report(tmp_path / "a")["replicas"]["runs"][0]
+    assert lost["diverged"] and lost["steps"] > 1
+    checkpoints = tmp_path / "checkpoints"
+    train(spec, base, training, reporter=StopAt(lost["steps"] - 1), checkpoints=checkpoints, **options)
+    train(spec, base, training, reporter=SilentReporter(), resume_from=max(checkpoints.iterdir()), **options)
+    assert report(tmp_path / "a")["replicas"]["runs"][0] == lost
+
+
 def test_each_learning_rate_is_a_run_of_its_own_and_the_best_is_delivered(
     sharp_base, training, validation, spec_for, tmp_path
 ):
