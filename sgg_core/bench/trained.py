@@ -138,7 +138,10 @@ def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcom
 
 
 def _directional_alignment(spec: TrainingSpec, given: Assignment, checkpoints: Path) -> float:
-    """Mean over the checkpoints of the cosine of the support set's gradient with that on held-out examples."""
+    """Mean over the checkpoints of the cosine of the support set's gradient with that on held-out examples.
+
+    Both are of cross-entropy, an encoder's with the head that was fitted: one yardstick, whatever a run was trained on.
+    """
     assert given.held_out is not None
     with lora(given.base, spec.lora, spec.seed) as adapted:
         task = make_task(spec, given.base, given.training)
