@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from sgg_core.evidence import Comparison, compared
+from sgg_core.evidence import Comparison, by_example, compared
 from sgg_core.figures import Answers, Evaluation, Losses, classification_figures
 from sgg_core.significance import wilson_interval
+from sgg_core.spread import beyond_the_list
 
 
 class FoldOutcome(BaseModel):
@@ -105,7 +106,7 @@ def cross_validation(by_rate: Sequence[Sequence[FoldOutcome]], before: str) -> C
     earlier = [outcome.before for outcome in kept if outcome.before is not None]
     comparison = None
     if len(earlier) == len(kept):
-        comparison = compared(_known(pooled(earlier)), _known(figures), before, "training", "left-out")
+        comparison = compared(by_example(pooled(earlier)), by_example(figures), before, "training", "left-out")
     low, high = (None, None) if figures.answers is None else wilson_interval(figures.accuracy, figures.examples)
     scores = [_score(outcomes) for outcomes in by_rate]
     sentences = [_of_folds(len(kept), figures, low, high), comparison.verdict if comparison else "", _of_rates(scores)]
@@ -137,12 +138,6 @@ def _score(outcomes: Sequence[FoldOutcome]) -> RateScore:
     return RateScore(learning_rate=outcomes[0].learning_rate, loss=loss, accuracy=accuracy)
 
 
-def _known(evaluation: Evaluation) -> Answers | Losses:
-    found = evaluation.answers or evaluation.losses
-    assert found is not None
-    return found
-
-
 def _of_folds(folds: int, figures: Evaluation, low: float | None, high: float | None) -> str:
     asked = f"Asked about each of the {figures.examples} training examples after training without it ({folds} folds)"
     if figures.answers is None:
@@ -159,9 +154,6 @@ def _of_rates(scores: Sequence[RateScore]) -> str:
         f"{score.learning_rate:g} ({'diverged' if score.loss is None else f'{score.loss:.3f}'})" for score in ordered
     )
     kept = min((score for score in scores if score.loss is not None), key=lambda score: score.loss or 0.0)
+    rates = [score.learning_rate for score in scores]
     said = f"Loss by learning rate: {told}. {kept.learning_rate:g} is kept, and since these figures chose it, they are "
-    said += "a little too good."
-    for edge, word, beyond in ((ordered[0], "lowest", "lower"), (ordered[-1], "highest", "higher")):
-        if kept is edge:
-            said += f" It is the {word} of the list: a {beyond} one may be better still."
-    return said
+    return f"{said}a little too good.{beyond_the_list(rates, kept.learning_rate)}"

@@ -178,13 +178,14 @@ def difference_in_words(
 
 def against(name: str, before: Evaluation, after: Evaluation, than: str) -> Baseline:
     """The figures `after` against those of a baseline, which `than` puts in words. Both know each example."""
-    comparison = compared(_by_example(before), _by_example(after), than)
+    comparison = compared(by_example(before), by_example(after), than)
     return Baseline.model_validate(
         {"name": name, "accuracy": before.accuracy, "loss": before.loss, "comparison": comparison}
     )
 
 
-def _by_example(evaluation: Evaluation) -> Answers | Losses:
+def by_example(evaluation: Evaluation) -> Answers | Losses:
+    """What an evaluation knows of each example; it has to know it."""
     found = evaluation.answers or evaluation.losses
     assert found is not None
     return found

@@ -93,11 +93,15 @@ def _of_rates(runs: Sequence[Outcome], kept: Outcome) -> str:
     if len(rates) == 1:
         return ""
     told = [f"{rate:g} ({_lowest([run for run in runs if run.learning_rate == rate])})" for rate in sorted(rates)]
-    sentence = f"Lowest validation loss by learning rate: {', '.join(told)}."
+    return f"Lowest validation loss by learning rate: {', '.join(told)}.{beyond_the_list(rates, kept.learning_rate)}"
+
+
+def beyond_the_list(rates: Sequence[float], kept: float) -> str:
+    """That a list of learning rates should go on, where the kept one is at an edge of it."""
     for edge, beyond in ((min(rates), "lower"), (max(rates), "higher")):
-        if kept.learning_rate == edge:
-            sentence += f" {edge:g} is the {beyond[:-2]}est of the list: a {beyond} one may be better still."
-    return sentence
+        if kept == edge:
+            return f" {edge:g} is the {beyond[:-2]}est of the list: a {beyond} one may be better still."
+    return ""
 
 
 def _lowest(runs: Sequence[Outcome]) -> str:

@@ -110,14 +110,14 @@ def test_what_a_dry_run_foretells_is_what_the_training_does(
     assert 0 < seconds["low"] <= seconds["expected"] <= seconds["high"]
 
 
-def test_a_dry_run_counts_the_work_of_all_replicas(site: Site) -> None:
-    replicas = QUICK | {"seeds": 2, "learning_rate": [0.001, 0.002]}
+def foretold_and_needed(site: Site, hyperparameters: dict[str, Any], **files: str) -> tuple[int, list[MemoryNeed]]:
+    """The peak memory that a dry run tells, and what each group of replicas says it needs. Steps and tokens agree."""
     body = {
         "model": "tiny-causal",
         "training_file": site.server.file_id(TWO_LABELS),
-        "validation_file": site.server.file_id(TWO_LABELS),
-        "method": {"type": "sgg", "sgg": {"hyperparameters": replicas}},
+        "method": {"type": "sgg", "sgg": {"hyperparameters": QUICK | hyperparameters}},
         "seed": 3,
+        **files,
     }
     told = site.dry_run(**body)["estimate"]
     with site.server.http() as http:
@@ -125,27 +125,20 @@ def test_a_dry_run_counts_the_work_of_all_replicas(site: Site) -> None:
     site.worker.ring(job_id)
     job = site.bench.wait_for_end(job_id)
     assert (told["steps"], told["tokens"]) == (job.total_steps, job.trained_tokens)
-    (need,) = [MemoryNeed(**event.data["memory"]) for event in site.bench.events(job_id) if "memory" in event.data]
-    assert need.replicas == 4 and told["peak_memory_bytes"] == need.alone
+    needs = [MemoryNeed(**event.data["memory"]) for event in site.bench.events(job_id) if "memory" in event.data]
+    return told["peak_memory_bytes"], needs
+
+
+def test_a_dry_run_counts_the_work_of_all_replicas(site: Site) -> None:
+    replicas = {"seeds": 2, "learning_rate": [0.001, 0.002]}
+    peak, (need,) = foretold_and_needed(site, replicas, validation_file=site.server.file_id(TWO_LABELS))
+    assert need.replicas == 4 and peak == need.alone
 
 
 def test_a_dry_run_counts_the_work_of_folds(site: Site) -> None:
-    folds = QUICK | {"folds": 3, "learning_rate": [0.001, 0.002], "seeds": 2}
-    body = {
-        "model": "tiny-causal",
-        "training_file": site.server.file_id(TWO_LABELS),
-        "method": {"type": "sgg", "sgg": {"hyperparameters": folds}},
-        "seed": 3,
-    }
-    told = site.dry_run(**body)["estimate"]
-    with site.server.http() as http:
-        job_id = http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
-    site.worker.ring(job_id)
-    job = site.bench.wait_for_end(job_id)
-    assert (told["steps"], told["tokens"]) == (job.total_steps, job.trained_tokens)
-    first, then = [MemoryNeed(**event.data["memory"]) for event in site.bench.events(job_id) if "memory" in event.data]
+    peak, (first, then) = foretold_and_needed(site, {"folds": 3, "learning_rate": [0.001, 0.002], "seeds": 2})
     assert (first.replicas, then.replicas) == (6, 2)
-    assert told["peak_memory_bytes"] == pytest.approx(first.alone, rel=1e-3)  # a fold's batches are others
+    assert peak == pytest.approx(first.alone, rel=1e-3)  # a fold's batches are others
 
 
 def test_a_retention_file_is_read_as_the_trainer_reads_it(site: Site) -> None:
