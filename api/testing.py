@@ -154,7 +154,7 @@ class HandWorker:
             manifest = {name: {"bytes": 2, "sha256": "0" * 64} for name in ("state.json", *ADAPTER_FILES)}
             Checkpoints(session).append(self.lease, step, prefix, manifest, {"step": step, "train_loss": 1 / step})
 
-    def succeed(self, results: dict[str, bytes]) -> str:
+    def succeed(self, results: dict[str, bytes], **final_figures: float) -> str:
         """Publish result files and end the job; give the name of the model."""
         files = {name: ids.new_id("file-") for name in results}
         for name, content in results.items():
@@ -171,7 +171,12 @@ class HandWorker:
                     object_key=result_key(self.lease, name),
                 )
             model = f"ft:base:project::{self.lease.job_id[-8:]}"
-            result = JobResult(fine_tuned_model=model, trained_tokens=123, result_file_ids=tuple(files.values()))
+            result = JobResult(
+                fine_tuned_model=model,
+                trained_tokens=123,
+                result_file_ids=tuple(files.values()),
+                final_figures=final_figures,
+            )
             Leases(session).succeed(self.lease, result)
         return model
 

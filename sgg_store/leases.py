@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, func, select, update
@@ -63,6 +63,8 @@ class JobResult:
     fine_tuned_model: str
     trained_tokens: int
     result_file_ids: tuple[str, ...]
+    final_figures: dict[str, float] = field(default_factory=dict)
+    """Of the model's weights; what is not here is as the last step told it."""
 
 
 class Leases:
@@ -146,6 +148,7 @@ class Leases:
             fine_tuned_model=result.fine_tuned_model,
             trained_tokens=result.trained_tokens,
             result_file_ids=list(result.result_file_ids),
+            final_figures=result.final_figures,
         )
         self.session.flush()
 

@@ -57,6 +57,8 @@ class Success:
     fine_tuned_model: str
     trained_tokens: int
     files: tuple[ResultFile, ...]
+    final_figures: dict[str, float]
+    """Losses and accuracies of the weights that were kept."""
     kept_seconds: float | None = None
     """How long the files are kept; None keeps them until someone deletes them."""
 
@@ -79,6 +81,7 @@ class Success:
             fine_tuned_model=self.fine_tuned_model,
             trained_tokens=self.trained_tokens,
             result_file_ids=tuple(file.file_id for file in self.files),
+            final_figures=self.final_figures,
         )
         Leases(session).succeed(lease, result)
 

@@ -11,6 +11,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, OutOfMemoryError, SggError
+from sgg_core.report import REPORT, TrainingReport
 from sgg_core.reporting import Finished, Stopped
 from sgg_core.spec import TrainingSpec
 from sgg_store.checkpoints import Checkpoints
@@ -199,7 +200,9 @@ class JobRunner:
         files = publish(self._objects, lease, metrics, Path(outcome.directory), directory)
         reach(Failpoint.RESULT_STORED)
         keeper.check()
-        return Success(claim.model_name, outcome.trained_tokens, files, self._settings.result_ttl_seconds)
+        report = TrainingReport.model_validate_json((Path(outcome.directory) / REPORT).read_bytes())
+        final = report.final.model_dump(exclude_none=True)
+        return Success(claim.model_name, outcome.trained_tokens, files, final, self._settings.result_ttl_seconds)
 
     def _finish(self, lease: Lease, ending: Ending) -> bool:
         """Write the ending; while the database is away, try again for as long as the lease can last.

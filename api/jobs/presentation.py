@@ -176,7 +176,7 @@ def _figures(view: JobView) -> dict[str, float | int | bool | None]:
         figures |= view.evaluation.model_dump(exclude={"type", "step", "examples"})
     if view.step is not None:
         figures |= view.step.model_dump(exclude={"type", "total_steps"})
-    return figures
+    return figures | (view.job.final_figures or {})
 
 
 def _estimated_finish(view: JobView) -> int | None:

@@ -43,11 +43,15 @@ def test_a_running_job_shows_its_progress(api_server: ApiServer) -> None:
 
 def test_a_succeeded_job_names_its_model_and_its_files(api_server: ApiServer) -> None:
     job_id = api_server.job_id()
-    model = api_server.claim(job_id).succeed(RESULTS)
+    worker = api_server.claim(job_id)
+    worker.step(4)
+    model = worker.succeed(RESULTS, train_loss=0.5, valid_loss=0.4)
     job = api_server.job(job_id)
     assert (job["status"], job["fine_tuned_model"], job["trained_tokens"]) == ("succeeded", model, 123)
     assert job["finished_at"] >= job["created_at"] and job["error"] is None
     assert job["sgg"]["progress"] == 1.0
+    figures = job["sgg"]["metrics"]  # of the weights that were kept, where these are known
+    assert (figures["step"], figures["train_loss"], figures["valid_loss"]) == (4, 0.5, 0.4)
     assert [artifact["file_id"] for artifact in job["sgg"]["artifacts"]] == job["result_files"]
     with api_server.http() as http:
         for artifact, (name, content) in zip(job["sgg"]["artifacts"], RESULTS.items(), strict=True):

@@ -109,6 +109,9 @@ def test_a_job_ends_with_metrics_and_a_bundle_that_verifies(service: Service) ->
         files = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
     manifest = json.loads(files["sgg.json"])
     assert {name: hashlib.sha256(files[name]).hexdigest() for name in manifest["files"]} == manifest["files"]
+    final = json.loads(files["report.json"])["final"]
+    assert job.final_figures == {name: figure for name, figure in final.items() if figure is not None}
+    assert job.final_figures["valid_loss"] == pytest.approx(float(rows[-1]["valid_loss"]))
     assert "adapter_model.safetensors" in files and json.loads(files["verification.json"])["passed"]
     with bench.database.read() as session:
         keys = {name: key_of_report(session, job, name) for name in (REPORT, CARD, PAGE, ANSWERS)}

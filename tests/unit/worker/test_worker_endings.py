@@ -20,7 +20,7 @@ from sgg_store.errors import (
     StorageFullError,
 )
 from sgg_store.leases import Leases
-from sgg_store.records import FileRecord
+from sgg_store.records import FileRecord, JobRecord
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job
 from worker.endings import Failure, Return, Success, ending_of
@@ -37,8 +37,9 @@ def test_results_are_kept_as_long_as_they_are_to_be(sqlite_url: str, kept_second
         claim = Leases(session).claim(add_job(session).id, "worker")
         assert claim is not None
         result = ResultFile(file_id="file-1", filename="a", bytes=1, sha256="0" * 64, object_key="jobs/1/a")
-        Success("ft:x", 1, (result,), kept_seconds).write(session, claim.lease)
+        Success("ft:x", 1, (result,), {"train_loss": 0.5}, kept_seconds).write(session, claim.lease)
         expires_at = session.get_one(FileRecord, "file-1").expires_at
+        assert session.get_one(JobRecord, claim.lease.job_id).final_figures == {"train_loss": 0.5}
     if kept_seconds is None:
         assert expires_at is None
     else:

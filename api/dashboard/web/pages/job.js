@@ -10,8 +10,6 @@ import { jobTitle } from "./jobs.js";
 import { Report, Suspicious } from "./report.js";
 
 const over = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
-/** Whether it trains several times, so that its newest figures need not be those of its adapter. */
-const several = (job) => { const { seeds, folds, learning_rate: rate } = job.method[job.method.type].hyperparameters; return seeds > 1 || (!folds && Array.isArray(rate)); };
 const until = (spread) => (spread ? `${duration(spread.early - Date.now() / 1000)} to ${duration(spread.late - Date.now() / 1000)}` : null);
 
 function Facts({ job }) {
@@ -23,9 +21,8 @@ function Facts({ job }) {
   if (job.status === "running" && !sgg.total_steps) facts.push(["Getting ready", "loading", "the worker reads the base model and the examples"]);
   if (sgg.total_steps) facts.push(["Step", `${count(sgg.step)} of ${count(sgg.total_steps)}`, metrics.seconds ? `${figure(metrics.seconds)} s a step` : null]);
   if (job.status === "running" && forecast?.end) facts.push(["Time left", duration(forecast.end.likely - Date.now() / 1000), `likely ${until(forecast.end)}`]);
-  const told = !(over(job) && several(job)); // else the report tells
-  if (told && metrics.train_loss != null) facts.push(["Training loss", figure(metrics.train_loss)]);
-  if (told && metrics.valid_accuracy != null) facts.push(["Validation accuracy", percent(metrics.valid_accuracy, 1), metrics.valid_loss != null ? `loss ${figure(metrics.valid_loss)}` : null]);
+  if (metrics.train_loss != null) facts.push(["Training loss", figure(metrics.train_loss)]);
+  if (metrics.valid_accuracy != null) facts.push(["Validation accuracy", percent(metrics.valid_accuracy, 1), metrics.valid_loss != null ? `loss ${figure(metrics.valid_loss)}` : null]);
   if (job.finished_at) facts.push(["Took", duration(job.finished_at - job.created_at), date(job.finished_at)]);
   if (sgg.attempts > 1) facts.push(["Attempts", count(sgg.attempts), "a worker took it up again"]);
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
