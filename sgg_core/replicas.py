@@ -289,7 +289,7 @@ class Member:
             self.group.begin(message)
         elif isinstance(message, StepMetrics):
             self.step = message.step
-            self._told = self.group.tell_step(message)
+            self._told = self.group.tell_step(message.model_copy(update={"replica": self.number}))
         elif isinstance(message, EvaluationMetrics):
             if self.replica.fold is not None:
                 return  # not of the validation file; told once, of all that it left out

@@ -97,6 +97,7 @@ class StepMetrics(Message):
     projected_source_cosine: float | None = None
     seconds: float
     tokens: int  # real tokens of the batch, padding not counted
+    replica: int | None = None  # whose step it is, counted from 0, where several are trained; steps count through all
 
 
 class EvaluationMetrics(Message):

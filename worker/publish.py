@@ -22,7 +22,7 @@ COLUMNS = (
     *("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"),  # OpenAI's
     *("valid_macro_f1", "epoch", "learning_rate", "gradient_norm", "reference_cosine", "clipped"),
     *("source_cosine", "source_weight", "projected_gradient_norm", "projected_reference_cosine"),
-    *("projected_source_cosine", "tokens", "seconds"),
+    *("projected_source_cosine", "tokens", "seconds", "replica"),
 )
 
 

@@ -175,7 +175,7 @@ def _figures(view: JobView) -> dict[str, float | int | bool | None]:
     if view.evaluation is not None:
         figures |= view.evaluation.model_dump(exclude={"type", "step", "examples"})
     if view.step is not None:
-        figures |= view.step.model_dump(exclude={"type", "total_steps"})
+        figures |= view.step.model_dump(exclude={"type", "total_steps", "replica"})
     return figures | (view.job.final_figures or {})
 
 

@@ -1,6 +1,7 @@
 """What the dashboard says a result on texts is worth: losses, not shares of right answers."""
 
 import json
+import re
 
 from playwright.sync_api import expect
 
@@ -35,3 +36,21 @@ def test_texts_are_measured_by_their_loss_against_the_base_model_and_plain_lora(
     assert violations(page) == []
     show(page, service, f"compare?jobs={','.join(jobs)}")
     expect(page.locator(".card", has=page.get_by_role("heading", name="Is one better?"))).to_contain_text(" a token")
+
+
+def test_curves_of_a_job_with_several_seeds_are_over_the_steps_of_each(page, service, tmp_path):
+    files = ("--train", prompts(tmp_path / "a.jsonl", "good"), "--validation", prompts(tmp_path / "b.jsonl", "fair"))
+    settings = ("--set", "optimization.max_steps=5", "--set", "optimization.seeds=3")
+    job_id = service.sgg_json("jobs", "submit", "--model", "tiny", *files, *settings)["id"]
+    service.wait_for_success(job_id)
+    show(page, service, f"jobs/{job_id}")
+    expect(page.get_by_text("This job trains 3 times.")).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("^Loss"))).to_have_attribute("data-points", "5")
+    report, job = (
+        page.evaluate("path => fetch(path).then((answer) => answer.json())", f"/v1/fine_tuning/jobs/{job_id}{part}")
+        for part in ("/report", "")
+    )
+    kept = report["final"]["valid_loss"]
+    assert kept == min(run["valid_loss"] for run in report["replicas"]["runs"])
+    assert job["sgg"]["metrics"]["valid_loss"] == kept
+    assert violations(page) == []

@@ -102,6 +102,23 @@ def test_curves_grow_by_what_is_new_and_take_back_what_is_done_anew(module):
     }
 
 
+def test_curves_of_several_runs_are_their_means_over_the_steps_of_each(module):
+    """Taken in turns, until the second one ends; a third one comes after them."""
+    curves = {
+        "replica": {"steps": [1, 2, 3, 4, 5, 6, 7], "values": [0, 1, 1, 0, 0, 2, 2]},
+        "a": {"steps": [1, 2, 3, 4, 5, 6, 7], "values": [1, 2, 5, 3, 7, 6, 1]},
+        "b": {"steps": [3, 4, 7], "values": [10, 20, 60]},
+        "c": {"steps": [], "values": []},
+    }
+    found = module("curves", "overRuns", curves)
+    assert found["runs"] == 3
+    assert found["curves"]["a"] == {"steps": [1, 2, 3], "values": [3, 3, 7], "low": [1, 1, 7], "high": [6, 5, 7]}
+    assert found["curves"]["b"] == {"steps": [2], "values": [30], "low": [10], "high": [60]}
+    assert found["curves"]["c"]["steps"] == []
+    alone = {"a": curves["a"], "replica": {"steps": [], "values": []}}
+    assert module("curves", "overRuns", alone) == {"runs": 1, "curves": alone}
+
+
 def a_table(draw):
     """A table as spreadsheets write them, and as people do: quotes, commas and line breaks in cells, blank lines."""
     written = io.StringIO()

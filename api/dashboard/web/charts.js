@@ -42,11 +42,11 @@ function axes(log) {
   return [{ ...shared, grid: { show: false }, size: 30 }, { ...shared, size: 52, values: readable, ...(log && { space: 26, filter, grid: { show: false } }) }];
 }
 
-function make(place, series, data, { log, band, range, sync }) {
-  const lines = series.map((each, index) => ({
+function make(place, series, data, { log, range, sync }) {
+  const lines = series.map((each) => ({
     label: each.label,
-    stroke: each.hidden ? "transparent" : colour(COLOURS[(each.colour ?? index) % COLOURS.length]),
-    width: each.hidden ? 0 : 1.8,
+    stroke: each.edge ? "transparent" : colour(COLOURS[each.colour % COLOURS.length]),
+    width: each.edge ? 0 : 1.8,
     spanGaps: true,
     points: { show: each.points ? undefined : false, size: 5 },
     ...(each.dashed && { dash: [5, 4], width: 1.2 }),
@@ -59,25 +59,31 @@ function make(place, series, data, { log, band, range, sync }) {
     scales: { x: { time: false }, y: { distr: log ? 3 : 1, range: range || (log ? (plot, low, high) => logarithmic(low, high) : undefined) } },
     axes: axes(log),
     series: [{}, ...lines],
-    bands: band ? [{ series: band, fill: colour("--band") }] : undefined,
+    bands: series.flatMap((each, index) => (each.edge === "high" ? [{ series: [index + 1, index], fill: colour("--band") }] : [])),
   }, data, place);
 }
 
+/** Those with figures; after each with a band its edges, `low` and then `high`, which are not drawn themselves. */
+function withEdges(series) {
+  const shown = series.filter((each) => each.steps.length).map((each, index) => ({ colour: index, ...each }));
+  return shown.flatMap((each) => [each, ...(each.low ? ["low", "high"] : []).map((edge) => ({ ...each, edge, values: each[edge] }))]);
+}
+
 /**
- * One chart. `series`: [{label, steps, values, points?, dashed?, hidden?, colour?}]; `band`: indices (from 1) of two
- * series with a band between; `log`, `range` for the values; `title` and `text` say what it shows.
+ * One chart. `series`: [{label, steps, values, low?, high?, points?, dashed?, colour?}], with a band from `low` to `high`;
+ * `log`, `range` for the values; `title` and `text` say what it shows.
  */
-export function Chart({ title, text, series, log, band, range, sync }) {
+export function Chart({ title, text, series, log, range, sync }) {
   const place = useRef(), plot = useRef(), shape = useRef("");
   const [night, setNight] = useState(dark.matches);
-  const shown = series.filter((each) => each.steps.length);
+  const shown = withEdges(series);
   const data = align(shown);
   useEffect(() => {
     if (!shown.length) return;
-    const wanted = JSON.stringify([shown.map((each) => [each.label, each.hidden]), night, log, band]);
+    const wanted = JSON.stringify([shown.map((each) => [each.label, each.edge]), night, log]);
     if (wanted !== shape.current) {
       plot.current?.destroy();
-      plot.current = make(place.current, shown, data, { log, band: band && shown.length > 2 ? band : undefined, range, sync });
+      plot.current = make(place.current, shown, data, { log, range, sync });
       shape.current = wanted;
     } else plot.current.setData(data);
   });
@@ -100,12 +106,12 @@ export function Chart({ title, text, series, log, band, range, sync }) {
       plot.current = undefined;
     };
   }, []);
-  const named = shown.filter((each) => !each.hidden);
+  const named = shown.filter((each) => !each.edge);
   const last = (each) => each.values[each.values.length - 1];
   const said = named.map((each) => `${each.label} ${figure(last(each))}`).join(", ");
   return html`<figure class="card chart">
     <header class="stack tight"><div class="row between"><h2>${title}</h2>
-      <div class="legend">${named.map((each, index) => html`<span class=${`c${(each.colour ?? index) % 4}`}><i></i><span class="soft">${each.label}</span> <b>${figure(last(each))}</b></span>`)}</div></div></header>
+      <div class="legend">${named.map((each) => html`<span class=${`c${each.colour % 4}`}><i></i><span class="soft">${each.label}</span> <b>${figure(last(each))}</b></span>`)}</div></div></header>
     <div class="plot" ref=${place} data-points=${data[0].length} role="img" aria-label=${`${title}. ${said || "No figures yet."}`}></div>
     ${!shown.length && html`<p class="soft small">No figures yet.</p>`}
     <figcaption class="soft small">${text}</figcaption>

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "./core.js";
 import { get } from "./api.js";
 import { useEvery } from "./live.js";
 
-export const NAMES = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "gradient_norm", "reference_cosine", "source_cosine", "source_weight", "learning_rate"];
+export const NAMES = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "gradient_norm", "reference_cosine", "source_cosine", "source_weight", "learning_rate", "replica"];
 const RESOLUTION = 5000;
 const POLL = 250;
 
@@ -17,6 +17,32 @@ export function merge(known, came, from) {
     merged[name] = { steps: [...old.steps.slice(0, kept), ...steps], values: [...old.values.slice(0, kept), ...values] };
   }
   return merged;
+}
+
+/**
+ * The curves of a job that trains several times, over the steps of each: {runs, curves}, where a curve's values are
+ * means over the runs that have figures there, between `low` and `high`. As they are where it trains once.
+ */
+export function overRuns(curves) {
+  const { replica } = curves;
+  if (!replica?.steps.length) return { runs: 1, curves };
+  const taken = new Map(), own = new Map();
+  replica.steps.forEach((step, index) => {
+    const number = replica.values[index];
+    taken.set(number, (taken.get(number) || 0) + 1);
+    own.set(step, taken.get(number));
+  });
+  const pooled = ({ steps, values }) => {
+    const found = new Map();
+    steps.forEach((step, index) => {
+      if (!own.has(step)) return; // its evaluation came before it
+      const value = values[index], seen = found.get(own.get(step)) || { sum: 0, count: 0, low: value, high: value };
+      found.set(own.get(step), { sum: seen.sum + value, count: seen.count + 1, low: Math.min(seen.low, value), high: Math.max(seen.high, value) });
+    });
+    const places = [...found.keys()].sort((a, b) => a - b), all = places.map((place) => found.get(place));
+    return { steps: places, values: all.map(({ sum, count }) => sum / count), low: all.map(({ low }) => low), high: all.map(({ high }) => high) };
+  };
+  return { runs: taken.size, curves: Object.fromEntries(Object.entries(curves).map(([name, curve]) => [name, pooled(curve)])) };
 }
 
 /** {curves, exact, again}: figures by name, and whether every step has its own point. */

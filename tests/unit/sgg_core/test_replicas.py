@@ -150,6 +150,7 @@ def test_each_seed_is_a_run_of_its_own_and_the_best_is_delivered(
         for step in range(6):  # at once, two steps in a row are one of each seed, in whatever order
             places = (6 * number + step + 1,) if memory is ONE_AFTER_ANOTHER else (2 * step + 1, 2 * step + 2)
             (place,) = [each for each in places if told[each] == pytest.approx(curves[number][step], abs=1e-9)]
+            assert steps[place - 1].replica == number
             if step % 2:
                 assert looked.pop(place) == pytest.approx(evaluations[number][step // 2], abs=1e-9)
     assert not looked

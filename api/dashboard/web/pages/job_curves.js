@@ -1,5 +1,5 @@
 import { html } from "../core.js";
-import { clippingLimits, NEGLIGIBLE } from "../curves.js";
+import { clippingLimits, NEGLIGIBLE, overRuns } from "../curves.js";
 import { Chart, logarithmic } from "../charts.js";
 import { Card } from "../parts.js";
 
@@ -9,38 +9,39 @@ const lowest = (values) => values.reduce((least, value) => (value >= NEGLIGIBLE 
 const highest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
 const ROOM = 10; // a limit may lie orders of magnitude above all norms, which shall not become a flat line for that
 
-/** From the least norm to the greatest, and to the limits where they are near. */
+/** From the least norm to the greatest, and to the edges of the band where they are near. */
 function ofNorms(plot) {
-  const [, norms, limits = []] = plot.data;
-  const least = lowest(norms), most = highest(norms);
-  return logarithmic(least, Math.max(most, Math.min(highest(limits), ROOM * most)));
+  const [, norms, ...edges] = plot.data;
+  const most = highest(norms);
+  return logarithmic(Math.min(lowest(norms), ...edges.map(lowest)), Math.max(most, Math.min(Math.max(0, ...edges.map(highest)), ROOM * most)));
 }
 const share = (plot, low, high) => [0, Math.max(1, high)];
 
 /** The curves of a job, each with a sentence on what it means. */
-export function JobCurves({ job, curves, exact }) {
+export function JobCurves({ job, curves: told, exact }) {
+  const { runs, curves } = exact ? overRuns(told) : { runs: 1, curves: told };
   const of = (name) => curves[name] || none;
   const guided = job.method.type === "sgg";
   const z = guided ? job.method.sgg.hyperparameters.guidance?.clip_z : null;
   const norm = of("gradient_norm");
-  const limits = exact && z ? clippingLimits(norm.values, z) : [];
+  const limits = exact && z && runs === 1 ? clippingLimits(norm.values, z) : [];
   const least = lowest(norm.values);
   const floor = limits.map((limit) => (limit === null ? null : least));
   const gradient = [{ label: "|g|", ...norm }];
-  if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, dashed: true }, { label: "floor", steps: norm.steps, values: floor, hidden: true });
+  if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, low: floor, high: limits, dashed: true });
   if (!of("train_loss").steps.length) return html`<${Card} title="Curves"><p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p><//>`;
   const words = job.sgg.kind === "classification" ? "examples" : "tokens";
   const sync = job.id;
-  return html`<div class="grid2">
+  return html`<div class="stack">${runs > 1 && html`<p class="soft">This job trains ${runs} times. The curves are over the steps of each: their means, and bands from the lowest to the highest.</p>`}<div class="grid2">
     <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}
       text="How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart." />
     <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}
       text=${`The share of ${words} that come out right. Single batches jump; what counts is the validation set.`} />
-    <${Chart} title="Length of the gradient, |g|" sync=${sync} log range=${ofNorms} series=${gradient} band=${limits.length ? [2, 3] : undefined}
-      text=${z ? "How hard the examples pull at the weights. What leaves the band is clipped back to its edge, so that no odd batch throws the training off." : "How hard the examples pull at the weights. It falls as the model has less to learn."} />
+    <${Chart} title="Length of the gradient, |g|" sync=${sync} log range=${ofNorms} series=${gradient}
+      text=${limits.length ? "How hard the examples pull at the weights. What leaves the band is clipped back to its edge, so that no odd batch throws the training off." : "How hard the examples pull at the weights. It falls as the model has less to learn."} />
     ${of("reference_cosine").steps.length > 0 && html`<${Chart} title="Cosine to the reference" sync=${sync} range=${unit} series=${[{ label: "cos(g, d)", ...of("reference_cosine") }]}
       text="Whether a step points where the steps before it pointed: 1 is the same way, 0 unrelated, below 0 back again." />`}
     ${of("source_cosine").steps.length > 0 && html`<${Chart} title="Alignment with the sources" sync=${sync} range=${unit} series=${[{ label: "cos(g, source)", ...of("source_cosine") }, { label: "weight", ...of("source_weight") }]}
       text="Whether the related examples pull the same way as yours. Below 0 they work against them; the weight says how much of them is added." />`}
-  </div>`;
+  </div></div>`;
 }
