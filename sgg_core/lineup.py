@@ -34,19 +34,19 @@ class Replica:
         return wanted.learning_rate * wanted.multiplier if isinstance(wanted.learning_rate, float) else None
 
 
-def total_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> int:
-    """Steps of all runs of a spec together, at most, on so many training examples."""
-    wanted, whole = spec.optimization, make_plan(spec, kind, examples).total_steps
-    return wanted.tried * _fold_steps(spec, kind, examples) + wanted.whole * whole
+def total_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> int:
+    """Steps of all runs of a spec together, at most, on so many training examples with so many labels."""
+    wanted, whole = spec.optimization, make_plan(spec, kind, examples, labels).total_steps
+    return wanted.tried * _fold_steps(spec, kind, examples, labels) + wanted.whole * whole
 
 
-def _fold_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> int:
+def _fold_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> int:
     """As many in each fold, so that all save at the same steps, and none learns longer than another one."""
     folds = spec.optimization.folds
     if folds is None:
         return 0
     left_out = examples // folds, -(-examples // folds)
-    return min(make_plan(spec, kind, max(1, examples - size)).total_steps for size in left_out)
+    return min(make_plan(spec, kind, max(1, examples - size), labels).total_steps for size in left_out)
 
 
 class Lineup:
@@ -54,11 +54,12 @@ class Lineup:
 
     def __init__(self, spec: TrainingSpec, kind: Literal["causal", "encoder"], training: ExampleSet) -> None:
         self.spec = spec
-        self._plan = make_plan(spec, kind, len(training))
+        sizes = len(training), len(training.labels)
+        self._plan = make_plan(spec, kind, *sizes)
         folds = spec.optimization.folds
         self._parts = deal(training, folds, spec.seed) if folds else []
-        self._steps = _fold_steps(spec, kind, len(training))
-        self.total_steps = total_steps(spec, kind, len(training))
+        self._steps = _fold_steps(spec, kind, *sizes)
+        self.total_steps = total_steps(spec, kind, *sizes)
         """Steps of all runs together, at most."""
 
     def replica(self, number: int, folds: Mapping[int, FoldOutcome]) -> Replica:

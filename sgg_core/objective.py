@@ -19,7 +19,7 @@ from sgg_core.tasks.pooled_head import PooledHead
 class Objective:
     """The batches of a run on `target`, and over which parameters. With contrast these are the `adapter` only.
 
-    `names` are the labels' names that count as examples, by label; none without contrast, or where they say nothing.
+    `names` are the labels' names that count as examples, by label; none if the plan has none, or they say nothing.
     They are chosen when this is made, by the model as it is then.
     """
 
@@ -29,9 +29,9 @@ class Objective:
         self.names: Sequence[Encoded] = ()
         self._fitted_at: int | None = None
         self.labels = [item.label for item in target.items]
-        if isinstance(target.task, PooledHead) and plan.objective == "contrast":
-            self.names = _names(target.task, target.items, plan)
-            if self.names or plan.contrasts(self.labels):
+        if isinstance(target.task, PooledHead):
+            self.names = _names(target.task, target.items, plan) if plan.label_names else ()
+            if plan.objective == "contrast" and (self.names or plan.contrasts(self.labels)):
                 self.data = TaskData(Contrast(target.task), target.items, dict(adapter))
 
     @property
@@ -67,4 +67,4 @@ class Objective:
 
 def _names(task: PooledHead, items: Sequence[Encoded], plan: Plan) -> Sequence[Encoded]:
     names = label_names(task)
-    return names if plan.label_names is True or (plan.label_names and names_tell(task, items, names)) else ()
+    return names if plan.label_names is True or names_tell(task, items, names) else ()

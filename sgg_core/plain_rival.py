@@ -49,7 +49,7 @@ def evaluate_plain(
     """
     task = spec.task.model_copy(update={"objective": "cross_entropy"})
     spec = spec.model_copy(update={"method": "supervised", "task": task})
-    plan = make_plan(spec, target.task.base.entry.kind, len(target.items))
+    plan = make_plan(spec, target.task.base.entry.kind, *target.sizes)
     objective = Objective(target, {}, plan, spec.seed)
     parameters = Weights(list(target.parameters.values()), target.task.base.adapter)
     optimizer = torch.optim.AdamW(parameters.blocks, lr=plan.learning_rate, weight_decay=spec.optimization.weight_decay)

@@ -18,6 +18,7 @@ CLIP_NORM = {"causal": 1.0, "encoder": 0.2}
 STEPS = {"causal": 32, "encoder": 80}
 EVALUATIONS = 4
 MAX_CHECKPOINT_GAP = 50
+MOST_COMPARED = BATCH_SIZE["contrast"] // 2  # labels: a batch holds two examples of each
 LONGEST_REHEARSAL = 4  # in runs; a source has more examples than its target, as a rule
 
 
@@ -73,23 +74,28 @@ class Plan:
         return step == self.total_steps or step % self.checkpoint_every == 0
 
 
-def objective_of(spec: TrainingSpec, kind: Literal["causal", "encoder"]) -> Literal["cross_entropy", "contrast"]:
-    """What the adapter is trained on. A causal language model is never trained on contrast."""
+def objective_of(
+    spec: TrainingSpec, kind: Literal["causal", "encoder"], labels: int
+) -> tuple[Literal["cross_entropy", "contrast"], bool | Literal["auto"]]:
+    """What the adapter is trained on, and whether names of labels count. Neither is for causal language models.
+
+    Labels that seldom meet in a batch drift together unseen, so more than a batch holds are not compared by default.
+    """
     wanted = spec.task.objective
     if kind == "causal":
-        return "cross_entropy"
-    if wanted == "auto":
-        return "contrast" if spec.method == "sgg" and spec.guidance.variant != "off" else "cross_entropy"
-    return wanted
+        return "cross_entropy", False
+    if wanted == "auto" and spec.method == "sgg" and spec.guidance.variant != "off":
+        return "contrast" if labels <= MOST_COMPARED else "cross_entropy", spec.task.label_names
+    return ("contrast", spec.task.label_names) if wanted == "contrast" else ("cross_entropy", False)
 
 
-def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int) -> Plan:
-    """Resolve every `auto` of `spec` for `examples` training examples on a base model of `kind`.
+def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> Plan:
+    """Resolve every `auto` of `spec` for `examples` training examples with so many labels on a base model of `kind`.
 
-    Of several learning rates the plan has the first one.
+    Examples of text have no labels: 0. Of several learning rates the plan has the first one.
     """
     wanted = spec.optimization
-    objective = objective_of(spec, kind)
+    objective, label_names = objective_of(spec, kind, labels)
     batch_size = min(BATCH_SIZE[objective] if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
     steps = STEPS[kind] * math.sqrt(examples / 32) * BATCH_SIZE["cross_entropy"] / BATCH_SIZE[objective]
@@ -102,7 +108,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     save = spec.checkpoint.every_steps
     return Plan(
         objective=objective,
-        label_names=spec.task.label_names,
+        label_names=label_names,
         examples=examples,
         epochs=math.ceil(total / steps_per_epoch),
         batch_size=batch_size,
@@ -115,9 +121,11 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     )
 
 
-def rehearsal_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], run: Plan, examples: int) -> Plan:
-    """How a source with so many examples is trained on alone before a run with the plan `run`: as any run, but not for
-    longer than LONGEST_REHEARSAL of this one."""
-    plan = make_plan(spec, kind, examples)
+def rehearsal_plan(
+    spec: TrainingSpec, kind: Literal["causal", "encoder"], run: Plan, examples: int, labels: int
+) -> Plan:
+    """How a source with so many examples and labels is trained on alone before a run with the plan `run`: as any run,
+    but not for longer than LONGEST_REHEARSAL of this one."""
+    plan = make_plan(spec, kind, examples, labels)
     steps = min(plan.total_steps, LONGEST_REHEARSAL * run.total_steps)
     return replace(plan, total_steps=steps, warmup_steps=round(plan.warmup_steps * steps / plan.total_steps))

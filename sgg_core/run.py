@@ -76,7 +76,7 @@ class Run:
     ) -> None:
         self.spec, self.base, self.adapted, self.reporter = spec, base, adapted, reporter
         self.training, self.validation, self.sources, self.start = training, validation, sources, start
-        self.plan: Plan = make_plan(spec, base.entry.kind, len(training))
+        self.plan: Plan = make_plan(spec, base.entry.kind, len(training), len(training.labels))
         adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
         if start is not None:  # before the tasks are made, whose heads begin as probes of the adapted model
             start.check(spec.lora, base)
@@ -85,7 +85,7 @@ class Run:
         self.objective = Objective(self.target, adapter, self.plan, spec.seed)
         if not self.objective.contrasts or validation is not None or sources:  # else nobody asks it before it is fitted
             self.objective.probe()
-        if self.objective.contrasts and not self.objective.names and spec.task.label_names == "auto":
+        if self.plan.label_names == "auto" and not self.objective.names:
             reporter.report(Notice(message=NAMELESS))
         if start is not None and (note := start.put_on_head(self.target.task)) is not None:
             reporter.report(Notice(message=note))

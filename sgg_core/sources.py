@@ -93,7 +93,7 @@ class SourceTasks:
     def _rehearsal(self, source: TaskData) -> Objective:
         """The source as the target of a run of its own; with contrast, over the adapter alone."""
         assert source.number is not None
-        plan = rehearsal_plan(self.spec, source.task.base.entry.kind, self.plan, len(source.items))
+        plan = rehearsal_plan(self.spec, source.task.base.entry.kind, self.plan, *source.sizes)
         adapter = dict(list(source.parameters.items())[: self.shared])
         return Objective(source, adapter, plan, self.spec.seed + source.number + 1)
 

@@ -75,7 +75,7 @@ def survey(
     if tasks.keys() != filenames.keys():
         return Survey(files=files, workload=None, trained_tokens=0)
     target = TaskData(*tasks["training"])
-    plan = make_plan(spec, base.entry.kind, len(target.items))
+    plan = make_plan(spec, base.entry.kind, *target.sizes)
     head = target.task.head()
     own = sum(parameter.numel() for parameter in head.parameters()) if head is not None else 0
     sources = [TaskData(*tasks[role]) for role in filenames if role.startswith("source")]
@@ -115,7 +115,9 @@ def _trained_tokens(lineup: Lineup, plan: Plan, target: TaskData) -> int:
     wanted, kind = lineup.spec.optimization, target.task.base.entry.kind
     folds = [lineup.replica(number, {}) for number in range(wanted.tried)]
     tokens = sum(
-        _tokens(make_plan(fold.spec, kind, len(fold.part.kept)), fold.spec.seed, target, fold.part.kept)
+        _tokens(
+            make_plan(fold.spec, kind, len(fold.part.kept), target.sizes[1]), fold.spec.seed, target, fold.part.kept
+        )
         for fold in folds
         if fold.part is not None
     )

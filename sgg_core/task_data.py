@@ -22,6 +22,11 @@ class TaskData:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     number: int | None = None
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many examples there are, and with how many labels."""
+        return len(self.items), len({item.label for item in self.items})
+
     def batch(self, items: Sequence[Encoded], step: int, seed: int) -> TaskBatch:
         """Examples, of its own as a rule, as a batch with the dropout of `step`."""
         purpose = "dropout" if self.number is None else "source dropout"

@@ -66,7 +66,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         **_size(base),
         vocabulary=base.model.get_output_embeddings().weight.shape[0] if base.entry.kind == "causal" else 0,
         adapter_weights=adapter_weights,
-        replicas=total_steps(spec, base.entry.kind, len(data.training)) / plan.total_steps,
+        replicas=total_steps(spec, base.entry.kind, *target.sizes) / plan.total_steps,
         steps=plan.total_steps,
         rival_steps=plan.total_steps if compared else 0,
         gradients=_gradients(spec, plan),
@@ -96,7 +96,7 @@ def replicas_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet,
         return spec.optimization.most_at_once
     task = make_task(spec, base, training)
     target = TaskData(task, encoded(task, training))
-    plan = make_plan(spec, base.entry.kind, len(training))
+    plan = make_plan(spec, base.entry.kind, *target.sizes)
     alone = RunData(target, (), (), None, training, None)
     need = memory_need(workload(spec, plan, base, alone, count_adapter_weights(base, spec.lora)))
     return min(spec.optimization.most_at_once, need.replicas_within(memory_bytes))
@@ -132,7 +132,7 @@ def _rehearsed(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData], per_s
     """Of all steps on sources alone, if `per_source` are those of one step."""
     if spec.guidance.source_rule != "cross_fitted":
         return 0.0
-    plans = [rehearsal_plan(spec, source.task.base.entry.kind, run, len(source.items)) for source in sources]
+    plans = [rehearsal_plan(spec, source.task.base.entry.kind, run, *source.sizes) for source in sources]
     return float(sum(plan.total_steps * positions for plan, positions in zip(plans, per_source, strict=True)))
 
 
@@ -145,8 +145,8 @@ def _examined(target: TaskData) -> int:
 
 def _names(plan: Plan, target: TaskData) -> list[Encoded]:
     """The names of labels that count as examples, if they do; whether they tell is not looked at here."""
-    task, contrasts = target.task, plan.objective == "contrast"
-    return label_names(task) if isinstance(task, PooledHead) and contrasts and plan.label_names else []
+    task = target.task
+    return label_names(task) if isinstance(task, PooledHead) and plan.label_names else []
 
 
 def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: bool) -> int:
@@ -154,7 +154,7 @@ def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: b
     if not isinstance(target.task, PooledHead):
         return 0
     fits = 1
-    if names or plan.contrasts([item.label for item in target.items]):
+    if plan.objective == "contrast" and (names or plan.contrasts([item.label for item in target.items])):
         steps = range(1, plan.total_steps + 1)
         fits += sum(plan.saves_at(step) or (evaluates and plan.evaluates_at(step)) for step in steps)
     return fits * sum(target.task.positions(with_names(target.items, names)))

@@ -38,6 +38,11 @@ class FileFacts(BaseModel):
     warning_count: int
     warnings: tuple[Problem, ...]
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many examples there are, and with how many labels."""
+        return self.examples, len(self.label_lines)
+
     @classmethod
     def read(cls, content: bytes, filename: str, max_bytes: int) -> FileFacts:
         """Parse a file. Raises DataError with all its problems."""

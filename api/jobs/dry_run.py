@@ -181,7 +181,7 @@ def _facts(checked: CheckedRequest, role: str) -> FileFacts | None:
 
 def _plan(checked: CheckedRequest) -> Plan | None:
     entry, facts = checked.data.entry, _facts(checked, "training")
-    return None if entry is None or facts is None else make_plan(_spec(checked), entry.kind, facts.examples)
+    return None if entry is None or facts is None else make_plan(_spec(checked), entry.kind, *facts.sizes)
 
 
 def _data(checked: CheckedRequest, survey: Survey | None) -> DataOut | None:
@@ -216,11 +216,11 @@ def _queue(services: Services, caller: Caller, checked: CheckedRequest) -> Queue
 
 
 def _estimate(checked: CheckedRequest, plan: Plan, survey: Survey | None, seconds: Spread | None) -> EstimateOut:
-    spec, entry = _spec(checked), checked.data.entry
-    assert entry is not None
+    spec, entry, facts = _spec(checked), checked.data.entry, _facts(checked, "training")
+    assert entry is not None and facts is not None
     load = survey.workload if survey is not None else None
     return EstimateOut(
-        steps=total_steps(spec, entry.kind, plan.examples),
+        steps=total_steps(spec, entry.kind, *facts.sizes),
         epochs=plan.epochs,
         tokens=survey.trained_tokens if survey is not None and load is not None else None,
         peak_memory_bytes=None if load is None else _peak(spec, load),

@@ -19,6 +19,8 @@ from sgg_core.tasks.task import LossSum
 from sgg_core.texts_in_rows import Texts, first_position, laid_out
 from sgg_core.torch_seeding import torch_seed
 
+DECAY, DECAY_LABELS = 1e-3, 6  # of up to so many labels; chosen on held-out examples (docs/results/)
+
 
 class PooledHead:
     """Mean pooling over real tokens, unit length, then a linear layer (d -> L) over `labels`."""
@@ -117,7 +119,7 @@ class PooledHead:
             sums = none.index_add(0, rows, states[0].float())
         return functional.normalize(sums / lengths[:, None], dim=-1)
 
-    def fit(self, items: Sequence[Encoded], features: Tensor, decay: float = 1e-3, iterations: int = 100) -> None:
+    def fit(self, items: Sequence[Encoded], features: Tensor) -> None:
         """Set the head to the L2-regularized logistic regression on frozen features (B, d).
 
         A probed head before fine-tuning keeps the first steps from distorting good features (LP-FT, Kumar et al.,
@@ -129,16 +131,18 @@ class PooledHead:
         gold = torch.tensor([item.label for item in items], device=features.device)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        logistic_regression(self.linear, features, gold, decay, iterations)
+        logistic_regression(self.linear, features, gold)
 
     def _scores(self, items: Sequence[Encoded]) -> Tensor:
         return self.linear(self.features(items))  # type: ignore[no-any-return]
 
 
-def logistic_regression(
-    linear: nn.Linear, features: Tensor, gold: Tensor, decay: float = 1e-3, iterations: int = 100
-) -> None:
-    """Fit a linear layer to features (B, d) and label indices (B,): cross-entropy plus `decay` |W|^2, by L-BFGS."""
+def logistic_regression(linear: nn.Linear, features: Tensor, gold: Tensor, iterations: int = 100) -> None:
+    """Fit a linear layer to features (B, d) and label indices (B,): cross-entropy plus a decay of |W|^2, by L-BFGS.
+
+    With the number of labels the length of W that tells them apart grows, so that the decay has to fall.
+    """
+    decay = DECAY / max(1.0, linear.out_features / DECAY_LABELS)
     optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

@@ -199,6 +199,6 @@ def test_a_forecast_counts_the_steps_of_folds(causal, training, spec_for):
     lineup = Lineup(spec, "causal", training)
     runs = [lineup.replica(number, {}) for number in range(6)]
     assert {run.steps for run in runs} == {8} and lineup.total_steps == 6 * 8 + 2 * 8
-    assert total_steps(spec, "causal", 8) == lineup.total_steps
+    assert total_steps(spec, "causal", 8, 2) == lineup.total_steps
     assert lineup.left(set()) == [0, 1, 2, 3, 4, 5] and lineup.left({0, 1, 2, 3, 4, 5}) == [6, 7]
     assert lineup.left(set(range(8))) == [] and spec.optimization.most_at_once == 6

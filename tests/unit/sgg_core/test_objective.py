@@ -18,20 +18,26 @@ from sgg_core.tasks.label_names import label_names, with_names
 from sgg_core.tasks.pooled_head import logistic_regression
 from sgg_core.trainer import train
 
+CONTRAST, OWN_LOSS = ("contrast", "auto"), ("cross_entropy", False)
+
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "expected"),
+    ("fields", "kind", "labels", "expected"),
     [
-        ({}, "encoder", "contrast"),
-        ({}, "causal", "cross_entropy"),
-        ({"method": "supervised"}, "encoder", "cross_entropy"),
-        ({"guidance": {"variant": "off"}}, "encoder", "cross_entropy"),
-        ({"method": "supervised", "task": {"objective": "contrast"}}, "encoder", "contrast"),
-        ({"task": {"objective": "cross_entropy"}}, "encoder", "cross_entropy"),
+        ({}, "encoder", 8, CONTRAST),
+        ({}, "encoder", 9, ("cross_entropy", "auto")),  # no batch would hold two of each
+        ({"task": {"label_names": False}}, "encoder", 9, OWN_LOSS),
+        ({"task": {"objective": "contrast"}}, "encoder", 9, CONTRAST),
+        ({}, "causal", 2, OWN_LOSS),
+        ({"method": "supervised"}, "encoder", 2, OWN_LOSS),
+        ({"guidance": {"variant": "off"}}, "encoder", 2, OWN_LOSS),
+        ({"method": "supervised", "task": {"objective": "contrast"}}, "encoder", 2, CONTRAST),
+        ({"task": {"objective": "cross_entropy"}}, "encoder", 2, OWN_LOSS),
     ],
 )
-def test_auto_is_contrast_for_guided_encoders_only(fields, kind, expected):
-    assert objective_of(TrainingSpec.model_validate({"base_model": "tiny", **fields}), kind) == expected
+def test_auto_is_contrast_for_guided_encoders_of_few_labels_only(fields, kind, labels, expected):
+    spec = TrainingSpec.model_validate({"base_model": "tiny", **fields})
+    assert objective_of(spec, kind, labels) == expected
 
 
 def test_after_contrast_the_head_is_the_probe_of_the_features_that_the_adapter_ended_with(

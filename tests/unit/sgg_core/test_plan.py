@@ -27,9 +27,9 @@ optimizations = st.fixed_dictionaries(
 )
 
 
-def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, **optimization):
+def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, labels=2, **optimization):
     groups = {"optimization": optimization, "evaluation": evaluation or {}, "checkpoint": checkpoint or {}}
-    return make_plan(TrainingSpec.model_validate({"base_model": "tiny", **groups}), kind, examples)
+    return make_plan(TrainingSpec.model_validate({"base_model": "tiny", **groups}), kind, examples, labels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,9 +41,9 @@ def test_auto_depends_on_the_kind_of_base_model(kind):
     assert plan.total_steps * plan.batch_size == 8 * STEPS[kind]
 
 
-@given(sizes, kinds)
-def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_at_least(examples, kind):
-    plan = plan_of(examples, kind)
+@given(sizes, kinds, st.integers(2, 20))
+def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_at_least(examples, kind, labels):
+    plan = plan_of(examples, kind, labels=labels)
     wanted = STEPS[kind] * math.sqrt(examples / 32) * 8 / BATCH_SIZE[plan.objective]
     assert plan.epochs >= 2
     assert plan.total_steps == plan.epochs * plan.steps_per_epoch

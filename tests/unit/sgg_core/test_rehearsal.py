@@ -40,7 +40,7 @@ def data_of(spec, base, adapted, examples, number=None):
 def objective_of(spec, base, adapted, examples):
     data = data_of(spec, base, adapted, examples, 0)
     adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-    return Objective(data, adapter, make_plan(spec, base.entry.kind, len(examples)), 0)
+    return Objective(data, adapter, make_plan(spec, base.entry.kind, *data.sizes), 0)
 
 
 def test_a_source_that_agrees_helps_and_one_that_contradicts_does_not(causal, training, agreeing, contrary, spec_for):

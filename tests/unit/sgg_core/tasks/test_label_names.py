@@ -77,7 +77,7 @@ def objective_for(base, examples, spec):
     with torch.no_grad():
         task = make_task(spec, base, examples)
     target = TaskData(task, encoded(task, examples))
-    return Objective(target, {}, make_plan(spec, "encoder", len(examples)), 0)
+    return Objective(target, {}, make_plan(spec, "encoder", *target.sizes), 0)
 
 
 def test_each_batch_of_contrast_has_the_names_of_its_labels_and_the_head_is_fitted_to_them(
@@ -92,6 +92,24 @@ def test_each_batch_of_contrast_has_the_names_of_its_labels_and_the_head_is_fitt
     monkeypatch.setattr(PooledHead, "fit", lambda task, items, features: fitted.append(items))
     objective.fit_head(2)
     assert fitted == [[*objective.target.items, *names]]
+
+
+def test_names_of_many_labels_are_examples_of_a_head_that_learns_by_cross_entropy(
+    encoder, file_of, spec_for, monkeypatch
+):
+    many = file_of([{"text": f"{word} {label}", "label": label} for label in "abcdefghi" for word in ("a", "the")])
+    objective = objective_for(encoder, many, spec_for(encoder, task={"label_names": True}))
+    assert not objective.contrasts
+    found = list(objective.batch(1).items)
+    shown = {item.label for item in objective.examples(1)}
+    assert found[: len(objective.examples(1))] == objective.examples(1)
+    assert [item.label for item in found[len(objective.examples(1)) :]] == sorted(shown) * 2
+    fitted = []
+    monkeypatch.setattr(PooledHead, "fit", lambda task, items, features: fitted.append(items))
+    objective.probe()
+    assert fitted == [[*objective.target.items, *label_names(objective.target.task)]]
+    objective.fit_head(3)
+    assert len(fitted) == 1  # the head that was trained stays
 
 
 @pytest.mark.parametrize("task", [{"objective": "cross_entropy"}, {"objective": "contrast", "label_names": False}])

@@ -13,7 +13,7 @@ from sgg_core.evaluation import evaluate, log_probabilities
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec
 from sgg_core.tasks.choice import probe_head
-from sgg_core.tasks.pooled_head import PooledHead
+from sgg_core.tasks.pooled_head import PooledHead, logistic_regression
 
 CPU = torch.device("cpu")
 LABELS = ("bad", "good", "so-so")
@@ -210,3 +210,14 @@ def test_a_probed_head_is_the_regularized_logistic_regression_on_the_frozen_feat
     assert after.item() < 0.5 * before
     assert max(slope.abs().max().item() for slope in slopes) < 1e-3
     assert (task.linear(features).argmax(1) == gold).float().mean() > 0.9
+
+
+def test_the_probe_of_more_labels_decays_less():
+    generator = torch.Generator().manual_seed(1)
+    features, gold = torch.randn(60, 5, generator=generator), torch.arange(60) % 12
+    linear = torch.nn.Linear(5, 12)
+    logistic_regression(linear, features, gold)
+    loss = functional.cross_entropy(linear(features), gold) + 5e-4 * linear.weight.square().sum()
+    slopes = torch.autograd.grad(loss, [linear.weight, linear.bias])
+    assert max(slope.abs().max().item() for slope in slopes) < 1e-3
+    assert linear.weight.norm() > 1
