@@ -66,6 +66,11 @@ class ExampleSet:
         return tuple(example for example in self.examples if isinstance(example, ClassificationExample))
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """How many examples there are, and with how many labels."""
+        return len(self), len(self.labels)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The distinct labels, sorted; empty unless the kind is classification."""
         return tuple(sorted({example.label for example in self.classification}))

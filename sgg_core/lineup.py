@@ -54,12 +54,11 @@ class Lineup:
 
     def __init__(self, spec: TrainingSpec, kind: Literal["causal", "encoder"], training: ExampleSet) -> None:
         self.spec = spec
-        sizes = len(training), len(training.labels)
-        self._plan = make_plan(spec, kind, *sizes)
+        self._plan = make_plan(spec, kind, *training.sizes)
         folds = spec.optimization.folds
         self._parts = deal(training, folds, spec.seed) if folds else []
-        self._steps = _fold_steps(spec, kind, *sizes)
-        self.total_steps = total_steps(spec, kind, *sizes)
+        self._steps = _fold_steps(spec, kind, *training.sizes)
+        self.total_steps = total_steps(spec, kind, *training.sizes)
         """Steps of all runs together, at most."""
 
     def replica(self, number: int, folds: Mapping[int, FoldOutcome]) -> Replica:

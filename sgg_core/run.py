@@ -76,7 +76,7 @@ class Run:
     ) -> None:
         self.spec, self.base, self.adapted, self.reporter = spec, base, adapted, reporter
         self.training, self.validation, self.sources, self.start = training, validation, sources, start
-        self.plan: Plan = make_plan(spec, base.entry.kind, len(training), len(training.labels))
+        self.plan: Plan = make_plan(spec, base.entry.kind, *training.sizes)
         adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
         if start is not None:  # before the tasks are made, whose heads begin as probes of the adapted model
             start.check(spec.lora, base)

@@ -32,11 +32,6 @@ class Assignment:
     source: ExampleSet | None
     rate: float | None
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """How many training examples there are, and with how many labels."""
-        return len(self.training), len(self.training.labels)
-
     def spec(self, **groups: Any) -> TrainingSpec:
         """The product's defaults for this cell, with some groups' fields replaced."""
         fields: dict[str, Any] = {"base_model": self.base.entry.name, "seed": self.cell.seed}

@@ -59,7 +59,7 @@ def linear_probe(given: Assignment) -> Outcome:
 
 def tuned(name: str, given: Assignment) -> Outcome:
     """A method that trains weights of its own instead of LoRA's."""
-    plan = make_plan(given.spec(method="supervised"), given.base.entry.kind, *given.sizes)
+    plan = make_plan(given.spec(method="supervised"), given.base.entry.kind, *given.training.sizes)
     plan = replace(plan, learning_rate=given.rate or RATES[name], clip_norm=1.0)
     with TUNABLE[name](given) as (base, parameters):
         return _fitted(replace(given, base=base), parameters, plan, None)
@@ -139,7 +139,7 @@ def mixed(combine: Combine, given: Assignment) -> Outcome:
     """Plain LoRA on target and source at once, their gradients combined."""
     spec = given.spec(method="supervised")
     with lora(given.base, spec.lora, spec.seed) as adapted:
-        plan = make_plan(spec, given.base.entry.kind, *given.sizes)
+        plan = make_plan(spec, given.base.entry.kind, *given.training.sizes)
         return _fitted(given, [p for p in adapted.parameters() if p.requires_grad], plan, combine)
 
 
@@ -147,7 +147,7 @@ def source_then_target(given: Assignment) -> Outcome:
     """Plain LoRA on the source, as long as the run, and then on the target."""
     spec = given.spec(method="supervised")
     with lora(given.base, spec.lora, spec.seed) as adapted:
-        plan = make_plan(spec, given.base.entry.kind, *given.sizes)
+        plan = make_plan(spec, given.base.entry.kind, *given.training.sizes)
         parameters = [p for p in adapted.parameters() if p.requires_grad]
         source = _source_data(given, parameters)
         optimizer = torch.optim.AdamW(source.parameters.values(), weight_decay=0.0)

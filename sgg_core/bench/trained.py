@@ -75,7 +75,7 @@ def trained(groups: Groups, with_source: bool, given: Assignment) -> Outcome:
 
 def twice_the_steps(given: Assignment) -> Outcome:
     """Plain LoRA with as many passes as the guided one."""
-    plan = make_plan(given.spec(method="supervised"), given.base.entry.kind, *given.sizes)
+    plan = make_plan(given.spec(method="supervised"), given.base.entry.kind, *given.training.sizes)
     return trained({"method": "supervised", "optimization": {"epochs": 2 * plan.epochs}}, False, given)
 
 
@@ -101,7 +101,7 @@ PAIR_METHODS: dict[str, Method] = {
 
 def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcome:
     sources = [given.source] if with_source and given.source is not None else []
-    plan = make_plan(spec, given.base.entry.kind, *given.sizes)
+    plan = make_plan(spec, given.base.entry.kind, *given.training.sizes)
     if given.held_out is not None:
         every = {"every_steps": max(1, plan.total_steps // LOOKS)}
         spec = spec.model_copy(update={"checkpoint": spec.checkpoint.model_copy(update=every)})

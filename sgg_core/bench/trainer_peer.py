@@ -58,7 +58,7 @@ def train_with_trainer(
         task = make_task(spec, base, examples)
         items = encoded(task, examples)
         probe_head(task, items)
-        plan = make_plan(spec, base.entry.kind, len(examples), len(examples.labels))
+        plan = make_plan(spec, base.entry.kind, *examples.sizes)
         labels = [item.label for item in items]
         batches = [
             _batch(task, [items[index] for index in plan.indices(step, spec.seed, labels)])
