@@ -228,6 +228,7 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         kept_step=progress.best_step if spec.evaluation.keep == "best" and progress.best_step else progress.step,
         final=FinalFigures(
             train_loss=steps[-1].train_loss,
+            train_accuracy=steps[-1].train_accuracy,
             valid_loss=figures.loss if figures else None,
             valid_accuracy=figures.accuracy if figures else None,
             valid_macro_f1=figures.macro_f1 if figures else None,

@@ -81,12 +81,12 @@ def objective_of(
 
     Labels that seldom meet in a batch drift together unseen, so more than a batch holds are not compared by default.
     """
-    wanted = spec.task.objective
+    wanted, names = spec.task.objective, spec.task.label_names
     if kind == "causal":
         return "cross_entropy", False
     if wanted == "auto" and spec.method == "sgg" and spec.guidance.variant != "off":
-        return "contrast" if labels <= MOST_COMPARED else "cross_entropy", spec.task.label_names
-    return ("contrast", spec.task.label_names) if wanted == "contrast" else ("cross_entropy", False)
+        return "contrast" if labels <= MOST_COMPARED else "cross_entropy", names
+    return ("contrast", names) if wanted == "contrast" else ("cross_entropy", names is True)
 
 
 def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> Plan:
@@ -127,5 +127,6 @@ def rehearsal_plan(
     """How a source with so many examples and labels is trained on alone before a run with the plan `run`: as any run,
     but not for longer than LONGEST_REHEARSAL of this one."""
     plan = make_plan(spec, kind, examples, labels)
-    steps = min(plan.total_steps, LONGEST_REHEARSAL * run.total_steps)
+    longest = LONGEST_REHEARSAL * run.total_steps * BATCH_SIZE[run.objective] // BATCH_SIZE[plan.objective]
+    steps = min(plan.total_steps, longest)
     return replace(plan, total_steps=steps, warmup_steps=round(plan.warmup_steps * steps / plan.total_steps))

@@ -24,9 +24,10 @@ PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; f
 
 
 class FinalFigures(BaseModel):
-    """Figures at the end of the run; validation figures are of the weights that were kept."""
+    """Figures at the end of the run: of its last step, and on the validation examples by the weights that were kept."""
 
     train_loss: float
+    train_accuracy: float | None = None
     valid_loss: float | None = None
     valid_accuracy: float | None = None
     valid_macro_f1: float | None = None

@@ -91,11 +91,14 @@ class SourceTasks:
         return self.rule is not None
 
     def _rehearsal(self, source: TaskData) -> Objective:
-        """The source as the target of a run of its own; with contrast, over the adapter alone."""
+        """The source as the target of a run of its own, begun as one; with contrast, over the adapter alone."""
         assert source.number is not None
         plan = rehearsal_plan(self.spec, source.task.base.entry.kind, self.plan, *source.sizes)
         adapter = dict(list(source.parameters.items())[: self.shared])
-        return Objective(source, adapter, plan, self.spec.seed + source.number + 1)
+        objective = Objective(source, adapter, plan, self.spec.seed + source.number + 1)
+        if not objective.contrasts:
+            objective.probe()
+        return objective
 
     def _batch(self, number: int, turn: int, step: int) -> SourceBatch:
         batch = self.tasks[number].turn(turn, self.plan.batch_size, step, self.spec.seed)

@@ -39,10 +39,10 @@ class TaskSpec(Group):
     """One sentence that tells a causal language model what the labels mean; `None` uses a neutral sentence."""
     objective: Literal["auto", "cross_entropy", "contrast"] = "auto"
     """What an encoder's adapter is trained on: the loss of its linear head, or how near each other the examples of one
-    label are, with the head fitted afterwards. `auto` is `contrast` with the method `sgg` and up to eight labels."""
+    label are, with the head fitted afterwards. `auto` is `contrast` under guidance and with up to eight labels."""
     label_names: bool | Auto = "auto"
-    """Whether the name of each label counts as an example of it: with the objective contrast, or `auto` and the method
-    `sgg`. `auto`: where examples lie nearer to the name of their label than to the other names, by the base model."""
+    """Whether the name of each label counts as an example of it, for encoders. `auto`: with contrast, or the objective
+    left to guidance, if examples lie nearer to the name of their label than to the other names, by the base model."""
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
     """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice."""
 

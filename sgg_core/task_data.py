@@ -24,8 +24,8 @@ class TaskData:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many examples there are, and with how many labels."""
-        return len(self.items), len({item.label for item in self.items})
+        """How many examples there are, and with how many labels; texts have none."""
+        return len(self.items), len({item.label for item in self.items if item.label >= 0})
 
     def batch(self, items: Sequence[Encoded], step: int, seed: int) -> TaskBatch:
         """Examples, of its own as a rule, as a batch with the dropout of `step`."""

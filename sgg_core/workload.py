@@ -73,7 +73,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         positions=sum(map(sum, passes)) / len(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if guided else 0.0,
-        rehearsal_positions=_rehearsed(spec, plan, data.sources, per_source) if guided else 0.0,
+        rehearsal_positions=_rehearsed(spec, plan, data.sources) if guided else 0.0,
         evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
@@ -128,12 +128,14 @@ def _gradients(spec: TrainingSpec, plan: Plan) -> float:
     return 1.0 + extra + drift
 
 
-def _rehearsed(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData], per_source: Sequence[int]) -> float:
-    """Of all steps on sources alone, if `per_source` are those of one step."""
+def _rehearsed(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData]) -> float:
+    """Of all steps on sources alone."""
     if spec.guidance.source_rule != "cross_fitted":
         return 0.0
     plans = [rehearsal_plan(spec, source.task.base.entry.kind, run, *source.sizes) for source in sources]
-    return float(sum(plan.total_steps * positions for plan, positions in zip(plans, per_source, strict=True)))
+    batches = [source.items[: plan.batch_size] for source, plan in zip(sources, plans, strict=True)]
+    per_step = [sum(source.task.positions(batch)) for source, batch in zip(sources, batches, strict=True)]
+    return float(sum(plan.total_steps * positions for plan, positions in zip(plans, per_step, strict=True)))
 
 
 def _examined(target: TaskData) -> int:

@@ -64,7 +64,7 @@ class JobResult:
     trained_tokens: int
     result_file_ids: tuple[str, ...]
     final_figures: dict[str, float] = field(default_factory=dict)
-    """Of the model's weights; what is not here is as the last step told it."""
+    """Of the run that was kept; what is not here is as the last step told it."""
 
 
 class Leases:

@@ -58,7 +58,7 @@ class Success:
     trained_tokens: int
     files: tuple[ResultFile, ...]
     final_figures: dict[str, float]
-    """Losses and accuracies of the weights that were kept."""
+    """Losses and accuracies of the run that was kept."""
     kept_seconds: float | None = None
     """How long the files are kept; None keeps them until someone deletes them."""
 

@@ -252,7 +252,10 @@ def _resolved(spec: TrainingSpec, plan: Plan, checked: CheckedRequest) -> dict[s
     values["learning_rate_multiplier"] = spec.optimization.multiplier
     values["task"]["type"] = facts.kind
     values["evaluation"]["every_steps"] = plan.evaluate_every
-    values["task"]["objective"] = plan.objective
+    if plan.objective == "contrast" or plan.label_names != "auto":
+        values["task"]["objective"] = plan.objective
+    else:
+        del values["task"]["objective"]  # called by its name it would leave out the names of labels
     if values["task"]["label_names"] == "auto":
         del values["task"]["label_names"]  # the base model is asked when training begins
     if "guidance" in values:  # plain LoRA has none

@@ -252,8 +252,8 @@ class SggJobOut(Out):
     progress: float
     """0 to 1."""
     metrics: dict[str, float | int | bool | None]
-    """The newest figures of a step, and the newest of an evaluation; of a succeeded job, losses and accuracies of the
-    weights that were kept."""
+    """The newest figures of a step, and the newest of an evaluation. Of a succeeded job, losses and accuracies are
+    those of the run that was kept: of its last step, and by its weights."""
     attempts: int
     """How many times a worker took the job."""
     attempt_history: list[AttemptOut] | None

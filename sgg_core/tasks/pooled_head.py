@@ -19,7 +19,7 @@ from sgg_core.tasks.task import LossSum
 from sgg_core.texts_in_rows import Texts, first_position, laid_out
 from sgg_core.torch_seeding import torch_seed
 
-DECAY, DECAY_LABELS = 1e-3, 6  # of up to so many labels; chosen on held-out examples (docs/results/)
+DECAY, DECAY_LABELS = 1e-3, 6  # of up to so many labels; chosen on held-out examples (docs/decisions/0029-*)
 
 
 class PooledHead:

@@ -68,7 +68,7 @@ class JobRecord(Record):
     total_steps: Mapped[int | None]
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
     fine_tuned_model: Mapped[str | None] = mapped_column(unique=True)
-    final_figures: Mapped[dict[str, Any] | None]  # of the model's weights, which need not be those of the last step
+    final_figures: Mapped[dict[str, Any] | None]  # of the run that was kept, which need not have told the last step
     model_deleted_at: Mapped[float | None]
     result_file_ids: Mapped[list[str]] = mapped_column(default=list)
     error_code: Mapped[str | None]

@@ -44,7 +44,7 @@ def test_curves_of_a_job_with_several_seeds_are_over_the_steps_of_each(page, ser
     job_id = service.sgg_json("jobs", "submit", "--model", "tiny", *files, *settings)["id"]
     service.wait_for_success(job_id)
     show(page, service, f"jobs/{job_id}")
-    expect(page.get_by_text("This job trains 3 times.")).to_be_visible()
+    expect(page.get_by_text("The curves are those of 3 runs")).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^Loss"))).to_have_attribute("data-points", "5")
     report, job = (
         page.evaluate("path => fetch(path).then((answer) => answer.json())", f"/v1/fine_tuning/jobs/{job_id}{part}")

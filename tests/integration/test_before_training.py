@@ -154,14 +154,20 @@ def test_a_retention_file_is_read_as_the_trainer_reads_it(site: Site) -> None:
     assert (error["code"], error["param"], error["line"]) == expected and not refused["valid"]
 
 
+NINE_LABELS = jsonl(*({"text": f"{word} {label}", "label": label} for label in "abcdefghi" for word in ("a", "the")))
+
+
+@pytest.mark.parametrize("content", [TWO_LABELS, NINE_LABELS])
 @pytest.mark.parametrize("model", ["tiny-causal", "tiny-encoder"])
-def test_the_resolved_hyperparameters_are_a_request_that_means_the_same(model: str, site: Site) -> None:
-    file_id = site.server.file_id(TWO_LABELS)
+def test_the_resolved_hyperparameters_are_a_request_that_means_the_same(model: str, content: bytes, site: Site) -> None:
+    file_id = site.server.file_id(content)
     told = site.dry_run(model=model, training_file=file_id, method={"type": "sgg"})
     again = {"type": "sgg", "sgg": {"hyperparameters": told["hyperparameters"]}}
     repeated = site.dry_run(model=model, training_file=file_id, method=again)
     assert repeated["valid"] and repeated["hyperparameters"] == told["hyperparameters"]
-    assert repeated["estimate"]["steps"] == told["estimate"]["steps"]
+    assert repeated["estimate"] == told["estimate"] | {"seconds": repeated["estimate"]["seconds"]}
+    objective = "contrast" if content is TWO_LABELS else None  # with names that tell, or without
+    assert model == "tiny-causal" or told["hyperparameters"]["task"].get("objective") == objective
     assert "auto" not in json.dumps(told["hyperparameters"])
 
 

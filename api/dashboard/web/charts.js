@@ -48,7 +48,7 @@ function make(place, series, data, { log, range, sync }) {
     stroke: each.edge ? "transparent" : colour(COLOURS[each.colour % COLOURS.length]),
     width: each.edge ? 0 : 1.8,
     spanGaps: true,
-    points: { show: each.points ? undefined : false, size: 5 },
+    points: { show: Boolean(each.points && !each.edge), size: 5 },
     ...(each.dashed && { dash: [5, 4], width: 1.2 }),
   }));
   return new uPlot({

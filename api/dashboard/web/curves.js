@@ -48,14 +48,15 @@ export function overRuns(curves) {
 /** {curves, exact, again}: figures by name, and whether every step has its own point. */
 export function useCurves(id, running, attempts) {
   const [state, setState] = useState({ curves: {}, exact: true });
-  const last = useRef(0);
+  const last = useRef(0), told = useRef(new Set());
   const read = async (from) => {
     const found = await get(`/v1/fine_tuning/jobs/${id}/metrics?names=${NAMES.join(",")}&from_step=${from}&resolution=${RESOLUTION}`);
     if (!found.data.some((series) => series.steps.length)) return;
-    last.current = Math.max(found.to_step, 0);
+    found.data.find(({ name }) => name === "replica").values.forEach((number) => told.current.add(number));
+    last.current = Math.max(found.to_step - told.current.size, 0);
     setState((old) => ({ curves: merge(from ? old.curves : {}, found.data, from), exact: (from ? old.exact : true) && found.steps_per_point === 1 }));
   };
-  // An evaluation may come after its step's own figures, so the newest step is always asked for again.
+  // An evaluation may come after its step's own figures, so the newest step, of each run, is always asked for again.
   useEvery(running ? POLL : 0, () => read(last.current), [id, attempts]);
   // Another attempt goes on from a checkpoint, and does the steps since then anew.
   useEffect(() => {

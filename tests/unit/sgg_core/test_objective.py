@@ -33,6 +33,9 @@ CONTRAST, OWN_LOSS = ("contrast", "auto"), ("cross_entropy", False)
         ({"guidance": {"variant": "off"}}, "encoder", 2, OWN_LOSS),
         ({"method": "supervised", "task": {"objective": "contrast"}}, "encoder", 2, CONTRAST),
         ({"task": {"objective": "cross_entropy"}}, "encoder", 2, OWN_LOSS),
+        ({"task": {"objective": "cross_entropy", "label_names": True}}, "encoder", 2, ("cross_entropy", True)),
+        ({"method": "supervised", "task": {"label_names": True}}, "encoder", 2, ("cross_entropy", True)),
+        ({"task": {"label_names": True}}, "causal", 2, OWN_LOSS),
     ],
 )
 def test_auto_is_contrast_for_guided_encoders_of_few_labels_only(fields, kind, labels, expected):

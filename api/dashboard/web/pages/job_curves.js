@@ -20,6 +20,8 @@ const share = (plot, low, high) => [0, Math.max(1, high)];
 /** The curves of a job, each with a sentence on what it means. */
 export function JobCurves({ job, curves: told, exact }) {
   const { runs, curves } = exact ? overRuns(told) : { runs: 1, curves: told };
+  const note = runs > 1 ? `The curves are those of ${runs} runs, over the steps of each: their means, and bands from the lowest to the highest.`
+    : !exact && told.replica?.steps.length ? "These are too many steps to be drawn run by run: they are counted through all runs of this job." : null;
   const of = (name) => curves[name] || none;
   const guided = job.method.type === "sgg";
   const z = guided ? job.method.sgg.hyperparameters.guidance?.clip_z : null;
@@ -32,7 +34,7 @@ export function JobCurves({ job, curves: told, exact }) {
   if (!of("train_loss").steps.length) return html`<${Card} title="Curves"><p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p><//>`;
   const words = job.sgg.kind === "classification" ? "examples" : "tokens";
   const sync = job.id;
-  return html`<div class="stack">${runs > 1 && html`<p class="soft">This job trains ${runs} times. The curves are over the steps of each: their means, and bands from the lowest to the highest.</p>`}<div class="grid2">
+  return html`<div class="stack">${note && html`<p class="soft">${note}</p>`}<div class="grid2">
     <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}
       text="How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart." />
     <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}
