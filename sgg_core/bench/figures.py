@@ -18,7 +18,7 @@ from sgg_core.bench.tables import bootstrap, groups, paired
 
 COLOURS = ("#1f6fb2", "#e07b00", "#2f8f46", "#c23b3b", "#7b5bb0", "#7a5a44", "#d46aa8", "#6b6b6b", "#a3a52e", "#2aa7b8")
 MARKERS = "os^D"  # one for each time that the colours are used up
-PARTS = ("lora_clip", "sgg_magnitude", "sgg_direction", "sgg")
+PARTS = ("lora_clip", "lora_contrast", "sgg_magnitude", "sgg_direction", "sgg", "sgg_every_1")
 
 
 def write_figures(rows: Sequence[Row], baseline: str, directory: Path) -> list[Path]:
@@ -103,13 +103,16 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
 
 
 def _ablation(rows: Sequence[Row], baseline: str) -> Figure | None:
-    """Paired differences of the parts to the baseline, over all tasks and shots, with their intervals."""
-    found = {}
-    for part in PARTS:
-        differences = [d for methods in groups(rows).values() for d in paired(methods[part], methods[baseline])]
-        if differences:
-            found[part] = bootstrap(differences)
-    if not found:
+    """Paired differences of the parts to the baseline, with their intervals: over the cells that all of them have."""
+    settings = groups(rows).values()
+    parts = [part for part in PARTS if any(part in methods for methods in settings)]
+    differences: dict[str, list[float]] = {part: [] for part in parts}
+    for methods in settings:
+        seeds = set.intersection(*({*methods.get(name, {})} for name in (*parts, baseline)))
+        for part in parts:
+            differences[part] += paired({seed: methods[part][seed] for seed in seeds}, methods.get(baseline, {}))
+    found = {part: bootstrap(values) for part, values in differences.items() if values}
+    if len(found) < 2:
         return None
     figure, axes = _axes(f"accuracy less {baseline}, paired", "")
     for place, (_, interval) in enumerate(found.items()):

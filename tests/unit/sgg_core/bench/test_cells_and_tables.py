@@ -95,4 +95,17 @@ def test_plots_are_drawn_of_what_there_is(tmp_path):
     rows = [row(method, 0, 0.5, shots=shots, log_norm_change_std=0.1, directional_alignment=0.2)
             for method in ("lora", "sgg") for shots in (4, 8)]  # fmt: skip
     names = {path.name for path in write_figures(rows, "lora", tmp_path / "all")}
-    assert names == {"accuracy.png", "stability.png", "alignment.png", "ablation.png"}
+    assert names == {"accuracy.png", "stability.png", "alignment.png"}
+
+
+def test_parts_are_compared_over_the_cells_that_all_of_them_have(tmp_path):
+    whole = [row(method, 0, value) for method, value in (("lora", 0.5), ("sgg_direction", 0.55), ("sgg", 0.6))]
+    others = [row(method, 1, 0.9) for method in ("lora", "sgg")] + [row("sgg", 0, 0.2, shots=32)]
+    drawn = [
+        next(path for path in write_figures(rows, "lora", tmp_path / name) if path.name == "ablation.png").read_bytes()
+        for name, rows in (("a", whole), ("b", [*whole, *others]))
+    ]
+    assert drawn[0] == drawn[1]
+    changed = [*whole[:2], row("sgg", 0, 0.65)]
+    write_figures(changed, "lora", tmp_path / "c")
+    assert (tmp_path / "c" / "ablation.png").read_bytes() != drawn[0]
