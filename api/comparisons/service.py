@@ -24,7 +24,7 @@ from sgg_store.records import JobRecord
 from sgg_store.reports import key_of_report
 
 MOST_JOBS = 8
-NOT_COMPARED = ("seconds", "tokens", "epoch", "replica")  # figures of the machine and the data, not of the training
+NOT_COMPARED = ("seconds", "tokens", "epoch", "replica")  # of the machine, the data and the order, not of the training
 
 
 @dataclass(frozen=True)

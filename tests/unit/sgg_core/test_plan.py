@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sgg_core.plan import BATCH_SIZE, CLIP_NORM, LEARNING_RATE, STEPS, make_plan
+from sgg_core.plan import BATCH_SIZE, CLIP_NORM, LEARNING_RATE, LONGEST_REHEARSAL, STEPS, make_plan, rehearsal_plan
 from sgg_core.spec import TrainingSpec
 
 KINDS = ("causal", "encoder")
@@ -140,3 +140,13 @@ def test_intervals_that_are_asked_for_are_kept_and_the_last_step_is_always_among
 def test_clipping_can_be_set_or_turned_off():
     assert plan_of(8, clip_norm=0.5).clip_norm == 0.5
     assert plan_of(8, clip_norm=None).clip_norm is None
+
+
+@pytest.mark.parametrize(("own", "others"), [(10, 2), (2, 10), (2, 2), (10, 10)])
+def test_a_rehearsal_sees_no_more_examples_than_a_few_runs_whatever_each_is_trained_on(own, others):
+    spec = TrainingSpec.model_validate({"base_model": "tiny"})
+    run = make_plan(spec, "encoder", 80, own)
+    rehearsal = rehearsal_plan(spec, "encoder", run, 100_000, others)
+    assert rehearsal.objective == ("contrast" if others == 2 else "cross_entropy")
+    seen = rehearsal.total_steps * rehearsal.batch_size
+    assert seen == LONGEST_REHEARSAL * run.total_steps * run.batch_size
