@@ -143,7 +143,9 @@ def authenticate(keys: KeyRing, request: HTTPConnection) -> Identity:
         if identity is None:
             raise SessionEndedError("The session has ended. Sign in again.")
         sent = request.headers.get(CSRF_HEADER, "")
-        if request.scope["method"] not in READING and not hmac.compare_digest(csrf_token(token), sent):
+        if request.scope["method"] not in READING and not hmac.compare_digest(
+            csrf_token(token).encode(), sent.encode()
+        ):
             raise CrossSiteRequestError(
                 f"This request does not come from the dashboard. Send the header {CSRF_HEADER} that "
                 "GET /dashboard/session gives, or an API key."

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.models import HTTPBearer
@@ -25,6 +26,8 @@ from sgg_store.database import Database
 from sgg_store.forecasts import Forecasts
 from sgg_store.objects import ObjectStore
 from sgg_store.periodic import Periodic
+
+STORING_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Services:
     trials: TrialDesk
     inspecting: threading.Lock = field(default_factory=threading.Lock)
     """Held while an upload is inspected: one at a time bounds the memory that uploads take."""
+    storing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(STORING_THREADS))
+    """Threads that inspect and store uploads: these wait for each other, and must not keep all others waiting."""
 
     def catalogue(self) -> Catalogue:
         """The base models as they are now; an administrator may add one while the server runs."""

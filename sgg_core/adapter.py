@@ -19,7 +19,7 @@ from sgg_core.card import render_card
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.checkpoint import Progress
 from sgg_core.encoding import Encoded
-from sgg_core.errors import CheckpointError
+from sgg_core.errors import VerificationError
 from sgg_core.evaluation import probe_values
 from sgg_core.evidence import Doubt, against, answer_lines, calibration, explained, hardest, loss_lines
 from sgg_core.examples import ExampleSet
@@ -87,7 +87,7 @@ class Adapted:
 def write_adapter(result: Adapted, output: Path) -> TrainingReport:
     """Write the output directory, load the adapter from it again, and compare; whole or not at all.
 
-    Raises CheckpointError or VerificationError if the reloaded adapter answers differently, here or in a process of its
+    Raises VerificationError if the reloaded adapter answers differently, here or in a process of its
     own, and DiskFullError where space ran out.
     """
     with whole_directory(output) as work:
@@ -163,7 +163,7 @@ def _verified(result: Adapted, work: Path) -> Verification:
         adapted.delete_adapter("reloaded")
     difference = float((answers - expected).abs().max())
     if not difference <= TOLERANCE:
-        raise CheckpointError(
+        raise VerificationError(
             f"The adapter answers differently after loading it again (by {difference:.2g}).", "Please report this."
         )
     return Verification(reloaded=difference == 0.0, probes=len(result.probes), max_difference=difference)

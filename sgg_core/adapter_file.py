@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgg_core.errors import StartingPointError
+from sgg_core.spec import MOST_TARGETS
 
 ADAPTER = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -103,6 +104,9 @@ def read_facts(stream: BinaryIO, size: int, name: str) -> AdapterFacts:
     if len(ranks) != 1 or not 1 <= min(ranks) <= 256:
         raise StartingPointError(f"{name}: the ranks are {sorted(ranks)}; one rank from 1 to 256 is supported.", REMEDY)
     targets = tuple(sorted({layer.rsplit(".", 1)[-1] for layer in sides}))
+    if len(targets) > MOST_TARGETS:
+        what = f"layers of {len(targets)} different names are adapted; at most {MOST_TARGETS} are supported"
+        raise StartingPointError(f"{name}: {what}.", REMEDY)
     return AdapterFacts(rank=ranks.pop(), targets=targets, layers=len(sides), metadata=_own(metadata, name))
 
 

@@ -148,7 +148,7 @@ class CheckpointError(SggError):
 
 
 class VerificationError(SggError):
-    """A finished adapter does not answer the same when a fresh process loads its files through peft."""
+    """A finished adapter does not answer the same once its files are loaded again, here or through peft."""
 
     code = "verification_failed"
     users_fault = False

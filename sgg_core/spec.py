@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Auto = Literal["auto"]
+MOST_TARGETS = 64
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -56,7 +57,9 @@ class LoraSpec(Group):
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input. 0 keeps both passes of a guided step equal for free."""
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_TARGETS)] = (
+        "all-linear"
+    )
     """Names of the linear layers that get an adapter."""
 
 

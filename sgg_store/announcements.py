@@ -36,9 +36,9 @@ def announce_checkpoint(session: Session, project_id: str, job_id: str, checkpoi
 
 def _announce(session: Session, type_: str, project_id: str, job_id: str, more: dict[str, Any]) -> None:
     endpoints = session.execute(
-        select(WebhookEndpointRecord.id, WebhookEndpointRecord.events).where(
-            WebhookEndpointRecord.project_id == project_id, WebhookEndpointRecord.enabled.is_(True)
-        )
+        select(WebhookEndpointRecord.id, WebhookEndpointRecord.events)
+        .where(WebhookEndpointRecord.project_id == project_id, WebhookEndpointRecord.enabled.is_(True))
+        .with_for_update(read=True, key_share=True)  # one that is being deleted is not told, instead of failing the job
     )
     event_id = ids.new_id("evt_")
     session.add_all(

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 from alembic import command
-from sqlalchemy import Connection, Dialect, Engine, create_engine, event, exc, make_url, select
+from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, create_engine, event, exc, make_url, select
 from sqlalchemy.orm import Session
 
 from sgg_store.errors import DatabaseUnavailableError, InvalidTextError, StorageFullError
@@ -22,7 +22,8 @@ from sgg_store.records import database_now
 from sgg_store.schema import SchemaState, SchemaStatus, alembic_config, read_schema_status
 
 _RESTORE = "Check SGG_DATABASE_URL and that the database runs, then try again."
-_IDLE_TOO_LONG = "25P03"  # Postgres' code for its idle_in_transaction_session_timeout
+_TOO_LONG = ("25P03", "25P04")  # Postgres' codes for its idle_in_transaction_session_timeout and transaction_timeout
+_READ_ONLY = "25006"  # Postgres' code for a write that it does not take: on a standby, or while its disk is nearly full
 _TRUSTED_SECONDS = 1.0
 _FULL = "Free some space, then try again; nothing was changed."
 
@@ -147,6 +148,7 @@ def _make_engine(url: str, pool_size: int, **more_options: Any) -> Engine:
         return engine
     connect_args = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15_000}
     engine = create_engine(parsed, connect_args=connect_args, **options)
+    event.listen(engine, "handle_error", _leave_if_read_only)
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", functools.partial(_ping_if_doubtful, engine.dialect))
     return engine
@@ -160,6 +162,12 @@ def _make_reading_engine(url: str, pool_size: int) -> Engine:
 
 def _read_only(connection: Any, record: object) -> None:
     connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+
+def _leave_if_read_only(context: ExceptionContext) -> None:
+    """Drop the connections to a server that takes no writes (any more): new ones may find the one that does."""
+    if getattr(context.original_exception, "sqlstate", "") == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _note_use(connection: Any, record: Any) -> None:
@@ -207,9 +215,12 @@ def _named_errors() -> Iterator[None]:
             raise StorageFullError("The database has no space left.", _FULL) from error
         raise DatabaseUnavailableError(f"The database does not answer: {cause}", _RESTORE) from error
     except exc.InternalError as error:
-        if getattr(error.orig, "sqlstate", "") != _IDLE_TOO_LONG:
-            raise
-        raise DatabaseUnavailableError("The database ended a transaction that had stopped.", _RESTORE) from error
+        state = getattr(error.orig, "sqlstate", "")
+        if state in _TOO_LONG:
+            raise DatabaseUnavailableError("The database ended a transaction that had stopped.", _RESTORE) from error
+        if state == _READ_ONLY:
+            raise DatabaseUnavailableError("The database takes no writes.", _RESTORE) from error
+        raise
     except exc.TimeoutError as error:
         raise DatabaseUnavailableError("All connections to the database are in use.", _RESTORE) from error
     except (exc.DataError, UnicodeEncodeError, OverflowError) as error:

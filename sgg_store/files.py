@@ -85,14 +85,12 @@ class Files:
         purpose: str | None = None,
     ) -> Page[FileRecord]:
         """The project's files by time of creation. Raises CursorNotFoundError."""
-        query = select(FileRecord).where(FileRecord.project_id == project_id, _alive())
-        if purpose is not None:
-            query = query.where(FileRecord.purpose == purpose)
         return read_page(
             self.session,
             "file",
-            query,
+            select(FileRecord).where(FileRecord.project_id == project_id),
             (FileRecord.created_at, FileRecord.id),
+            only=(_alive(),) if purpose is None else (_alive(), FileRecord.purpose == purpose),
             after=None if after is None else FileRecord.id == after,
             cursor=after,
             limit=limit,

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Insert, Select, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Insert, Select, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -20,6 +20,7 @@ from sgg_store.job_state import ACTIVE, TERMINAL, JobStatus
 from sgg_store.objects import job_prefix
 from sgg_store.pages import Page, read_page
 from sgg_store.permissions import usable_by
+from sgg_store.quotas import keep_seconds_of
 from sgg_store.records import (
     CheckpointRecord,
     EventRecord,
@@ -122,17 +123,16 @@ class Jobs:
         status: JobStatus | None = None,
     ) -> Page[JobRecord]:
         """The project's jobs with all pairs of `metadata` and this status, newest first. Raises CursorNotFoundError."""
-        query = select(JobRecord).where(JobRecord.project_id == project_id)
-        if status is not None:
-            query = query.where(JobRecord.status == status)
+        only: list[ColumnElement[bool]] = [] if status is None else [JobRecord.status == status]
         for key, value in (metadata or {}).items():
             pair = and_(JobMetadataRecord.key == key, JobMetadataRecord.value == value)
-            query = query.where(select(1).where(JobMetadataRecord.job_id == JobRecord.id, pair).exists())
+            only.append(select(1).where(JobMetadataRecord.job_id == JobRecord.id, pair).exists())
         return read_page(
             self.session,
             "fine-tuning job",
-            query,
+            select(JobRecord).where(JobRecord.project_id == project_id),
             (JobRecord.created_at, JobRecord.id),
+            only=only,
             after=None if after is None else JobRecord.id == after,
             cursor=after,
             limit=limit,
@@ -219,6 +219,7 @@ class Jobs:
         if starting:
             remedy = f"Cancel {', '.join(starting)}, which start from it, or wait for their end."
             raise TransitionError(job_id, job.status, "deleted", remedy)
+        keep_seconds_of(self.session, job)
         self.session.execute(delete(FileRecord).where(FileRecord.id.in_(job.result_file_ids)))
         self.session.execute(
             delete(JobRecord).where(JobRecord.id == job_id).execution_options(synchronize_session=False)

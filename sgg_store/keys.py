@@ -93,14 +93,12 @@ class ApiKeys:
         self, project_id: str, *, after: str | None = None, limit: int = 20, revoked: bool = False
     ) -> Page[ApiKeyRecord]:
         """The project's keys, oldest first; the revoked ones only if they are asked for. Raises CursorNotFoundError."""
-        query = select(ApiKeyRecord).where(ApiKeyRecord.project_id == project_id)
-        if not revoked:
-            query = query.where(ApiKeyRecord.revoked_at.is_(None))
         return read_page(
             self.session,
             "API key",
-            query,
+            select(ApiKeyRecord).where(ApiKeyRecord.project_id == project_id),
             (ApiKeyRecord.created_at, ApiKeyRecord.id),
+            only=() if revoked else (ApiKeyRecord.revoked_at.is_(None),),
             after=None if after is None else ApiKeyRecord.id == after,
             cursor=after,
             limit=limit,

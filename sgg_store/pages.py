@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -28,13 +29,15 @@ def read_page(
     query: Select[Item],
     keys: tuple[InstrumentedAttribute[Any], ...],
     *,
+    only: Sequence[ColumnElement[bool]] = (),
     after: ColumnElement[bool] | None = None,
     cursor: str | None = None,
     limit: int,
     order: Order,
 ) -> Page[Item]:
-    """Read one page of `query`, ordered by `keys` (unique together).
+    """Read one page of those of `query` that meet the conditions `only`, ordered by `keys` (unique together).
 
+    The row that the page begins after need not meet these (any more).
     `after` selects the row that the page begins after; `cursor` is what the caller called it.
     Raises CursorNotFoundError if `query` has no such row.
     """
@@ -44,6 +47,8 @@ def read_page(
             raise CursorNotFoundError(kind, cursor or "")
         row, bound = tuple_(*keys), tuple(position)
         query = query.where(row < bound if order == "desc" else row > bound)
-    query = query.order_by(*(key.desc() if order == "desc" else key.asc() for key in keys)).limit(limit + 1)
+    query = (
+        query.where(*only).order_by(*(key.desc() if order == "desc" else key.asc() for key in keys)).limit(limit + 1)
+    )
     items = list(session.scalars(query))
     return Page(items[:limit], len(items) > limit)

@@ -32,6 +32,9 @@ class CheckpointPermissions:
 
     def grant(self, checkpoint: CheckpointRecord, project_ids: Sequence[str]) -> list[CheckpointPermissionRecord]:
         """Permit projects to use a checkpoint; granting twice is the same as once. Raises RecordNotFoundError."""
+        held = select(CheckpointRecord.id).where(CheckpointRecord.id == checkpoint.id).with_for_update()
+        if self.session.scalars(held).one_or_none() is None:  # equal grants take turns; it may be pruned meanwhile
+            raise RecordNotFoundError("checkpoint", checkpoint.id)
         granted: list[CheckpointPermissionRecord] = []
         for project_id in dict.fromkeys(project_ids):
             if self.session.get(ProjectRecord, project_id) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from sqlalchemy import BindParameter, Select, and_, bindparam, func, select
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.errors import QuotaExceededError, RecordNotFoundError
@@ -104,20 +104,36 @@ class Quotas:
         return int(self.session.execute(query).scalar_one())
 
     def _trainer_seconds(self, project_id: str) -> float:
-        now = self.session.execute(select(database_now())).scalar_one()
-        midnight = now - now % DAY_SECONDS
-        query = (
-            select(AttemptRecord.started_at, AttemptRecord.ended_at)
-            .join(JobRecord, JobRecord.id == AttemptRecord.job_id)
-            .where(
-                JobRecord.project_id == project_id,
-                (AttemptRecord.ended_at.is_(None)) | (AttemptRecord.ended_at > midnight),
-            )
+        day, seconds = _seconds_today(self.session, JobRecord.project_id == project_id)
+        deleted = select(ProjectRecord.deleted_seconds).where(
+            ProjectRecord.id == project_id, ProjectRecord.deleted_day == day
         )
-        spans = (
-            (max(began, midnight), now if ended is None else ended) for began, ended in self.session.execute(query)
-        )
-        return sum(max(0.0, end - begin) for begin, end in spans)
+        return seconds + (self.session.execute(deleted).scalar_one_or_none() or 0.0)
+
+
+def keep_seconds_of(session: Session, job: JobRecord) -> None:
+    """Go on counting what a finished job took today once it is deleted: its quota would be free again otherwise."""
+    day, seconds = _seconds_today(session, JobRecord.id == job.id)
+    kept = case((ProjectRecord.deleted_day == day, ProjectRecord.deleted_seconds), else_=0.0)
+    session.execute(
+        update(ProjectRecord)
+        .where(ProjectRecord.id == job.project_id)
+        .values(deleted_day=day, deleted_seconds=kept + seconds)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _seconds_today(session: Session, of_jobs: ColumnElement[bool]) -> tuple[int, float]:
+    """The number of the day in UTC, and how long attempts at these jobs took in it so far."""
+    now = session.execute(select(database_now())).scalar_one()
+    midnight = now - now % DAY_SECONDS
+    query = (
+        select(AttemptRecord.started_at, AttemptRecord.ended_at)
+        .join(JobRecord, JobRecord.id == AttemptRecord.job_id)
+        .where(of_jobs, (AttemptRecord.ended_at.is_(None)) | (AttemptRecord.ended_at > midnight))
+    )
+    spans = ((max(began, midnight), now if ended is None else ended) for began, ended in session.execute(query))
+    return int(midnight // DAY_SECONDS), sum(max(0.0, end - begin) for begin, end in spans)
 
 
 def limits_of(project: ProjectRecord, defaults: QuotaLimits) -> QuotaLimits:
@@ -169,8 +185,9 @@ def _jobs(project_id: str | BindParameter[str], statuses: tuple[JobStatus, ...])
 
 
 def _bytes(project_id: str | BindParameter[str]) -> Select[int]:
-    """The bytes of files, and of the parts of uploads that may still become files."""
-    files = select(func.coalesce(func.sum(FileRecord.bytes), 0)).where(FileRecord.project_id == project_id)
+    """The bytes of files that are of no checkpoint, and of the parts of uploads that may still become files."""
+    own = (FileRecord.project_id == project_id, FileRecord.checkpoint_id.is_(None))
+    files = select(func.coalesce(func.sum(FileRecord.bytes), 0)).where(*own)
     parts = (
         select(func.coalesce(func.sum(UploadPartRecord.bytes), 0))
         .join(UploadRecord, UploadRecord.id == UploadPartRecord.upload_id)

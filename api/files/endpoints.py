@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import quote
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.dependencies import FilesReader, FilesWriter, ServicesDep
@@ -23,7 +23,7 @@ async def create_file(request: Request, services: ServicesDep, caller: FilesWrit
     """Upload a file of examples. It is checked at once; a bad one is refused with all its problems."""
     # the body is read here, after the key was checked: a stranger cannot make the server store bytes
     async with received_upload(request, services.settings.max_upload_bytes) as upload:
-        return await run_in_threadpool(service.create, services, caller, upload)
+        return await run_sync(service.create, services, caller, upload, limiter=services.storing)
 
 
 @router.get("")

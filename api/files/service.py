@@ -18,7 +18,7 @@ from api.files.inspection import inspect
 from api.files.schemas import FileOut, ProblemOut, SggFileOut, Upload
 from sgg_store import ids
 from sgg_store.cleaning import delete_objects
-from sgg_store.errors import ObjectNotFoundError
+from sgg_store.errors import DatabaseUnavailableError, ObjectNotFoundError
 from sgg_store.files import Files
 from sgg_store.objects import file_key
 from sgg_store.pages import Page
@@ -66,6 +66,8 @@ def create(
                 lifetime_seconds=upload.lifetime_seconds,
             )
             caller.trail.write(session, file_id, bytes=upload.size, sha256=facts.sha256)
+    except DatabaseUnavailableError:
+        raise  # it may have kept the row all the same; bytes without one are found and deleted later
     except BaseException:
         services.objects.delete(key)
         raise

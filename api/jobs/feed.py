@@ -43,6 +43,7 @@ class Followed:
     followers: int = 0
     latest: int | None = None
     status: JobStatus | None = None
+    deleted: bool = False
     kept: deque[Line] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -78,12 +79,12 @@ class EventFeed:
         """Give the job's events after number `seq` as server-sent events, each once and in order.
 
         After the event of the final status comes one named `end`. A stream without it broke off: come again with the
-        last event's id.
+        last event's id, and learn that the job was deleted if that is why.
         """
         ends_at = time.monotonic() + LONGEST_SECONDS
         yield RECONNECT
         with self._following(project_id, job_id) as job:
-            while not self._closed and time.monotonic() < ends_at:
+            while not (self._closed or job.deleted) and time.monotonic() < ends_at:
                 changed = job.changed  # taken before looking, so that no change falls between look and wait
                 lines = job.after(seq)
                 if lines is None:
@@ -136,13 +137,20 @@ class EventFeed:
 
     async def _poll(self) -> None:
         """Look at all followed jobs with one query, and read what is new, once for all who follow."""
-        seen = {job_id: job.latest for job_id, job in self._jobs.items()}
-        for job_id, (status, latest) in (await run_in_threadpool(self._heads, list(seen))).items():
+        asked = list(self._jobs)
+        heads = await run_in_threadpool(self._heads, asked)
+        for job_id in asked:
+            if job_id in self._jobs and job_id not in heads:
+                self._jobs[job_id].deleted = True
+                self._jobs[job_id].wake()
+        for job_id, (status, latest) in heads.items():
             job = self._jobs.get(job_id)
             if job is None or (job.latest, job.status) == (latest, status):
                 continue
             if job.latest is not None and latest > job.latest:
                 lines = await run_in_threadpool(self._lines, job.project_id, job_id, job.latest)
+                if not lines:
+                    continue  # deleted since, as the next look will find
                 job.kept.extend(lines)
                 job.latest = lines[-1][0]
             else:

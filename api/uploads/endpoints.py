@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -33,9 +34,9 @@ async def add_part(upload_id: str, request: Request, services: ServicesDep, call
 
 
 @router.post("/{upload_id}/complete")
-def complete_upload(upload_id: str, body: CompletionIn, services: ServicesDep, caller: FilesWriter) -> UploadOut:
+async def complete_upload(upload_id: str, body: CompletionIn, services: ServicesDep, caller: FilesWriter) -> UploadOut:
     """Make a file of the parts. It is checked as any upload is; a bad one is refused with all its problems."""
-    return service.complete(services, caller, upload_id, body)
+    return await run_sync(service.complete, services, caller, upload_id, body, limiter=services.storing)
 
 
 @router.post("/{upload_id}/cancel")

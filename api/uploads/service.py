@@ -17,7 +17,7 @@ from api.uploads.schemas import CompletionIn, PartOut, UploadIn, UploadOut
 from api.validation import RequestProblem, broken_texts
 from sgg_store import ids
 from sgg_store.cleaning import delete_objects
-from sgg_store.errors import ObjectNotFoundError
+from sgg_store.errors import DatabaseUnavailableError, ObjectNotFoundError
 from sgg_store.objects import upload_part_key
 from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord, UploadPartRecord, UploadRecord
@@ -56,6 +56,8 @@ def add_part(services: Services, caller: Caller, upload_id: str, size: int, stre
             Quotas(session, services.settings.quotas).admit_bytes(caller.project_id, size)
             part = Uploads(session).add_part(caller.project_id, upload_id, part_id, size)
             caller.trail.write(session, upload_id, part=part_id, bytes=size)
+    except DatabaseUnavailableError:
+        raise  # it may have kept the row all the same; bytes without one are found and deleted later
     except BaseException:
         services.objects.delete(key)
         raise

@@ -52,6 +52,8 @@ class WebhookSender:
                 self._send_due()
             except StoreError as error:
                 _log.warning("webhooks wait", error=str(error))
+            except Exception:
+                _log.exception("a look for due deliveries met a defect")
             self._look.wait(self._settings.webhook_poll_seconds)
             self._look.clear()
 

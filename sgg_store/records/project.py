@@ -20,4 +20,6 @@ class ProjectRecord(Record):
     max_queued_jobs: Mapped[int | None]
     max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
     max_trainer_seconds_per_day: Mapped[int | None]
+    deleted_day: Mapped[int] = mapped_column(default=0, server_default="0")  # since 1970
+    deleted_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")  # of that day, by jobs now deleted
     last_claimed_at: Mapped[float | None]  # when a worker last took one of its jobs: projects take turns by it

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openai import OpenAI
 
 from api.audit.middleware import RefusalBudget
 from api.audit.trail import action_of
+from api.keys.schemas import Scope
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 from sgg_store.keys import DEFAULT_PROJECT_ID
@@ -59,7 +60,7 @@ def test_a_key_may_ask_what_its_own_project_uses(api_server: ApiServer) -> None:
 
 def test_a_key_is_shown_once_and_opens_nothing_once_revoked_or_expired(api_server: ApiServer) -> None:
     keys = f"{PROJECTS}/{DEFAULT_PROJECT_ID}/api_keys"
-    lasting = post(api_server, keys, name="lasting", scopes=["files:read"])
+    lasting = post(api_server, keys, name="lasting", scopes=list(get_args(Scope)))
     brief = post(api_server, keys, name="brief", scopes=["files:read"], expires_in_seconds=1)
     value = lasting["value"]
     assert value.startswith(f"sgg_{lasting['id']}_") and lasting["redacted_value"] not in (value, "")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from api.files.inspection import inspect
 from api.testing import ApiServer, jsonl, labelled
+from sgg_store.records import FileRecord
 
 BROKEN_LINE_7 = jsonl(*({"text": f"t{index}", "label": "ab"[index % 2]} for index in range(6))) + b'{"text": "t7", \n'
 
@@ -165,6 +173,42 @@ def test_a_large_file_is_inspected_like_a_small_one(api_server: ApiServer) -> No
     refused = api_server.upload(LARGE + b"nonsense\n").json()["error"]
     assert (refused["code"], [problem["line"] for problem in refused["sgg"]["problems"]]) == ("invalid_file", [1001])
     assert "double quotes" not in refused["message"] and "one JSON object per line" in refused["message"]
+
+
+def test_uploads_that_wait_for_each_other_keep_nobody_else_waiting(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def late(*given: Any) -> Any:
+        assert go_on.wait(60)
+        return inspect(*given)
+
+    monkeypatch.setattr("api.files.service.inspect", late)
+    with ThreadPoolExecutor(50) as pool:  # more than the server has threads
+        uploads = [pool.submit(api_server.upload, labelled()) for _ in range(50)]
+        time.sleep(1)
+        with api_server.http() as http:
+            assert http.get("/v1/fine_tuning/jobs", timeout=10).status_code == 200
+        assert not any(upload.done() for upload in uploads)
+        go_on.set()
+        assert {upload.result().status_code for upload in uploads} == {200}
+
+
+def test_a_file_whose_row_was_kept_although_the_database_broke_off_keeps_its_bytes(api_server: ApiServer) -> None:
+    def break_off(session: Session) -> None:
+        if any(isinstance(row, FileRecord) for row in session.identity_map.values()):
+            raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
+
+    event.listen(Session, "after_commit", break_off)
+    try:
+        response = api_server.upload(labelled())
+    finally:
+        event.remove(Session, "after_commit", break_off)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "database_unavailable")
+    (file,) = listed(api_server)
+    with api_server.http() as http:
+        assert http.get(f"/v1/files/{file['id']}/content").content == labelled()
 
 
 def test_an_inspection_that_does_not_end_is_given_up(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,8 @@ def test_the_cookie_is_for_this_server_alone(api_server: ApiServer) -> None:
 def test_nothing_is_changed_without_the_token_that_only_the_page_knows(api_server: ApiServer) -> None:
     job_id = api_server.job_id()
     with signed_in(api_server) as (http, csrf):
-        for headers in ({}, {"x-csrf-token": "x"}, {"x-csrf-token": csrf[:-1]}, {"origin": "https://example.com"}):
+        wrong = ("x", csrf[:-1], "é".encode())
+        for headers in ({}, *({"x-csrf-token": token} for token in wrong), {"origin": "https://example.com"}):
             refused = http.post(f"{JOBS}/{job_id}/cancel", headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "cross_site_request")
             assert http.delete("/dashboard/session", headers=headers).status_code == 403

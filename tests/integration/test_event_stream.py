@@ -16,6 +16,8 @@ import pytest
 from api.jobs import feed
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
+from sgg_store.jobs import Jobs
+from sgg_store.keys import DEFAULT_PROJECT_ID
 
 RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
 
@@ -48,6 +50,20 @@ def listed(server: ApiServer, job_id: str) -> list[dict[str, Any]]:
     with server.http() as http:
         page = http.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": 1000}).json()
     return list(page["data"][::-1])
+
+
+def test_a_stream_ends_when_its_job_is_deleted(api_server: ApiServer) -> None:
+    job_id = api_server.job_id()
+    with stream(api_server, job_id) as told:
+        first = next(told)
+        with api_server.database.begin() as session:
+            Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job_id)
+            Jobs(session).delete(DEFAULT_PROJECT_ID, job_id)
+        began = time.monotonic()
+        assert list(told) == [] and time.monotonic() - began < feed.KEEPALIVE_SECONDS
+    assert "queued" in first["data"]["message"]
+    with api_server.http() as http:
+        assert http.get(f"/v1/fine_tuning/jobs/{job_id}/events").status_code == 404
 
 
 def test_a_stream_tells_what_was_and_what_comes_and_ends_with_the_job(api_server: ApiServer) -> None:

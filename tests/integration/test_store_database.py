@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import exc, func, select, text
+from sqlalchemy import func, select, text
 
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError, InvalidTextError, StorageFullError
@@ -33,7 +33,7 @@ def test_begin_commits_at_its_exit_and_rolls_back_on_an_exception(database: Data
 
 
 def test_a_reading_session_changes_nothing(database: Database) -> None:
-    with suppress(exc.InternalError), database.read() as session:  # Postgres refuses, SQLite rolls back
+    with suppress(DatabaseUnavailableError), database.read() as session:  # Postgres refuses, SQLite rolls back
         ensure_project(session, "proj-1")
         session.flush()
     assert count(database) == 0
@@ -51,6 +51,19 @@ def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(postgr
         other.dispose()
         with use() as session:
             assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != own
+    database.dispose()
+
+
+@pytest.mark.postgres
+def test_a_server_that_takes_no_writes_is_away_and_its_connections_are_left(postgres_url: str) -> None:
+    database = Database(postgres_url, pool_size=1)
+    with database.begin() as session:
+        session.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))  # as after a failover
+    with pytest.raises(DatabaseUnavailableError, match="takes no writes"), database.begin() as session:
+        ensure_project(session, "proj-1")
+    with database.begin() as session:
+        ensure_project(session, "proj-1")
+    assert count(database) == 1
     database.dispose()
 
 

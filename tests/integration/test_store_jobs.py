@@ -100,6 +100,16 @@ def test_pages_go_through_all_jobs_once_newest_first_while_new_ones_arrive(datab
             Jobs(session).list_page(DEFAULT_PROJECT_ID, after="ftjob-unknown")
 
 
+def test_a_page_goes_on_after_a_job_that_has_left_the_filter(database: Database) -> None:
+    with database.begin() as session:
+        made = [add_job(session).id for _ in range(3)]
+        first = Jobs(session).list_page(DEFAULT_PROJECT_ID, status=JobStatus.QUEUED, limit=1).items[0].id
+    with database.begin() as session:
+        Jobs(session).request_cancel(DEFAULT_PROJECT_ID, first)
+        rest = Jobs(session).list_page(DEFAULT_PROJECT_ID, status=JobStatus.QUEUED, after=first)
+    assert sorted([first, *(job.id for job in rest.items)]) == sorted(made)
+
+
 @pytest.mark.parametrize("key", ["plain", 'quo"te', "$.a[0]", "per%cent", "ünïcode"])
 def test_metadata_filters_take_any_key(database: Database, key: str) -> None:
     with database.begin() as session:

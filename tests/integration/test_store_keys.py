@@ -39,6 +39,18 @@ def test_garbage_is_no_key_and_no_error(database: Database, text: str) -> None:
         assert ApiKeys(session, SECRET).verify(text) is None
 
 
+def test_a_page_goes_on_after_a_key_that_was_revoked(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session)
+        keys = ApiKeys(session, SECRET)
+        first, second = (keys.create(DEFAULT_PROJECT_ID, [])[0].id for _ in range(2))
+    with database.begin() as session:
+        keys = ApiKeys(session, SECRET)
+        assert [key.id for key in keys.list_page(DEFAULT_PROJECT_ID, limit=1).items] == [first]
+        keys.revoke(DEFAULT_PROJECT_ID, first)
+        assert [key.id for key in keys.list_page(DEFAULT_PROJECT_ID, after=first).items] == [second]
+
+
 def test_expired_and_revoked_keys_open_nothing(database: Database) -> None:
     with database.begin() as session:
         ensure_project(session)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select, update
 
+from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import QuotaExceededError, RecordNotFoundError
 from sgg_store.job_state import JobStatus
@@ -18,7 +19,7 @@ from sgg_store.leases import Leases
 from sgg_store.projects import Projects
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.quotas import Quotas
-from sgg_store.records import AttemptRecord, database_now
+from sgg_store.records import AttemptRecord, ProjectRecord, database_now
 from sgg_store.retries import Cause
 from sgg_store.testing import add_file, add_job, new_job
 
@@ -161,6 +162,38 @@ def test_training_counts_from_midnight_on_and_while_it_goes_on(database: Databas
     with database.begin() as session:
         session.execute(update(AttemptRecord).values(ended_at=AttemptRecord.started_at + 4000))
     assert used(database, "trainer_seconds_per_day") == 0  # all of it was yesterday
+
+
+def test_what_a_job_took_of_the_day_counts_after_it_was_deleted(database: Database) -> None:
+    for seconds in (700, 300):
+        job_id = submit(database, NONE)
+        with database.begin() as session:
+            claimed = Leases(session).claim(job_id, "w")
+            assert claimed
+            Leases(session).fail(claimed.lease, "broken", "It broke.", Cause.USER)
+            now = session.execute(select(database_now())).scalar_one()
+            began = max(now - seconds, now - now % 86_400)
+            times = update(AttemptRecord).where(AttemptRecord.job_id == job_id).values(started_at=began, ended_at=now)
+            session.execute(times)
+        before = used(database, "trainer_seconds_per_day")
+        assert before > 0
+        with database.begin() as session:
+            Jobs(session).delete(DEFAULT_PROJECT_ID, job_id)
+        assert used(database, "trainer_seconds_per_day") == before
+    with database.begin() as session:
+        session.execute(update(ProjectRecord).values(deleted_day=ProjectRecord.deleted_day - 1))
+    assert used(database, "trainer_seconds_per_day") == 0  # that was yesterday
+
+
+def test_checkpoints_do_not_count_as_stored_bytes(database: Database) -> None:
+    job_id = submit(database, NONE)
+    with database.begin() as session:
+        claimed = Leases(session).claim(job_id, "w")
+        assert claimed
+        manifest = {name: {"bytes": 1000, "sha256": "0" * 64} for name in ADAPTER_FILES}
+        checkpoint = Checkpoints(session).append(claimed.lease, 1, "checkpoints/1", manifest, {})
+        assert len(Checkpoints(session).files_of([checkpoint.id])[checkpoint.id]) == len(manifest)
+    assert used(database, "stored_bytes") == 0
 
 
 def test_a_day_whose_training_is_used_up_takes_no_new_job(database: Database) -> None:

@@ -16,8 +16,13 @@ import pytest
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 from sgg_store import webhooks as stored
+from sgg_store.announcements import EVENT_TYPES
+from sgg_store.database import Database
 from sgg_store.errors import StoreError
+from sgg_store.jobs import Jobs
+from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import JobResult, Leases
+from sgg_store.testing import add_job
 
 RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
 
@@ -63,6 +68,29 @@ def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
     made.close()
+
+
+def test_a_job_goes_on_while_an_endpoint_is_deleted(database: Database) -> None:
+    with database.begin() as session:
+        job_id = add_job(session).id
+        endpoint = stored.Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.com", EVENT_TYPES, None).id
+    deleted = threading.Event()
+
+    def delete() -> None:
+        with database.begin() as session:
+            stored.Webhooks(session).delete(DEFAULT_PROJECT_ID, endpoint)
+            deleted.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    assert deleted.wait(30)
+    with database.begin() as session:
+        assert Leases(session).claim(job_id, "w") is not None
+    thread.join()
+    with database.read() as session:
+        assert Jobs(session).get(DEFAULT_PROJECT_ID, job_id).status == "running"
+        assert stored.Webhooks(session).list_all(DEFAULT_PROJECT_ID) == []
 
 
 @pytest.fixture

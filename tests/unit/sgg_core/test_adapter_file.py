@@ -75,6 +75,10 @@ def zipped():
             file_of(PLAIN | {f"{LAYER}x.lora_A.weight": [2, 3], f"{LAYER}x.lora_B.weight": [3, 2]}),
             r"ranks are \[2, 4\]",
         ),
+        (
+            file_of({f"{LAYER}{n}.lora_{side}.weight": [1, 1] for n in range(65) for side in "AB"}),
+            "65 different names are adapted; at most 64",
+        ),
         (file_of({f"{LAYER}.lora_A.weight": [300, 3], f"{LAYER}.lora_B.weight": [3, 300]}), "from 1 to 256"),
         (file_of({f"{LAYER}.lora_A.weight": [4], f"{LAYER}.lora_B.weight": [4]}), "not a matrix"),
         (file_of(PLAIN | {"head.weight": ([2, 2], "I64")}), "type 'I64'"),

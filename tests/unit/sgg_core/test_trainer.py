@@ -140,6 +140,8 @@ VARIANTS = {
     "best": {"evaluation": {"keep": "best", "every_steps": 3}},
     "dropout": {"lora": {"dropout": 0.3}, "optimization": {"weight_decay": 0.1}},
     "supervised": {"method": "supervised"},
+    "names": {"task": {"label_names": True}},
+    "names, by cross-entropy": {"method": "supervised", "task": {"label_names": True}},
 }
 
 
