@@ -159,7 +159,7 @@ def _order_from_file(file: JobFile) -> Order:
 
 def _read(order: Order) -> Inputs:
     """Parse and check all files before the base model is loaded."""
-    from sgg_core.examples import check_sources, check_training, check_validation, read_examples
+    from sgg_core.examples import check_retention, check_sources, check_training, check_validation, read_examples
 
     train_set = read_examples(order.training)
     check_training(train_set)
@@ -171,6 +171,8 @@ def _read(order: Order) -> Inputs:
     if source_sets:
         check_sources(train_set, source_sets)
     retention = None if order.retention is None else read_examples(order.retention)
+    if retention is not None:
+        check_retention(retention)
     return Inputs(train_set, valid_set, source_sets, retention)
 
 
@@ -193,13 +195,14 @@ def _run(
         sources=inputs.sources,
         retention=inputs.retention,
         checkpoints=checkpoints,
-        resume_from=_newest_checkpoint(checkpoints),
+        resume_from=newest_checkpoint(checkpoints),
         start_from=start,
         reporter=reporter,
     )
 
 
-def _newest_checkpoint(checkpoints: Path | None) -> Path | None:
+def newest_checkpoint(checkpoints: Path | None) -> Path | None:
+    """The one that a training in this folder goes on from."""
     if checkpoints is None:
         return None
-    return max(checkpoints.glob("step-????????"), default=None)
+    return max(checkpoints.glob("step-*"), default=None)

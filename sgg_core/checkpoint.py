@@ -127,6 +127,7 @@ def save_checkpoint(
         ("reference", guided.reference.average),
         ("previous", guided.previous),
         ("initial", initial),
+        ("origin", guided.origin),
         ("best", best or []),
     ):
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in zip(names, vector, strict=False)}
@@ -206,9 +207,8 @@ def load_checkpoint(
         number: [SmoothedCosine.restored(*part) for part in parts] for number, parts in scalars.agreements.items()
     }
     guided.trust = scalars.trust
-    initial = whole("initial")
-    guided.resume(initial[: len(guided.parameters)])
-    return scalars.progress, initial, whole("best") or None
+    guided.resume(whole("origin"))
+    return scalars.progress, whole("initial"), whole("best") or None
 
 
 def _states(optimizer: Optimizer, adapter: AdapterWeights | None) -> dict[Tensor, dict[str, Tensor]]:

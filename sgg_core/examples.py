@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgg_core.errors import DataError, Problem, SourceFileError, ValidationFileError
+from sgg_core.errors import DataError, Problem, RetentionFileError, SourceFileError, ValidationFileError
 from sgg_core.parsing import MAX_PROBLEMS, ProblemLog, excerpt, read_rows
 from sgg_core.shapes import (
     ACCEPTED,
@@ -144,6 +144,11 @@ def check_sources(training: ExampleSet, sources: Sequence[ExampleSet]) -> None:
     for source in sources:
         _check_same_kind(training, source, SourceFileError)
         _check_labels(source, SourceFileError)
+
+
+def check_retention(data: ExampleSet) -> None:
+    """Raise RetentionFileError if a retention file has one label only: whatever the model is, it would be right."""
+    _check_labels(data, RetentionFileError)
 
 
 def _check_labels(data: ExampleSet, refusal: type[DataError]) -> None:

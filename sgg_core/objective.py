@@ -54,6 +54,11 @@ class Objective:
         """The examples of a step, and the names of their labels where these count."""
         return self.data.batch(with_names(self.examples(step), self.names), step, self.seed)
 
+    def support(self) -> list[TaskBatch]:
+        """All examples: as one batch, or as those of an epoch where what is compared must fit one pass."""
+        steps = range(1, self.plan.steps_per_epoch + 1) if self.contrasts else (0,)
+        return [self.batch(step) for step in steps]
+
     def probe(self) -> None:
         """Bring the target's head, if it has one, to where the features are now."""
         probe_head(self.target.task, with_names(self.target.items, self.names))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sgg_core.encoding import Encoded
+from sgg_core.errors import TrainingDivergedError
 from sgg_core.evaluation import evaluate
 from sgg_core.figures import Evaluation
 from sgg_core.guidance.passes import placed
@@ -45,7 +47,8 @@ def evaluate_plain(
 ) -> Evaluation | None:
     """Train from `initial` without guidance, evaluate the last weights on `held_out`, and put the present ones back.
 
-    `go_on` is asked before each step, with its number and that of all steps; None if it said no.
+    `go_on` is asked before each step, with its number and that of all steps; None if it said no. Raises
+    TrainingDivergedError.
     """
     task = spec.task.model_copy(update={"objective": "cross_entropy"})
     spec = spec.model_copy(update={"method": "supervised", "task": task})
@@ -59,4 +62,7 @@ def evaluate_plain(
                 return None
             gradient = objective.batch(step).gradient().gradient
             plain_step(optimizer, parameters, gradient, plan, step)
-        return evaluate(target.task, held_out, target.task.base.device)
+        figures = evaluate(target.task, held_out, target.task.base.device)
+    if not math.isfinite(figures.loss):
+        raise TrainingDivergedError(f"Its validation loss is {figures.loss}.", "Lower the learning rate.")
+    return figures

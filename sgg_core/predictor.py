@@ -15,6 +15,7 @@ from sgg_core.backbone import LoadedBase, load_base, take_off
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, DataError, Problem
 from sgg_core.evaluation import probe_values
+from sgg_core.generation import end_tokens
 from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
 from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example
 from sgg_core.tasks.choice import task_for
@@ -123,7 +124,7 @@ class Predictor:
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
+                    eos_token_id=sorted(end_tokens(self.base)),
                 )
             yield {"completion": tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)}
 

@@ -20,6 +20,7 @@ from typing import Any
 from sgg_core.backbone import LoadedBase
 from sgg_core.cross_validation import FoldOutcome, cross_validation
 from sgg_core.errors import TrainingDivergedError
+from sgg_core.estimate import Workload, reference_seconds
 from sgg_core.figures import Evaluation
 from sgg_core.files import whole_directory
 from sgg_core.lineup import Lineup, Replica, names_of
@@ -97,10 +98,12 @@ class Replicas:
     def _report(self, states: ReplicaStates) -> TrainingReport:
         """The report of the kept one, which tells of all."""
         runs = [states.ended[number] for number in sorted(states.ended)]
-        told: dict[str, Any] = {"replicas": spread(runs)} if len(runs) > 1 else {}
+        report = report_in(states.kept)
+        labelled = report.kind == "classification"
+        told: dict[str, Any] = {"replicas": spread(runs, labelled=labelled)} if len(runs) > 1 else {}
         if states.folds:
             told["cross_validation"] = cross_validation(self.lineup.by_rate(states.folds), self.before)
-        return report_in(states.kept).model_copy(update=told)
+        return report.model_copy(update=told)
 
 
 class Group:
@@ -198,8 +201,8 @@ class Group:
             self.wish = self.whole.reporter.control()
         return self.wish
 
-    def begin(self, message: Started) -> None:
-        """Tell once for all that training begins."""
+    def begin(self, message: Started, load: Workload) -> None:
+        """Tell once for all that training begins, and of how much work, from that of one."""
         if self._begun:
             return
         self._begun = True
@@ -210,8 +213,9 @@ class Group:
         total = self.whole.lineup.total_steps
         rates = tuple(dict.fromkeys(rate for member in self.members if (rate := member.replica.rate) is not None))
         rates = rates or message.learning_rates
-        begun = {"first_step": self.told + 1, "total_steps": total, "memory": memory, "learning_rates": rates}
-        self.whole.reporter.report(message.model_copy(update=begun))
+        reference = reference_seconds(load.model_copy(update={"replicas": total / load.steps}))
+        begun = {"first_step": self.told + 1, "total_steps": total, "learning_rates": rates}
+        self.whole.reporter.report(message.model_copy(update=begun | {"memory": memory, "reference": reference}))
 
     def tell_step(self, message: StepMetrics) -> int:
         """Tell of a step, as the next one of all; gives its number. Time that steps take together is divided."""
@@ -286,7 +290,8 @@ class Member:
         tell = self.group.whole.reporter.report
         if isinstance(message, Started):
             (self._learning_rate,) = message.learning_rates
-            self.group.begin(message)
+            assert self.run is not None
+            self.group.begin(message, self.run.workload)
         elif isinstance(message, StepMetrics):
             self.step = message.step
             self._told = self.group.tell_step(message.model_copy(update={"replica": self.number}))

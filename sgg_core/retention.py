@@ -6,7 +6,7 @@ from sgg_core.backbone import LoadedBase
 from sgg_core.catalogue import check_task
 from sgg_core.errors import RetentionFileError, SpecError
 from sgg_core.evaluation import classifier_evaluation, evaluate
-from sgg_core.examples import ExampleSet
+from sgg_core.examples import ExampleSet, check_retention
 from sgg_core.figures import Evaluation
 from sgg_core.rehearsal import can_judge, cross_validated_scores
 from sgg_core.tasks.choice import encoded, task_for
@@ -20,6 +20,7 @@ class RetentionSet:
     """
 
     def __init__(self, base: LoadedBase, data: ExampleSet, max_tokens: int) -> None:
+        check_retention(data)
         try:
             check_task(base.entry, data.kind)
             self.task = task_for(base, data.kind, data.labels, None, max_tokens)

@@ -104,7 +104,7 @@ class Run:
             self.everything |= source.parameters
             self.moving |= source.parameters
         guidance = None
-        if spec.method == "sgg" and spec.guidance.variant != "off":
+        if spec.guided:
             guidance = spec.guidance.model_copy(update={"source_weight": spec.guidance.source_rule})
         scale = spec.lora.alpha / spec.lora.rank
         names = list(self.objective.parameters)
@@ -134,7 +134,8 @@ class Run:
         if self._wants_plain() and self.progress.plain is None:
             if (wish := self._train_plainly()) != "continue":
                 return self._stopped(wish, checkpoints)
-            self._save(checkpoints)
+            if self.progress.plain is not None:
+                self._save(checkpoints)
         if (wish := self.reach(self.plan.total_steps + 2)) != "continue":
             return self._stopped(wish, checkpoints)
         return self._finish(output)
@@ -163,7 +164,7 @@ class Run:
             if (wish := self.source_tasks.judge(self.objective, self.reporter)) != "continue":
                 return self._stopped(wish, checkpoints)
             self.progress.path_length = self._distance()  # what sources led to is part of the way
-            self.guided.begin(self.objective.batch(0))
+            self.guided.begin(self.objective.support())
         self._announce()
         stopped_early = self._patience_is_over()
         for step in range(self.progress.step + 1, self.plan.total_steps + 1):
@@ -395,7 +396,11 @@ class Run:
     def _train_plainly(self) -> Control:
         """Let plain LoRA run, too; the adapter's weights are as they were afterwards."""
         initial = self.initial[: len(self.target.parameters)]
-        self.progress.plain, wish = train_plainly(self.target, self.held_out, initial, self.spec, self.reporter)
+        try:
+            self.progress.plain, wish = train_plainly(self.target, self.held_out, initial, self.spec, self.reporter)
+        except TrainingDivergedError as error:
+            self.reporter.report(Notice(level="warn", message=f"There is no plain LoRA to compare with. {error}"))
+            return self.reporter.control()
         return wish
 
     def _ask_in_context(self) -> Control:

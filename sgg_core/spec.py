@@ -222,6 +222,11 @@ class TrainingSpec(Group):
     """Seeds the adapter's initial weights and the order of the examples."""
 
     @property
+    def guided(self) -> bool:
+        """Whether anything beside the gradient of the training examples counts."""
+        return self.method == "sgg" and self.guidance.variant != "off"
+
+    @property
     def lonely(self) -> tuple[str, str] | None:
         """What keeps other runs out of this one's passes, and what to set instead; None where they can share them.
 

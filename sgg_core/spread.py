@@ -29,8 +29,8 @@ class Spread(BaseModel):
     """Figures over the seeds of the learning rate that is kept. `low` and `high` bound the 95 % interval of the mean
     (Student's t).
 
-    `measure` is the accuracy on the validation examples, or without such a file, or without labels, the last training
-    loss. `deviation` and the interval are None where one seed is all there is.
+    `measure` is the accuracy on the validation examples, without labels their loss, and without such a file the last
+    training loss. `deviation` and the interval are None where one seed is all there is.
     """
 
     runs: list[Outcome]
@@ -57,22 +57,25 @@ def best(runs: Sequence[Outcome]) -> int | None:
     return min(losses, key=losses.__getitem__, default=None)
 
 
-def spread(runs: Sequence[Outcome]) -> Spread:
-    """Figures over two or more runs, one of which at least has not diverged."""
+def spread(runs: Sequence[Outcome], *, labelled: bool) -> Spread:
+    """Figures over two or more runs, one of which at least has not diverged, on examples with labels or without."""
     number = best(runs)
     assert number is not None
     kept = runs[number]
     alike = [run for run in runs if run.learning_rate == kept.learning_rate and not run.diverged]
-    accuracies = [run.valid_accuracy for run in alike if run.valid_accuracy is not None]
-    measured = len(accuracies) == len(alike)
-    values = accuracies if measured else [run.train_loss for run in alike if run.train_loss is not None]
-    name = "accuracy on the validation examples" if measured else "last training loss"
+    measures = {
+        "accuracy on the validation examples": [run.valid_accuracy if labelled else None for run in alike],
+        "loss on the validation examples": [run.valid_loss for run in alike],
+        "last training loss": [run.train_loss for run in alike],
+    }
+    whole = {name: values for name, found in measures.items() if len(values := _known(found)) == len(alike)}
+    name, values = next(iter(whole.items()))
     mean, deviation, low, high = fmean(values), None, None, None
     if len(values) > 1:
         deviation = stdev(values)
         reach = STUDENT[len(values) - 2] * deviation / math.sqrt(len(values))
         low, high = max(0.0, mean - reach), mean + reach
-        high = min(1.0, high) if measured else high
+        high = min(1.0, high) if "accuracy" in name else high
     sentences = [_of_rates(runs, kept), _of_seeds(values, name, mean, deviation, low, high), _of_kept(runs, kept)]
     return Spread(
         runs=list(runs),
@@ -85,6 +88,10 @@ def spread(runs: Sequence[Outcome]) -> Spread:
         high=high,
         verdict=" ".join(sentence for sentence in sentences if sentence),
     )
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _of_rates(runs: Sequence[Outcome], kept: Outcome) -> str:

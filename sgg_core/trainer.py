@@ -60,6 +60,11 @@ def train(
             "Add a file, set optimization.folds, or name one rate.",
         )
     check_sources(training, sources)
+    if sources and not spec.guided:
+        raise SpecError(
+            "Source files are for guidance, and this run has none.",
+            "Leave them out, or use the method sgg with a guidance.variant other than off.",
+        )
     if base.directory is not None:
         prepare()
     start = None if start_from is None else read_start(start_from)

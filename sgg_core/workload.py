@@ -55,8 +55,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in data.sources]
     rule = spec.guidance.source_rule
     at_once = sum(per_source) if rule == "equal" else sum(per_source) / max(1, len(per_source))
-    guided = spec.method == "sgg" and spec.guidance.variant != "off"
-    compared = guided and bool(held_out) and "plain_lora" in spec.evaluation.baselines
+    compared = spec.guided and bool(held_out) and "plain_lora" in spec.evaluation.baselines
     steps = range(1, plan.total_steps + 1)
     evaluations = sum(plan.evaluates_at(step) for step in steps) if held_out else 0
     checkpoints = sum(plan.saves_at(step) for step in steps) + compared
@@ -72,8 +71,8 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         gradients=_gradients(spec, plan),
         positions=sum(map(sum, passes)) / len(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
-        source_positions=at_once if guided else 0.0,
-        rehearsal_positions=_rehearsed(spec, plan, data.sources) if guided else 0.0,
+        source_positions=at_once if spec.guided else 0.0,
+        rehearsal_positions=_rehearsed(spec, plan, data.sources) if spec.guided else 0.0,
         evaluations=evaluations + 1 + compared if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
@@ -118,7 +117,7 @@ def _size(base: LoadedBase) -> dict[str, Any]:
 def _gradients(spec: TrainingSpec, plan: Plan) -> float:
     """How many gradients' worth of passes over its batch a step takes, on average."""
     guidance, total = spec.guidance, plan.total_steps
-    if spec.method != "sgg" or guidance.variant == "off":
+    if not spec.guided:
         return 1.0
     warmup = spec.optimization.warmup_fraction
     ramped = ((step, ramp(step, total, warmup, guidance.ramp_fraction)) for step in range(1, total + 1))

@@ -14,7 +14,7 @@ from api.jobs.schemas import JobDraft, JobIn
 from api.validation import RequestProblem, broken_texts, problems_of_model
 from sgg_core.catalogue import BaseModelEntry, check_objective, check_task
 from sgg_core.errors import DataError, RetentionFileError, SpecError, UnknownBaseModelError
-from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
+from sgg_core.examples import ExampleSet, check_retention, check_sources, check_training, check_validation
 from sgg_core.folds import fold_problem
 from sgg_core.shapes import Kind
 from sgg_store.errors import RecordNotFoundError
@@ -204,7 +204,10 @@ class DataChecks:
         if examples is None or self.entry is None:
             return
         try:
+            check_retention(examples)
             check_task(self.entry, examples.kind)
+        except DataError as error:
+            self._note(param, record, error)
         except SpecError as error:
             self._note(param, record, RetentionFileError.about(record.filename, error.message, error.remedy))
 

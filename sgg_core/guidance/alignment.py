@@ -48,12 +48,20 @@ def mixed(target: Sequence[Tensor], source: Sequence[Tensor], factor: float) -> 
 def equal_rank_weights(gradients: Sequence[Sequence[Tensor]]) -> list[float]:
     """Weights w, so that sum_i w_i g_i has no negative inner product with any of the m gradients: UPGrad, times m.
 
-    Without conflict all are 1 (Quinton and Rey 2024, arXiv:2406.16232; torchjd works it out from inner products).
+    Without conflict all are 1 (Quinton and Rey 2024, arXiv:2406.16232). torchjd works it out, from cosines and with
+    each gradient's length as its preference: the same problem in other units, in which small gradients count, too.
     """
     from torchjd.aggregation import UPGradWeighting
 
-    gramian = torch.tensor([[inner(a, b) for b in gradients] for a in gradients], dtype=torch.float64)
-    return [float(w) * len(gradients) for w in UPGradWeighting()(gramian)]
+    lengths = torch.tensor([norm(gradient) for gradient in gradients], dtype=torch.float64)
+    largest = float(lengths.max())
+    if largest == 0.0:
+        return [1.0] * len(gradients)
+    lengths = lengths.clamp(min=1e-12 * largest)  # one of nothing conflicts with none
+    inners = torch.tensor([[inner(a, b) for b in gradients] for a in gradients], dtype=torch.float64)
+    cosines = inners / torch.outer(lengths, lengths)
+    weights = UPGradWeighting(lengths / largest)(cosines) * largest / lengths
+    return [float(weight) for weight in weights]
 
 
 class SmoothedCosine:

@@ -58,7 +58,7 @@ class GuidedOptimizer(Optimizer):
 
     def begin(self, loss: Closure) -> None:
         """Start from the loss of all training examples, which the reference `anchor` wants before the first step."""
-        self.guided.begin(ClosureBatch(loss, self.guided.parameters))
+        self.guided.begin([ClosureBatch(loss, self.guided.parameters)])
         self._begun = True
 
     def step(  # type: ignore[override]

@@ -44,7 +44,7 @@ class Batch(Protocol):
         """Hessian-vector product H v of the loss by double backward."""
 
     def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]] | None:
-        """Two class-balanced halves and their shares in the mean loss; None where there are no two examples."""
+        """Two class-balanced halves and their shares in the mean loss; None where these cannot learn what it does."""
 
     def drift(self, origin: Sequence[Tensor]) -> Gradient:
         """Gradient of KL(p at `origin` || p at the present parameters) on the batch's inputs."""
@@ -160,7 +160,7 @@ class TaskBatch:
         """Gradient of the mean loss. Raises TrainingDivergedError where the loss or the gradient is not finite."""
         flat, total, correct = self._computed("gradient")
         gradient = self._vector(flat)
-        units = self.task.units(self.items)
+        units = max(1, self.task.units(self.items))
         loss = float(total) / units
         check_finite(loss, gradient)
         return BatchGradient(loss, float(correct) / units, gradient)
@@ -170,11 +170,16 @@ class TaskBatch:
         return self._vector(*self._computed("product", vector))
 
     def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]] | None:
-        """Each label's items, every other one."""
+        """Each label's items, every other one. None, too, where halves would learn less than the whole batch does:
+        contrast needs two items of a label in each.
+        """
         if len(self.items) < 2:
             return None
         first, second = (TaskBatch(self.task, half, self.parameters, self.seed) for half in balanced_halves(self.items))
-        share = self.task.units(first.items) / self.task.units(self.items)
+        units, *of_halves = (self.task.units(each.items) for each in (self, first, second))
+        if sum(of_halves) < units:
+            return None
+        share = of_halves[0] / max(1, units)
         return (share, first), (1.0 - share, second)
 
     def drift(self, origin: Sequence[Tensor]) -> Gradient:
@@ -185,7 +190,7 @@ class TaskBatch:
         return Vector(flat, [parameter.shape for parameter in self.parameters])
 
     def _computed(self, kind: Kind, vector: Sequence[Tensor] = ()) -> list[Tensor]:
-        share = Share(self.task, self.items, self.parameters, self.task.units(self.items), self.seed)
+        share = Share(self.task, self.items, self.parameters, max(1, self.task.units(self.items)), self.seed)
         team = self.task.base.team
         return share.compute(kind, vector) if team is None else team.summed(share, kind, vector)
 

@@ -93,11 +93,14 @@ class GuidedStep:
         self.origin: Gradient = ()
         self.previous: Gradient = ()
 
-    def begin(self, support: Batch) -> None:
-        """Take in where the run starts: its parameters, and with the reference `anchor` the support set's gradient."""
-        self.origin = [parameter.detach().clone() for parameter in self.parameters]
-        if self.spec is not None and self.spec.reference == "anchor":
-            self.reference.anchor(support.gradient().gradient)
+    def begin(self, support: Sequence[Batch]) -> None:
+        """Take in where the run starts: the mean gradient of the support set's batches for the reference `anchor`, and
+        the parameters for `base_kl`."""
+        reference = None if self.spec is None else self.spec.reference
+        if reference == "base_kl":
+            self.origin = [parameter.detach().clone() for parameter in self.parameters]
+        if reference == "anchor":
+            self.reference.anchor(combined([(1 / len(support), batch.gradient().gradient) for batch in support]))
 
     def resume(self, origin: Sequence[Tensor]) -> None:
         """Take in where a run that goes on from a checkpoint once started."""

@@ -34,13 +34,12 @@ class Contrast:
         return None
 
     def passes(self, items: Sequence[Encoded], scoring: bool = False) -> Iterator[list[int]]:
-        """All at once, since every example is compared with all others; as the pooled head does to score."""
-        return self.pooled.passes(items, scoring) if scoring else iter([list(range(len(items)))])
+        """All at once, since every example is compared with all others."""
+        return iter([list(range(len(items)))])
 
     def positions(self, items: Sequence[Encoded], scoring: bool = False) -> list[int]:
         """Tokens of all passes, whose graphs are there at once."""
-        found = self.pooled.positions(items, scoring)
-        return found if scoring else [sum(found)]
+        return [sum(self.pooled.positions(items, scoring))]
 
     def shown(self, item: Encoded) -> list[tuple[int, bool]]:
         """As the pooled head does."""
@@ -51,8 +50,8 @@ class Contrast:
         return self.pooled.template()
 
     def units(self, items: Sequence[Encoded]) -> int:
-        """Examples that share their label with another one, or 1."""
-        return max(1, len(anchors(torch.tensor([item.label for item in items]))))
+        """Examples that share their label with another one."""
+        return len(anchors(torch.tensor([item.label for item in items])))
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """As the pooled head does."""
@@ -76,8 +75,11 @@ class Contrast:
         return torch.cat(parts)[order.argsort()]
 
     def log_probabilities(self, items: Sequence[Encoded]) -> Tensor:
-        """(B, L) log p(label) by the head as it stands."""
-        return self.pooled.log_probabilities(items)
+        """(B, B - 1) log p(j) that another example j is the nearest one, as the loss takes it; there is no head yet."""
+        features = self._features(items)
+        itself = torch.eye(len(items), dtype=torch.bool, device=features.device)
+        scores = (features @ features.T / self.temperature)[~itself].reshape(len(items), len(items) - 1)
+        return scores.log_softmax(1)
 
 
 def anchors(labels: Tensor) -> Tensor:

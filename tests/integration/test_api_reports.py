@@ -150,10 +150,14 @@ def test_a_retention_file_is_told_back_kept_while_needed_and_checked(api_server:
     assert api_server.job(job_id)["method"]["sgg"]["retention_file"] == kept
     with api_server.http() as http:
         assert http.delete(f"/v1/files/{kept}").json()["error"]["code"] == "file_in_use"
-    refused = api_server.create_job(
-        model="all-minilm-l6-v2", training_file=api_server.file_id(), method=settings
-    ).json()["error"]
-    assert (refused["code"], refused["param"]) == ("invalid_retention_file", "method.sgg.retention_file")
+    one_label = api_server.file_id(jsonl({"text": "a", "label": "x"}, {"text": "b", "label": "x"}))
+    for file_id in (kept, one_label):
+        refused = api_server.create_job(
+            model="all-minilm-l6-v2",
+            training_file=api_server.file_id(),
+            method={"type": "sgg", "sgg": {"retention_file": file_id}},
+        ).json()["error"]
+        assert (refused["code"], refused["param"]) == ("invalid_retention_file", "method.sgg.retention_file")
     missing = api_server.create_job(
         model="all-minilm-l6-v2",
         training_file=api_server.file_id(),

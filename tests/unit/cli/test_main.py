@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.train import newest_checkpoint
 from docs.generate.commands import commands
 
 COMMANDS = [tuple(path.split()[1:]) for path, _ in commands()]
@@ -173,6 +174,13 @@ def test_sources_need_the_guided_method(sgg):
     result = sgg("jobs", "submit", "-m", "m", "--train", "t", "--method", "supervised", "--source", "s")
     assert result.exit_code == 2
     assert "--method sgg" in result.stderr
+
+
+def test_a_training_goes_on_from_the_newest_checkpoint_also_if_plain_lora_had_run_by_then(tmp_path):
+    for name in ("step-00000004", "step-00000008", "step-00000008-compared", ".step-00000009.part"):
+        (tmp_path / name).mkdir()
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-00000008-compared"
+    assert newest_checkpoint(tmp_path / "none") is None
 
 
 def test_a_worker_without_a_broker_is_sent_to_serve(sgg):

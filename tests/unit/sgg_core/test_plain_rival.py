@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sgg_core.errors import TrainingDivergedError
 from sgg_core.reporting import SilentReporter
 from sgg_core.trainer import train
 
@@ -102,6 +103,22 @@ def test_a_run_stopped_meanwhile_goes_on_with_the_adapter_that_it_had(
     run(spec, causal, training, validation, tmp_path / "a", resume_from=checkpoints / "step-00000006")
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "whole")
     assert report(tmp_path / "a")["baselines"] == report(tmp_path / "whole")["baselines"]
+
+
+def test_one_that_diverges_takes_nothing_from_the_guided_run(
+    base, training, validation, spec_for, tmp_path, adapter_bytes, monkeypatch
+):
+    run(spec_for(base), base, training, validation, tmp_path / "alone")
+
+    def diverge(*given):
+        raise TrainingDivergedError("The loss is nan.", "Lower the learning rate.")
+
+    monkeypatch.setattr("sgg_core.run.train_plainly", diverge)
+    told, checkpoints = SilentReporter(), tmp_path / "checkpoints"
+    run(spec_for(base, evaluation=BOTH), base, training, validation, tmp_path / "a", told, checkpoints=checkpoints)
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "alone")
+    assert "plain_lora" not in [found["name"] for found in report(tmp_path / "a")["baselines"]]
+    assert any("no plain LoRA to compare with. The loss is nan" in getattr(m, "message", "") for m in told.messages)
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from sgg_core.errors import CheckpointError, SpecError, TrainingDivergedError
 from sgg_core.manifest import verify_directory
 from sgg_core.packed.train import PackedJob, train_packed
-from sgg_core.reporting import MemoryNeed, SilentReporter
+from sgg_core.reporting import MemoryNeed, SilentReporter, Started
 from sgg_core.spread import Outcome, best, spread
 from sgg_core.start import read_start
 from sgg_core.trainer import train
@@ -89,21 +89,23 @@ def test_one_that_diverged_is_never_kept():
 
 def test_mean_spread_and_interval_are_those_of_students_t():
     values = [0.7, 0.8, 0.9]
-    found = spread([outcome(n, 0.5, value) for n, value in enumerate(values)])
+    found = spread([outcome(n, 0.5, value) for n, value in enumerate(values)], labelled=True)
     assert (found.mean, found.deviation) == pytest.approx((fmean(values), stdev(values)))
     assert found.high == pytest.approx(min(1.0, 0.8 + 4.303 * 0.1 / math.sqrt(3)), abs=1e-3)
     assert "With 3 seeds the accuracy on the validation examples was 0.800 on average, from 0.700" in found.verdict
-    blind = spread([outcome(1, None, None), outcome(2, None, None)])
+    blind = spread([outcome(1, None, None), outcome(2, None, None)], labelled=True)
+    texts = spread([outcome(1, 0.5, 0.7), outcome(2, 0.7, 0.8)], labelled=False)  # shares of right tokens
+    assert (texts.measure, texts.mean) == ("loss on the validation examples", pytest.approx(0.6))
     assert blind.measure == "last training loss" and "no validation file" in blind.verdict
 
 
 def test_of_several_learning_rates_the_kept_ones_figures_are_told_and_what_lies_beyond_the_list():
     runs = [outcome(1, 0.5, 0.6, 1e-4), outcome(2, 0.4, 0.7, 1e-4), outcome(1, 0.3, 0.8, 1e-3)]
-    found = spread([*runs, outcome(2, 0.6, 0.9, 1e-3), diverged(1, 1e-2), diverged(2, 1e-2)])
+    found = spread([*runs, outcome(2, 0.6, 0.9, 1e-3), diverged(1, 1e-2), diverged(2, 1e-2)], labelled=True)
     assert (found.kept_seed, found.kept_learning_rate, found.mean) == (1, 1e-3, pytest.approx(0.85))
     assert "0.0001 (0.400), 0.001 (0.300), 0.01 (diverged)" in found.verdict and "may be better" not in found.verdict
     assert "Diverged: seed 1 at 0.01, seed 2 at 0.01." in found.verdict
-    alone = spread([outcome(1, 0.5, 0.6, 1e-4), outcome(1, 0.3, 0.8, 1e-3)])
+    alone = spread([outcome(1, 0.5, 0.6, 1e-4), outcome(1, 0.3, 0.8, 1e-3)], labelled=True)
     assert (alone.mean, alone.deviation, alone.low, alone.high) == (0.8, None, None, None)
     assert "0.001 is the highest of the list: a higher one may be better still." in alone.verdict
 
@@ -334,8 +336,11 @@ def test_each_learning_rate_is_a_run_of_its_own_and_the_best_is_delivered(
     for number, run in enumerate(found["runs"]):
         output, own = tmp_path / str(number), {"learning_rate": run["learning_rate"]}
         alone = spec_for(base, optimization=own, seed=run["seed"])
-        train(alone, base, training, validation=validation, output=output, reporter=SilentReporter())
+        by_itself = SilentReporter()
+        train(alone, base, training, validation=validation, output=output, reporter=by_itself)
         assert report(output)["final"]["valid_loss"] == pytest.approx(run["valid_loss"], abs=1e-9)
+    whole, one = (next(m for m in reporter.messages if isinstance(m, Started)) for reporter in (told, by_itself))
+    assert whole.reference.steps == pytest.approx(4 * one.reference.steps)
     losses = [run["valid_loss"] for run in found["runs"]]
     best_one = losses.index(min(losses))
     assert_near(tmp_path / "all", tmp_path / str(best_one), 1e-10)

@@ -67,5 +67,7 @@ def test_the_training_is_the_same_with_and_without_it(causal, training, file_of,
 def test_examples_that_cannot_be_asked_are_refused(encoder, file_of):
     with pytest.raises(RetentionFileError, match=r"other\.jsonl"):
         RetentionSet(encoder, file_of(TALK, "other.jsonl"), 512)
+    with pytest.raises(RetentionFileError, match="All examples have the label"):
+        RetentionSet(encoder, file_of([{"text": text, "label": "a"} for text in "xyz"], "other.jsonl"), 512)
     with pytest.raises(RetentionFileError, match="one example only"):
         RetentionSet(encoder, file_of(COLOURS[:3], "other.jsonl"), 512)

@@ -134,6 +134,7 @@ VARIANTS = {
     "sources of equal rank": {"guidance": {"source_weight": "equal"}},
     "anchor": {"guidance": {"reference": "anchor"}},
     "base_kl": {"guidance": {"reference": "base_kl"}},
+    "base_kl after sources that help": {"guidance": {"reference": "base_kl", "source_weight": "cross_fitted"}},
     "exact": {"guidance": {"variant": "exact"}},
     "momentum": {"guidance": {"variant": "momentum"}},
     "every": {"guidance": {"every": 3}},
@@ -486,3 +487,26 @@ def test_completions_and_chats_are_learned(kind, causal, file_of, spec_for, tmp_
     assert report["kind"] == kind and report["evaluation"]["macro_f1"] is None
     assert report["final"]["valid_loss"] < report["baseline"]["loss"] - 0.3
     assert report["verification"] == {"reloaded": True, "probes": 4, "max_difference": 0.0}
+
+
+def test_an_answer_ends_with_any_token_by_which_the_model_ends_its_turns(
+    causal, file_of, spec_for, tmp_path, monkeypatch
+):
+    data = file_of([{"prompt": "ab", "completion": "cd"}] * 4)
+    train(spec_for(causal), causal, data, output=tmp_path / "out", reporter=SilentReporter())
+    predictor = load_predictor(tmp_path / "out", catalogue=Catalogue.load(), base=causal)
+    (whole,) = predictor.predict([{"prompt": "ab"}])
+    written = causal.tokenizer(whole["completion"], add_special_tokens=False)["input_ids"]
+    assert len(written) > 1
+    monkeypatch.setattr(causal.model.generation_config, "eos_token_id", [written[0]])
+    (cut,) = predictor.predict([{"prompt": "ab"}])
+    predictor.close()
+    assert len(cut["completion"]) < len(whole["completion"])
+
+
+@pytest.mark.parametrize("groups", [{"method": "supervised"}, {"guidance": {"variant": "off"}}])
+def test_sources_that_would_not_count_are_refused(groups, causal, training, source, spec_for, tmp_path):
+    with pytest.raises(SpecError, match="Source files are for guidance"):
+        spec = spec_for(causal, **groups)
+        train(spec, causal, training, sources=[source], output=tmp_path / "out", reporter=SilentReporter())
+    assert not (tmp_path / "out").exists()

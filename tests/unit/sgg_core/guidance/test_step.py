@@ -433,7 +433,7 @@ def test_without_guidance_the_outcome_is_the_raw_gradient_with_telemetry():
 def test_an_anchor_is_the_first_reference_and_fades_into_the_average():
     task = SmallTask()
     step = guided(task, reference="anchor", ema_beta=0.5)
-    step.begin(batch_of(task, ITEMS))
+    step.begin([batch_of(task, ITEMS)])
     average = whole_batch_gradient(task, ITEMS)
     for number in range(1, 6):
         items = ITEMS[number % 3 :]
@@ -465,7 +465,7 @@ def moved(task):
 def test_drift_is_the_gradient_of_the_divergence_from_the_start_and_needs_no_label():
     task = SmallTask()
     step = guided(task, reference="base_kl")
-    step.begin(batch_of(task, ITEMS))
+    step.begin([batch_of(task, ITEMS)])
     assert {step.step(number, 1.0, ITEMS).reference_cosine for number in range(1, 6)} == {None}  # nothing drifted yet
     origin = moved(task)
     expected = flat(torch.autograd.grad(divergence(task, origin), task.parameters))
@@ -483,7 +483,7 @@ def test_guidance_by_drift_keeps_a_run_nearer_to_its_start(seed):
     for strength in (0.0, 1.0):
         task = SmallTask(seed)
         step = guided(task, reference="base_kl", direction=strength, magnitude=0.0, radius=0.3)
-        step.begin(batch_of(task, ITEMS))
+        step.begin([batch_of(task, ITEMS)])
         for number in range(1, 60):
             outcome = step.step(number, 1.0, ITEMS)
             with torch.no_grad():

@@ -8,8 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from sgg_core.backbone import lora
 from sgg_core.encoding import Encoded
+from sgg_core.gradients import norm
+from sgg_core.guidance.passes import TaskBatch
 from sgg_core.shapes import ClassificationExample
+from sgg_core.spec import LoraSpec
 from sgg_core.tasks.contrast import Contrast, anchors, neighbour_hits, supervised_contrast
 from sgg_core.tasks.pooled_head import PooledHead
 
@@ -67,4 +71,53 @@ def test_a_batch_is_one_pass_so_that_every_example_meets_every_other(sharp):
         apart = torch.cat([task.pooled.features([item]) for item in items])
     expected = supervised_contrast(apart, torch.tensor([item.label for item in items]), task.temperature)
     assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
-    assert (found.units, task.units([Encoded((1,), 0), Encoded((1,), 1)])) == (6, 1)
+    assert (found.units, task.units([Encoded((1,), 0), Encoded((1,), 1)])) == (6, 0)
+
+
+@pytest.fixture
+def batch_of(encoder):
+    """Makes a batch with as many examples of each label as it is told, over the weights of one adapter."""
+    with lora(encoder, LoraSpec(), 0) as adapted:
+
+        def make(*counts):
+            labels = "abc"[: len(counts)]
+            task = Contrast(PooledHead(encoder, tuple(labels), 512, seed=0))
+            rows = [
+                (f"word {n} of {label}", label)
+                for label, count in zip(labels, counts, strict=True)
+                for n in range(count)
+            ]
+            items = task.encode([ClassificationExample(*row) for row in rows])
+            return TaskBatch(task, items, [each for each in adapted.parameters() if each.requires_grad], 0)
+
+        yield make
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 2), (4, 2)])
+def test_a_batch_whose_halves_could_compare_less_is_not_halved(batch_of, counts):
+    assert batch_of(*counts).halves() is None
+
+
+def test_halves_of_a_batch_with_four_of_each_label_learn(batch_of):
+    (share, first), (rest, second) = batch_of(4, 4).halves()
+    assert share == rest == 0.5
+    assert min(norm(half.gradient().gradient) for half in (first, second)) > 0
+
+
+def test_a_batch_that_compares_nothing_has_no_loss_and_no_gradient(batch_of):
+    found = batch_of(1, 1).gradient()
+    assert (found.loss, found.accuracy, norm(found.gradient)) == (0.0, 0.0, 0.0)
+
+
+def test_drift_is_of_who_is_near_whom_and_needs_no_head(batch_of):
+    batch = batch_of(2, 2)
+    log_shares = batch.task.log_probabilities(batch.items)
+    assert log_shares.shape == (4, 3)
+    assert torch.allclose(log_shares.exp().sum(1), torch.ones(4))
+    origin = [parameter.detach() + 0.01 for parameter in batch.parameters]
+    drift = batch.drift(origin)
+    with torch.no_grad():
+        for parameter in batch.task.pooled.head().parameters():
+            parameter.add_(1.0)
+    assert norm(drift) > 0
+    assert all(torch.equal(*pair) for pair in zip(drift, batch.drift(origin), strict=True))
