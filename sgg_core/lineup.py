@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sgg_core.cross_validation import FoldOutcome, best_rate
+from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
 from sgg_core.folds import Part, deal
 from sgg_core.plan import make_plan
@@ -32,6 +33,19 @@ class Replica:
         """Its peak learning rate, where the spec names it."""
         wanted = self.spec.optimization
         return wanted.learning_rate * wanted.multiplier if isinstance(wanted.learning_rate, float) else None
+
+
+MOST_STEPS = 1_000_000  # of a spec's runs together
+
+
+def check_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> None:
+    """Raise SpecError where a spec asks for more steps than any few-shot training can need."""
+    steps = total_steps(spec, kind, examples, labels)
+    if steps > MOST_STEPS:
+        raise SpecError(
+            f"{steps:,} steps are asked for; at most {MOST_STEPS:,} are taken.",
+            "Lower the epochs, set max_steps, or name fewer seeds, folds or learning rates.",
+        )
 
 
 def total_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> int:

@@ -12,7 +12,7 @@ from sgg_core.backbone import LoadedBase, adapted_names, lora
 from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_core.folds import only
-from sgg_core.lineup import Lineup, Replica
+from sgg_core.lineup import Lineup, Replica, check_steps
 from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.packed.meeting import Pack
 from sgg_core.packed.network import give_recordings_back, keeps_rows
@@ -65,6 +65,7 @@ def train(
             "Source files are for guidance, and this run has none.",
             "Leave them out, or use the method sgg with a guidance.variant other than off.",
         )
+    check_steps(spec, base.entry.kind, *training.sizes)
     if base.directory is not None:
         prepare()
     start = None if start_from is None else read_start(start_from)

@@ -38,6 +38,7 @@ class Claim:
     source_files: tuple[FileRecord, ...]
     retention_file: FileRecord | None
     origin: dict[str, str]  # see sgg_store.tracing
+    spent_seconds: float  # by earlier attempts, together
     start_name: str | None
     start: FileRecord | CheckpointRecord | None  # where the first weights are, unless the job goes on from a checkpoint
     checkpoint: CheckpointRecord | None  # the newest one to resume from; verify it, and see Checkpoints.mark_damaged
@@ -264,10 +265,16 @@ class Leases:
             source_files=tuple(files[file_id] for file_id in job.source_file_ids),
             retention_file=files[job.retention_file_id] if job.retention_file_id else None,
             origin=job.origin or {},
+            spent_seconds=self._spent_seconds(job.id),
             start_name=job.start_name,
             start=start,
             checkpoint=checkpoint,
         )
+
+    def _spent_seconds(self, job_id: str) -> float:
+        seconds = func.sum(AttemptRecord.ended_at - AttemptRecord.started_at)
+        query = select(seconds).where(AttemptRecord.job_id == job_id, AttemptRecord.ended_at.is_not(None))
+        return self.session.execute(query).scalar_one() or 0.0
 
     def _start_of(self, job: JobRecord) -> FileRecord | CheckpointRecord | None:
         if job.start_file_id is not None:

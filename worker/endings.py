@@ -31,7 +31,7 @@ from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.records import database_now
 from sgg_store.retries import Cause
-from worker.errors import CrowdedError, FencedError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.errors import CrowdedError, FencedError, OutOfTimeError, StalledError, TrainerDiedError, TrainingFailedError
 from worker.publish import ResultFile
 
 DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
@@ -154,6 +154,8 @@ def ending_of(error: Exception) -> Ending | None:
         )
     if isinstance(error, SggError):
         return ending_of(TrainingFailedError(error.code, str(error), error.users_fault))
+    if isinstance(error, OutOfTimeError):
+        return Failure("time_limit_exceeded", str(error), Cause.USER)
     if isinstance(error, TrainerDiedError) and error.out_of_memory:
         message = f"The machine ran out of memory and killed the trainer. {MEMORY_REMEDY}"
         return Failure(OutOfMemoryError.code, message, Cause.USER)

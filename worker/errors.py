@@ -53,6 +53,20 @@ class StalledError(WorkerError):
     """The trainer made no progress for longer than a step can take."""
 
 
+class OutOfTimeError(WorkerError):
+    """The job has trained for as long as the server lets one."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"The job has trained for the {self.seconds:,.0f} seconds that this server gives one. Its checkpoints are "
+            "kept: start another job from the last one, or ask for fewer steps or a smaller base model."
+        )
+
+
 class StopTimeoutError(WorkerError):
     """The trainer was told to stop and did not within the time it had, so it was killed."""
 

@@ -14,7 +14,7 @@ from sgg_store.cleaning import delete_objects
 from sgg_store.objects import ObjectStore
 from worker.checkpoint_transfer import upload_checkpoint
 from worker.company import Member
-from worker.errors import StopTimeoutError, TrainerDiedError, TrainingFailedError
+from worker.errors import OutOfTimeError, StopTimeoutError, TrainerDiedError, TrainingFailedError
 from worker.instruments import STEP_SECONDS, measure_gpu
 from worker.lease_keeper import LeaseKeeper
 from worker.messages import Alive
@@ -37,7 +37,9 @@ class TrainingFollower:
         reporter: JobReporter,
         member: Member,
         spec: TrainingSpec,
+        spent_seconds: float,
     ) -> None:
+        self._ends_at = time.monotonic() + settings.max_job_seconds - spent_seconds
         self._settings = settings
         self._objects = objects
         self._lease = lease
@@ -51,10 +53,14 @@ class TrainingFollower:
     def follow(self, run: TrainerRun, draining: threading.Event) -> Finished | Stopped:
         """Serve the training until its last message; `draining` or the caller's wish tells it to stop.
 
-        Raises TrainingFailedError, TrainerDiedError, StopTimeoutError, and what ends an attempt (`LeaseKeeper.check`).
+        Raises TrainingFailedError, TrainerDiedError, StopTimeoutError, OutOfTimeError, and what ends an attempt
+        (`LeaseKeeper.check`).
         """
         while True:
             self._keeper.check()
+            if time.monotonic() > self._ends_at:
+                self._reporter.flush()
+                raise OutOfTimeError(self._settings.max_job_seconds)
             self._steer(run, draining)
             try:
                 message = run.receive(LISTEN_SECONDS)

@@ -137,7 +137,14 @@ class JobRunner:
             try:
                 with self._supervisor.training(command) as run, keeper.ending(run.abandon):
                     follower = TrainingFollower(
-                        self._settings, self._objects, claim.lease, keeper, reporter, member, command.spec
+                        self._settings,
+                        self._objects,
+                        claim.lease,
+                        keeper,
+                        reporter,
+                        member,
+                        command.spec,
+                        claim.spent_seconds,
                     )
                     return follower.follow(run, self._draining)
             except TrainerDiedError as error:

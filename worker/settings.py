@@ -32,6 +32,8 @@ class WorkerSettings(StoreSettings):
     fifths of the GPU's, or on a CPU of the machine's or container's."""
     stall_seconds: Seconds = 1800.0
     """A trainer that says nothing for this long is killed, and its job goes on from the last checkpoint."""
+    max_job_seconds: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    """How long a job may train, all its attempts together; then it fails, and its checkpoints stay."""
     stop_seconds: Seconds = 10.0
     """How long a trainer may take for its last checkpoint when its job is cancelled or the worker shuts down."""
     flush_seconds: Seconds = 0.5

@@ -16,6 +16,7 @@ from sgg_core.catalogue import BaseModelEntry, check_objective, check_task
 from sgg_core.errors import DataError, RetentionFileError, SpecError, UnknownBaseModelError
 from sgg_core.examples import ExampleSet, check_retention, check_sources, check_training, check_validation
 from sgg_core.folds import fold_problem
+from sgg_core.lineup import check_steps
 from sgg_core.shapes import Kind
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.files import Files
@@ -56,6 +57,9 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
     elif hyperparameters.guidance is not None and hyperparameters.guidance.alignment > 0 and not settings.sources:
         message = "Alignment needs source files. Name some in method.sgg.sources, or set it to 0."
         yield RequestProblem(f"{path}hyperparameters.guidance.alignment", "conflicting_parameters", message)
+    elif hyperparameters.guidance is not None and hyperparameters.guidance.variant == "off" and settings.sources:
+        message = "Without guidance sources do not count. Leave them out, or use another guidance.variant."
+        yield RequestProblem(f"{path}sources", "conflicting_parameters", message)
     if draft.validation_file is None:
         wanted = {
             "evaluation.patience": hyperparameters.evaluation.patience is not None,
@@ -193,11 +197,20 @@ class DataChecks:
             except SpecError as error:
                 param = f"{self.draft.settings_path}hyperparameters.task.objective"
                 self.problems.append(RequestProblem(param, "invalid_value", str(error)))
+            self._check_steps(record, entry)
         asked = self.draft.settings.hyperparameters.task.type
         if asked not in ("auto", training.kind):
             message = f"The training file holds {training.kind} examples, not {asked}. Leave it out, or set it to that."
             param = f"{self.draft.settings_path}hyperparameters.task.type"
             self.problems.append(RequestProblem(param, "invalid_value", message))
+
+    def _check_steps(self, record: FileRecord, entry: BaseModelEntry) -> None:
+        facts = FileFacts.model_validate(record.facts)
+        try:
+            check_steps(self.draft.training_spec(0), entry.kind, *facts.sizes)
+        except SpecError as error:
+            param = f"{self.draft.settings_path}hyperparameters.n_epochs"
+            self.problems.append(RequestProblem(param, "invalid_value", str(error)))
 
     def _check_retention(self, param: str, record: FileRecord) -> None:
         examples = self._examples(param, record)

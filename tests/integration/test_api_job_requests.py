@@ -122,6 +122,25 @@ def test_a_wrong_hyperparameter_is_named_with_what_is_right(
     assert says in next(iter(found.values()))
 
 
+def test_more_steps_than_any_few_shot_training_needs_are_refused(api_server: ApiServer) -> None:
+    endless = {"n_epochs": 50, "batch_size": 1, "learning_rate": [n / 100 for n in range(1, 11)], "seeds": 10}
+    found = problems(
+        api_server,
+        model=MODEL,
+        training_file=api_server.file_id(labelled(150)),
+        validation_file=api_server.file_id(),
+        method=sgg(**endless),
+    )
+    assert list(found) == ["method.sgg.hyperparameters.n_epochs"]
+    assert "1,500,000 steps are asked for; at most 1,000,000" in found["method.sgg.hyperparameters.n_epochs"]
+
+
+def test_sources_without_guidance_are_refused(api_server: ApiServer) -> None:
+    method = sgg((api_server.file_id(),), guidance={"variant": "off"})
+    found = problems(api_server, model=MODEL, training_file=api_server.file_id(), method=method)
+    assert list(found) == ["method.sgg.sources"]
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
