@@ -15,7 +15,8 @@ BATCH_SIZE = {"cross_entropy": 8, "contrast": 16}
 # gradient's norm, and numbers of optimizer steps for 32 examples. More examples get more steps, but fewer epochs.
 LEARNING_RATE = {"causal": 5e-4, "encoder": 1e-3}
 CLIP_NORM = {"causal": 1.0, "encoder": 0.2}
-STEPS = {"causal": 32, "encoder": 80}
+STEPS = {"causal": 32, "encoder": 80}  # of cross-entropy
+STEPS_OF_CONTRAST = 20
 EVALUATIONS = 4
 MAX_CHECKPOINT_GAP = 50
 MOST_COMPARED = BATCH_SIZE["contrast"] // 2  # labels: a batch holds two examples of each
@@ -84,7 +85,7 @@ def objective_of(
     wanted, names = spec.task.objective, spec.task.label_names
     if kind == "causal":
         return "cross_entropy", False
-    if wanted == "auto" and spec.method == "sgg" and spec.guidance.variant != "off":
+    if wanted == "auto" and spec.guided:
         return "contrast" if labels <= MOST_COMPARED else "cross_entropy", names
     return ("contrast", names) if wanted == "contrast" else ("cross_entropy", names is True)
 
@@ -98,7 +99,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     objective, label_names = objective_of(spec, kind, labels)
     batch_size = min(BATCH_SIZE[objective] if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
-    steps = STEPS[kind] * math.sqrt(examples / 32) * BATCH_SIZE["cross_entropy"] / BATCH_SIZE[objective]
+    steps = _steps(kind, objective) * math.sqrt(examples / 32)
     epochs = max(2, round(steps / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
     total = min(epochs * steps_per_epoch, wanted.max_steps or epochs * steps_per_epoch)
     first = wanted.learning_rates[0]
@@ -127,6 +128,10 @@ def rehearsal_plan(
     """How a source with so many examples and labels is trained on alone before a run with the plan `run`: as any run,
     but not for longer than LONGEST_REHEARSAL of this one."""
     plan = make_plan(spec, kind, examples, labels)
-    longest = LONGEST_REHEARSAL * run.total_steps * BATCH_SIZE[run.objective] // BATCH_SIZE[plan.objective]
+    longest = LONGEST_REHEARSAL * run.total_steps * _steps(kind, plan.objective) // _steps(kind, run.objective)
     steps = min(plan.total_steps, longest)
     return replace(plan, total_steps=steps, warmup_steps=round(plan.warmup_steps * steps / plan.total_steps))
+
+
+def _steps(kind: Literal["causal", "encoder"], objective: Literal["cross_entropy", "contrast"]) -> int:
+    return STEPS_OF_CONTRAST if objective == "contrast" else STEPS[kind]
