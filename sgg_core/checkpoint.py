@@ -207,8 +207,9 @@ def load_checkpoint(
         number: [SmoothedCosine.restored(*part) for part in parts] for number, parts in scalars.agreements.items()
     }
     guided.trust = scalars.trust
-    guided.resume(whole("origin"))
-    return scalars.progress, whole("initial"), whole("best") or None
+    initial = whole("initial")
+    guided.resume(whole("origin") or initial[: len(guided.parameters)])  # which older checkpoints have not
+    return scalars.progress, initial, whole("best") or None
 
 
 def _states(optimizer: Optimizer, adapter: AdapterWeights | None) -> dict[Tensor, dict[str, Tensor]]:

@@ -17,6 +17,8 @@ from sgg_core.folds import Part, deal
 from sgg_core.plan import make_plan
 from sgg_core.spec import EvaluationSpec, OptimizationSpec, TrainingSpec
 
+MOST_STEPS_ASKED = 1_000_000  # of all runs of a spec together
+
 
 @dataclass(frozen=True)
 class Replica:
@@ -35,15 +37,12 @@ class Replica:
         return wanted.learning_rate * wanted.multiplier if isinstance(wanted.learning_rate, float) else None
 
 
-MOST_STEPS = 1_000_000  # of a spec's runs together
-
-
 def check_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> None:
     """Raise SpecError where a spec asks for more steps than any few-shot training can need."""
     steps = total_steps(spec, kind, examples, labels)
-    if steps > MOST_STEPS:
+    if steps > MOST_STEPS_ASKED:
         raise SpecError(
-            f"{steps:,} steps are asked for; at most {MOST_STEPS:,} are taken.",
+            f"{steps:,} steps are asked for; at most {MOST_STEPS_ASKED:,} are taken.",
             "Lower the epochs, set max_steps, or name fewer seeds, folds or learning rates.",
         )
 

@@ -126,7 +126,7 @@ def rehearsal_plan(
     spec: TrainingSpec, kind: Literal["causal", "encoder"], run: Plan, examples: int, labels: int
 ) -> Plan:
     """How a source with so many examples and labels is trained on alone before a run with the plan `run`: as any run,
-    but not for longer than LONGEST_REHEARSAL of this one."""
+    but not for longer than LONGEST_REHEARSAL of this one would be on the source's objective."""
     plan = make_plan(spec, kind, examples, labels)
     longest = LONGEST_REHEARSAL * run.total_steps * _steps(kind, plan.objective) // _steps(kind, run.objective)
     steps = min(plan.total_steps, longest)

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 
 from pydantic import BaseModel
 
+ACCURACY = "accuracy on the validation examples"
 # 97.5 % points of Student's t by degrees of freedom, 1 to 9.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -64,7 +65,7 @@ def spread(runs: Sequence[Outcome], *, labelled: bool) -> Spread:
     kept = runs[number]
     alike = [run for run in runs if run.learning_rate == kept.learning_rate and not run.diverged]
     measures = {
-        "accuracy on the validation examples": [run.valid_accuracy if labelled else None for run in alike],
+        ACCURACY: [run.valid_accuracy if labelled else None for run in alike],
         "loss on the validation examples": [run.valid_loss for run in alike],
         "last training loss": [run.train_loss for run in alike],
     }
@@ -75,7 +76,7 @@ def spread(runs: Sequence[Outcome], *, labelled: bool) -> Spread:
         deviation = stdev(values)
         reach = STUDENT[len(values) - 2] * deviation / math.sqrt(len(values))
         low, high = max(0.0, mean - reach), mean + reach
-        high = min(1.0, high) if "accuracy" in name else high
+        high = min(1.0, high) if name == ACCURACY else high
     sentences = [_of_rates(runs, kept), _of_seeds(values, name, mean, deviation, low, high), _of_kept(runs, kept)]
     return Spread(
         runs=list(runs),

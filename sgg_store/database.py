@@ -34,6 +34,7 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 20) -> None:
         self.url = url
         self.engine = _make_engine(url, pool_size)
+        event.listen(self.engine, "handle_error", _leave_if_read_only)
         self._writers = self.engine.execution_options(sgg_begin="BEGIN IMMEDIATE")
         self._readers = self.engine if self.is_sqlite else _make_reading_engine(url, pool_size)
 
@@ -148,7 +149,6 @@ def _make_engine(url: str, pool_size: int, **more_options: Any) -> Engine:
         return engine
     connect_args = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15_000}
     engine = create_engine(parsed, connect_args=connect_args, **options)
-    event.listen(engine, "handle_error", _leave_if_read_only)
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", functools.partial(_ping_if_doubtful, engine.dialect))
     return engine
@@ -218,7 +218,7 @@ def _named_errors() -> Iterator[None]:
         state = getattr(error.orig, "sqlstate", "")
         if state in _TOO_LONG:
             raise DatabaseUnavailableError("The database ended a transaction that had stopped.", _RESTORE) from error
-        if state == _READ_ONLY:
+        if state == _READ_ONLY and error.connection_invalidated:  # else a write where only reading is meant
             raise DatabaseUnavailableError("The database takes no writes.", _RESTORE) from error
         raise
     except exc.TimeoutError as error:

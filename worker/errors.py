@@ -61,10 +61,7 @@ class OutOfTimeError(WorkerError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return (
-            f"The job has trained for the {self.seconds:,.0f} seconds that this server gives one. Its checkpoints are "
-            "kept: start another job from the last one, or ask for fewer steps or a smaller base model."
-        )
+        return f"The job has trained for the {self.seconds:,.0f} seconds that this server gives one."
 
 
 class StopTimeoutError(WorkerError):

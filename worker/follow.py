@@ -37,9 +37,9 @@ class TrainingFollower:
         reporter: JobReporter,
         member: Member,
         spec: TrainingSpec,
-        spent_seconds: float,
+        ends_at: float,
     ) -> None:
-        self._ends_at = time.monotonic() + settings.max_job_seconds - spent_seconds
+        self._ends_at = ends_at
         self._settings = settings
         self._objects = objects
         self._lease = lease

@@ -131,6 +131,7 @@ class JobRunner:
         reporter = JobReporter(keeper, claim.lease, told_steps, self._settings.flush_seconds)
         command = self._command(claim, directory, member)
         checkpoint = claim.checkpoint
+        ends_at = time.monotonic() + self._settings.max_job_seconds - claim.spent_seconds
         while True:
             checkpoint, resume_from = self._fetch_checkpoint(claim.lease, checkpoint, keeper, directory / "resume")
             command = command.model_copy(update={"resume_from": resume_from})
@@ -144,7 +145,7 @@ class JobRunner:
                         reporter,
                         member,
                         command.spec,
-                        claim.spent_seconds,
+                        ends_at,
                     )
                     return follower.follow(run, self._draining)
             except TrainerDiedError as error:

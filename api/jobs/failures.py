@@ -63,6 +63,10 @@ FAILURES: dict[str, JobFailure] = {
         "The trainer died twice at the same step.",
         "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
     ),
+    "time_limit_exceeded": JobFailure(
+        "The job has trained for as long as the server lets one, all its attempts together (`SGG_MAX_JOB_SECONDS`).",
+        "Start another job from its last checkpoint, or ask for fewer steps or a smaller base model.",
+    ),
     "preempted_too_often": JobFailure(
         "The worker was stopped again and again before a checkpoint.",
         "Lower checkpoint.every_steps, and submit the job again.",
@@ -82,10 +86,12 @@ FAILURES: dict[str, JobFailure] = {
         "Ask the administrator to repair base-models.json, and submit the job again.",
     ),
     "invalid_checkpoint": JobFailure(
-        "The finished adapter did not prove itself when it was loaded again.", SERVICE_REMEDY
+        "A file of the run's own was damaged or of another run when it was read again.", SERVICE_REMEDY
     ),
     "verification_failed": JobFailure(
-        "The finished adapter did not answer the same when a fresh process loaded it through peft.", SERVICE_REMEDY
+        "The finished adapter did not answer the same once it was loaded again, by the trainer or by a fresh process "
+        "through peft.",
+        SERVICE_REMEDY,
     ),
     "internal_error": JobFailure("A defect of the worker; its log says more.", SERVICE_REMEDY),
 }

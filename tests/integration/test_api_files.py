@@ -187,11 +187,13 @@ def test_uploads_that_wait_for_each_other_keep_nobody_else_waiting(
     monkeypatch.setattr("api.files.service.inspect", late)
     with ThreadPoolExecutor(50) as pool:  # more than the server has threads
         uploads = [pool.submit(api_server.upload, labelled()) for _ in range(50)]
-        time.sleep(1)
-        with api_server.http() as http:
-            assert http.get("/v1/fine_tuning/jobs", timeout=10).status_code == 200
-        assert not any(upload.done() for upload in uploads)
-        go_on.set()
+        try:
+            time.sleep(3)
+            with api_server.http() as http:
+                assert http.get("/v1/fine_tuning/jobs", timeout=10).status_code == 200
+            assert not any(upload.done() for upload in uploads)
+        finally:
+            go_on.set()
         assert {upload.result().status_code for upload in uploads} == {200}
 
 

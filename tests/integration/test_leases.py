@@ -302,6 +302,20 @@ def test_a_restarted_worker_closes_its_own_attempts_at_once(database: Database, 
         assert Leases(session).due_for_ring() == [job_id]
 
 
+def test_what_earlier_attempts_took_does_not_grow_while_nobody_notices_that_one_was_lost(
+    database: Database, job_id: str
+) -> None:
+    first = claim(database, job_id)
+    assert first.spent_seconds == 0.0
+    with database.begin() as session:  # it died two days ago, ten seconds after its lease was renewed for a minute
+        now = session.execute(select(database_now())).scalar_one()
+        times = {"started_at": now - 172_870, "lease_expires_at": now - 172_800}
+        session.execute(update(AttemptRecord).values(**times))
+    with database.begin() as session:
+        assert Leases(session).expire_overdue() == [job_id]
+    assert claim(database, job_id).spent_seconds == pytest.approx(70, abs=0.1)
+
+
 def test_reapers_at_the_same_moment_close_each_attempt_once(database: Database) -> None:
     with database.begin() as session:
         job_ids = [add_job(session).id for _ in range(6)]

@@ -15,6 +15,9 @@ from worker.testing import Workbench
 def test_a_job_fails_once_all_its_attempts_have_trained_for_too_long_and_keeps_its_checkpoints(tmp_path: Path) -> None:
     bench = Workbench(tmp_path / "data", save_tiny_base(tmp_path / "tiny"), max_job_seconds=12.0)
     worker = start_embedded(bench.settings, bench.database, bench.objects)
+    warm = bench.submit_steps(1, 1)  # so that the limit is of steps, not of imports
+    worker.ring(warm)
+    assert bench.wait_for_end(warm).status is JobStatus.SUCCEEDED
     job_id = bench.submit_steps(100_000, 50)
     worker.ring(job_id)
     bench.wait_for_step(job_id, 5)

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+import torch
 
-from sgg_core.errors import TrainingDivergedError
 from sgg_core.reporting import SilentReporter
 from sgg_core.trainer import train
 
@@ -110,15 +110,17 @@ def test_one_that_diverges_takes_nothing_from_the_guided_run(
 ):
     run(spec_for(base), base, training, validation, tmp_path / "alone")
 
-    def diverge(*given):
-        raise TrainingDivergedError("The loss is nan.", "Lower the learning rate.")
+    def diverge(optimizer, parameters, *given):
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.fill_(float("nan"))
 
-    monkeypatch.setattr("sgg_core.run.train_plainly", diverge)
+    monkeypatch.setattr("sgg_core.plain_rival.plain_step", diverge)
     told, checkpoints = SilentReporter(), tmp_path / "checkpoints"
     run(spec_for(base, evaluation=BOTH), base, training, validation, tmp_path / "a", told, checkpoints=checkpoints)
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "alone")
     assert "plain_lora" not in [found["name"] for found in report(tmp_path / "a")["baselines"]]
-    assert any("no plain LoRA to compare with. The loss is nan" in getattr(m, "message", "") for m in told.messages)
+    assert any("There is no plain LoRA to compare with." in getattr(m, "message", "") for m in told.messages)
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])

@@ -33,10 +33,12 @@ export function JobCurves({ job, curves: told, exact }) {
   if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, low: floor, high: limits, dashed: true });
   if (!of("train_loss").steps.length) return html`<${Card} title="Curves"><p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p><//>`;
   const words = job.sgg.kind === "classification" ? "examples" : "tokens";
+  const chosen = guided ? job.method.sgg.hyperparameters : {};
+  const compared = guided && words === "examples" && chosen.task?.objective !== "cross_entropy" && chosen.guidance?.variant !== "off";
   const sync = job.id;
   return html`<div class="stack">${note && html`<p class="soft">${note}</p>`}<div class="grid2">
     <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}
-      text=${`How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart.${guided && words === "examples" ? " An encoder under guidance is trained by comparing examples: that loss is another one, so look at how the two move, not at how high they are." : ""}`} />
+      text=${`How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart.${compared ? " An encoder with up to eight labels is trained by comparing examples: that loss is another one, so look at how the two move, not at how high they are." : ""}`} />
     <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}
       text=${`The share of ${words} that come out right. Single batches jump; what counts is the validation set.`} />
     <${Chart} title="Length of the gradient, |g|" sync=${sync} log range=${ofNorms} series=${gradient}
