@@ -104,7 +104,8 @@ class GuidedStep:
 
     def resume(self, origin: Sequence[Tensor]) -> None:
         """Take in where a run that goes on from a checkpoint once started."""
-        self.origin = list(origin)
+        if self.spec is not None and self.spec.reference == "base_kl":
+            self.origin = [part.clone() for part in origin]
         self.reference.anchored = self.spec is not None and self.spec.reference == "anchor"
 
     def strength(self, step: int, total_steps: int, warmup_fraction: float) -> float:
