@@ -11,8 +11,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -85,6 +85,20 @@ class PostgresServer:
         with psycopg.connect(f"postgresql://sgg@127.0.0.1:{self.port}/postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return f"{self.url}/{name}"
+
+    @contextmanager
+    def refusing_writes(self) -> Iterator[None]:
+        """A block in which it takes no writes, as a provider's does while its disk is nearly full."""
+        self._set_read_only("on")
+        try:
+            yield
+        finally:
+            self._set_read_only("off")
+
+    def _set_read_only(self, value: str) -> None:
+        with psycopg.connect(f"postgresql://sgg@127.0.0.1:{self.port}/postgres", autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
+            connection.execute("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         """End the server and everyone's connections as an administrator's restart does; nothing if it is down."""

@@ -58,6 +58,7 @@ SETTINGS: dict[str, Groups] = {
     "sgg_split": {"guidance": {"reference": "split"}},
     "sgg_base_kl": {"guidance": {"reference": "base_kl"}},
     "sgg_every_1": {"guidance": {"every": 1}},
+    "sgg_wide": {"guidance": {"every": 1, "radius": 0.2}},
     "sgg_momentum": {"guidance": {"variant": "momentum", "every": 1}},
 }
 WITH_SOURCE: dict[str, Groups] = {

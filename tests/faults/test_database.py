@@ -58,3 +58,22 @@ def test_a_database_away_for_longer_than_the_lease_stops_the_trainer_first(
     assert attempts[0].state in (AttemptState.LOST, AttemptState.FAILED)
     assert worker.alive
     assert team.weights(job_id) == reference
+
+
+def test_a_database_that_takes_no_writes_for_longer_than_the_lease_delays_jobs_and_nothing_else(
+    team: Site, servers: Servers, reference: str
+) -> None:
+    job_id = team.begin(15)
+    worker = team.worker_of(job_id)
+    trainer = worker.trainer()
+    with servers.postgres.refusing_writes():
+        eventually(lambda: not lives(trainer), 2 * LEASE_SECONDS)
+        with team.http() as http:
+            assert http.get(f"/v1/fine_tuning/jobs/{job_id}").status_code == 200
+            refused = http.post("/v1/fine_tuning/jobs", json=team.request())
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_unavailable")
+        time.sleep(LEASE_SECONDS)  # all who reap have met it by now
+    attempts = team.assert_whole(job_id)
+    assert attempts[0].cause in (Cause.LOST, Cause.DATABASE)
+    assert worker.alive
+    assert team.weights(job_id) == reference
