@@ -85,12 +85,15 @@ class Files:
         purpose: str | None = None,
     ) -> Page[FileRecord]:
         """The project's files by time of creation. Raises CursorNotFoundError."""
+        query = select(FileRecord).where(FileRecord.project_id == project_id)
+        if purpose is not None:
+            query = query.where(FileRecord.purpose == purpose)
         return read_page(
             self.session,
             "file",
-            select(FileRecord).where(FileRecord.project_id == project_id),
+            query,
             (FileRecord.created_at, FileRecord.id),
-            only=(_alive(),) if purpose is None else (_alive(), FileRecord.purpose == purpose),
+            only=(_alive(),),  # the file that the page begins after may have expired
             after=None if after is None else FileRecord.id == after,
             cursor=after,
             limit=limit,
