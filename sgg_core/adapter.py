@@ -87,8 +87,8 @@ class Adapted:
 def write_adapter(result: Adapted, output: Path) -> TrainingReport:
     """Write the output directory, load the adapter from it again, and compare; whole or not at all.
 
-    Raises VerificationError if the reloaded adapter answers differently, here or in a process of its
-    own, and DiskFullError where space ran out.
+    Raises VerificationError if the reloaded adapter answers differently, here or in a process of its own, and
+    DiskFullError where space ran out.
     """
     with whole_directory(output) as work:
         _write_weights(result, work)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import exc, update
 
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
-from sgg_store.errors import StoreError
+from sgg_store.errors import DatabaseUnavailableError, StoreError
 from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.logs import get_logger
@@ -92,6 +93,21 @@ class Cleaner:
                 return
             cleaned.files += len(dropped)
             delete_objects(self._objects, (), (file.object_key for file in dropped))
+
+
+@contextmanager
+def deleted_without_a_row(objects: ObjectStore, key: str) -> Iterator[None]:
+    """A block whose transaction adds the row of an object that is stored already; if it fails, the object goes, too.
+
+    Where the database breaks off the row may have been kept all the same: then the object stays for the collector.
+    """
+    try:
+        yield
+    except DatabaseUnavailableError:
+        raise
+    except BaseException:
+        objects.delete(key)
+        raise
 
 
 def delete_objects(objects: ObjectStore, folders: Iterable[str], keys: Iterable[str] = ()) -> None:

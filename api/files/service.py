@@ -17,8 +17,8 @@ from api.files.facts import FileFacts
 from api.files.inspection import inspect
 from api.files.schemas import FileOut, ProblemOut, SggFileOut, Upload
 from sgg_store import ids
-from sgg_store.cleaning import delete_objects
-from sgg_store.errors import DatabaseUnavailableError, ObjectNotFoundError
+from sgg_store.cleaning import delete_objects, deleted_without_a_row
+from sgg_store.errors import ObjectNotFoundError
 from sgg_store.files import Files
 from sgg_store.objects import file_key
 from sgg_store.pages import Page
@@ -50,27 +50,21 @@ def create(
     key = file_key(file_id)
     upload.stream.seek(0)
     services.objects.put(key, upload.stream)
-    try:
-        with services.database.begin() as session:
-            replacing(session, file_id)
-            Quotas(session, quotas).admit_bytes(caller.project_id, upload.size)
-            record = Files(session).add(
-                file_id=file_id,
-                project_id=caller.project_id,
-                filename=upload.filename,
-                purpose=upload.purpose,
-                bytes=upload.size,
-                sha256=facts.sha256,
-                object_key=key,
-                facts=facts.model_dump(mode="json"),
-                lifetime_seconds=upload.lifetime_seconds,
-            )
-            caller.trail.write(session, file_id, bytes=upload.size, sha256=facts.sha256)
-    except DatabaseUnavailableError:
-        raise  # it may have kept the row all the same; bytes without one are found and deleted later
-    except BaseException:
-        services.objects.delete(key)
-        raise
+    with deleted_without_a_row(services.objects, key), services.database.begin() as session:
+        replacing(session, file_id)
+        Quotas(session, quotas).admit_bytes(caller.project_id, upload.size)
+        record = Files(session).add(
+            file_id=file_id,
+            project_id=caller.project_id,
+            filename=upload.filename,
+            purpose=upload.purpose,
+            bytes=upload.size,
+            sha256=facts.sha256,
+            object_key=key,
+            facts=facts.model_dump(mode="json"),
+            lifetime_seconds=upload.lifetime_seconds,
+        )
+        caller.trail.write(session, file_id, bytes=upload.size, sha256=facts.sha256)
     return to_out(record)
 
 

@@ -16,8 +16,8 @@ from api.files.schemas import Upload
 from api.uploads.schemas import CompletionIn, PartOut, UploadIn, UploadOut
 from api.validation import RequestProblem, broken_texts
 from sgg_store import ids
-from sgg_store.cleaning import delete_objects
-from sgg_store.errors import DatabaseUnavailableError, ObjectNotFoundError
+from sgg_store.cleaning import delete_objects, deleted_without_a_row
+from sgg_store.errors import ObjectNotFoundError
 from sgg_store.objects import upload_part_key
 from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord, UploadPartRecord, UploadRecord
@@ -51,16 +51,10 @@ def add_part(services: Services, caller: Caller, upload_id: str, size: int, stre
     part_id = ids.new_id("part_")
     key = upload_part_key(upload_id, part_id)
     services.objects.put(key, stream)
-    try:
-        with services.database.begin() as session:
-            Quotas(session, services.settings.quotas).admit_bytes(caller.project_id, size)
-            part = Uploads(session).add_part(caller.project_id, upload_id, part_id, size)
-            caller.trail.write(session, upload_id, part=part_id, bytes=size)
-    except DatabaseUnavailableError:
-        raise  # it may have kept the row all the same; bytes without one are found and deleted later
-    except BaseException:
-        services.objects.delete(key)
-        raise
+    with deleted_without_a_row(services.objects, key), services.database.begin() as session:
+        Quotas(session, services.settings.quotas).admit_bytes(caller.project_id, size)
+        part = Uploads(session).add_part(caller.project_id, upload_id, part_id, size)
+        caller.trail.write(session, upload_id, part=part_id, bytes=size)
     return PartOut(id=part.id, created_at=int(part.created_at), upload_id=upload_id)
 
 
