@@ -63,7 +63,10 @@ class Progress(BaseModel):
             self.layer_cosines[layer] = (count + 1, total + cosine)
 
     def newest_figures(self) -> dict[str, float]:
-        """The newest value of every figure in the history, under the names that the API gives checkpoints' metrics."""
+        """The newest value of every figure in the history, under the names that the API gives checkpoints' metrics.
+
+        Those of the validation examples only if they were looked at after this very step.
+        """
         figures: dict[str, float] = {"step": self.step}
         for message in self.history:
             if isinstance(message, StepMetrics):
@@ -73,7 +76,7 @@ class Progress(BaseModel):
                     figures["reference_cosine"] = message.reference_cosine
                 if message.source_cosine is not None:
                     figures["source_cosine"] = message.source_cosine
-            elif isinstance(message, EvaluationMetrics):
+            elif isinstance(message, EvaluationMetrics) and message.step == self.step:
                 figures["full_valid_loss"] = message.valid_loss
                 if message.valid_accuracy is not None:
                     figures["full_valid_mean_token_accuracy"] = message.valid_accuracy

@@ -6,8 +6,8 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +36,8 @@ def whole_directory(target: Path) -> Iterator[Path]:
     On any error nothing of it remains. Raises DiskFullError where the disk ran out of space.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    work = target.parent / f".{target.name}-{secrets.token_hex(8)}"
+    work.mkdir()  # not mkdtemp, whose directories only their owner can read
     try:
         yield work
         for path in sorted(work.rglob("*")):

@@ -18,12 +18,18 @@ from sgg_core.plain_step import plain_step
 from sgg_core.plan import make_plan
 from sgg_core.reporting import Control, Notice, Reporter
 from sgg_core.spec import TrainingSpec
+from sgg_core.start import StartingPoint
 from sgg_core.task_data import TaskData
 from sgg_core.weights import Weights
 
 
 def train_plainly(
-    target: TaskData, held_out: Sequence[Encoded], initial: Sequence[Tensor], spec: TrainingSpec, reporter: Reporter
+    target: TaskData,
+    held_out: Sequence[Encoded],
+    initial: Sequence[Tensor],
+    spec: TrainingSpec,
+    start: StartingPoint | None,
+    reporter: Reporter,
 ) -> tuple[Evaluation | None, Control]:
     """`evaluate_plain`, while the reporter lets it go on; also what the reporter wished for last."""
     wish: Control = "continue"
@@ -35,7 +41,7 @@ def train_plainly(
         wish = reporter.control()
         return wish == "continue"
 
-    return evaluate_plain(target, held_out, initial, spec, may_go_on), wish
+    return evaluate_plain(target, held_out, initial, spec, start, may_go_on), wish
 
 
 def evaluate_plain(
@@ -43,26 +49,47 @@ def evaluate_plain(
     held_out: Sequence[Encoded],
     initial: Sequence[Tensor],
     spec: TrainingSpec,
+    start: StartingPoint | None,
     go_on: Callable[[int, int], bool],
 ) -> Evaluation | None:
-    """Train from `initial` without guidance, evaluate the last weights on `held_out`, and put the present ones back.
+    """Train from `initial` without guidance, evaluate on `held_out` as the guided run is, and put the present weights
+    back: the last weights, or the best ones, until patience is over.
 
     `go_on` is asked before each step, with its number and that of all steps; None if it said no. Raises
     TrainingDivergedError.
     """
     task = spec.task.model_copy(update={"objective": "cross_entropy"})
     spec = spec.model_copy(update={"method": "supervised", "task": task})
+    looks = spec.evaluation
     plan = make_plan(spec, target.task.base.entry.kind, *target.sizes)
     objective = Objective(target, {}, plan, spec.seed)
     parameters = Weights(list(target.parameters.values()), target.task.base.adapter)
     optimizer = torch.optim.AdamW(parameters.blocks, lr=plan.learning_rate, weight_decay=spec.optimization.weight_decay)
+    chosen = looks.keep == "best" or looks.patience is not None  # else only the last weights matter
+    figures = best = None
+    without_gain = 0
     with placed(parameters, initial):
+        objective.probe()  # a guided run's head may have learned from the names of labels
+        if start is not None:
+            start.put_on_head(target.task)
         for step in range(1, plan.total_steps + 1):
             if not go_on(step, plan.total_steps):
                 return None
             gradient = objective.batch(step).gradient().gradient
             plain_step(optimizer, parameters, gradient, plan, step)
-        figures = evaluate(target.task, held_out, target.task.base.device)
+            if step < plan.total_steps and not (chosen and plan.evaluates_at(step)):
+                continue
+            figures = _evaluated(target, held_out)
+            without_gain += 1
+            if best is None or figures.loss < best.loss:
+                best, without_gain = figures, 0
+            if looks.patience is not None and without_gain >= looks.patience:
+                break
+    return best if looks.keep == "best" else figures
+
+
+def _evaluated(target: TaskData, held_out: Sequence[Encoded]) -> Evaluation:
+    figures = evaluate(target.task, held_out, target.task.base.device)
     if not math.isfinite(figures.loss):
         raise TrainingDivergedError(f"Its validation loss is {figures.loss}.", "Lower the learning rate.")
     return figures

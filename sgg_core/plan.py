@@ -18,7 +18,7 @@ CLIP_NORM = {"causal": 1.0, "encoder": 0.2}
 STEPS = {"causal": 32, "encoder": 80}  # of cross-entropy
 STEPS_OF_CONTRAST = 20
 EVALUATIONS = 4
-MAX_CHECKPOINT_GAP = 50
+MAX_CHECKPOINT_GAP, MIN_CHECKPOINT_GAP = 50, 10
 MOST_COMPARED = BATCH_SIZE["contrast"] // 2  # labels: a batch holds two examples of each
 LONGEST_REHEARSAL = 4  # in runs; a source has more examples than its target, as a rule
 
@@ -76,14 +76,17 @@ class Plan:
 
 
 def objective_of(
-    spec: TrainingSpec, kind: Literal["causal", "encoder"], labels: int
+    spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int
 ) -> tuple[Literal["cross_entropy", "contrast"], bool | Literal["auto"]]:
     """What the adapter is trained on, and whether names of labels count. Neither is for causal language models.
 
     Labels that seldom meet in a batch drift together unseen, so more than a batch holds are not compared by default.
+    Single examples of their labels have nothing to be compared with, unless names count.
     """
     wanted, names = spec.task.objective, spec.task.label_names
     if kind == "causal":
+        return "cross_entropy", False
+    if names is False and labels == examples:
         return "cross_entropy", False
     if wanted == "auto" and spec.guided:
         return "contrast" if labels <= MOST_COMPARED else "cross_entropy", names
@@ -96,7 +99,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     Examples of text have no labels: 0. Of several learning rates the plan has the first one.
     """
     wanted = spec.optimization
-    objective, label_names = objective_of(spec, kind, labels)
+    objective, label_names = objective_of(spec, kind, examples, labels)
     batch_size = min(BATCH_SIZE[objective] if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
     steps = _steps(kind, objective) * math.sqrt(examples / 32)
@@ -105,7 +108,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     first = wanted.learning_rates[0]
     rate = LEARNING_RATE[kind] if first == "auto" else first
     every = spec.evaluation.every_steps
-    evaluate_every = max(1, math.ceil(total / EVALUATIONS)) if every == "auto" else every
+    evaluate_every = _evaluation_gap(total) if every == "auto" else every
     save = spec.checkpoint.every_steps
     return Plan(
         objective=objective,
@@ -118,8 +121,23 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
         total_steps=total,
         warmup_steps=round(wanted.warmup_fraction * total) if total > 1 else 0,
         evaluate_every=evaluate_every,
-        checkpoint_every=min(evaluate_every, MAX_CHECKPOINT_GAP) if save == "auto" else save,
+        checkpoint_every=_checkpoint_gap(evaluate_every) if save == "auto" else save,
     )
+
+
+def _evaluation_gap(total: int) -> int:
+    """EVALUATIONS of them, so far apart that a checkpoint can be of each."""
+    gap = max(1, math.ceil(total / EVALUATIONS))
+    saves = math.ceil(gap / MAX_CHECKPOINT_GAP)
+    return saves * math.ceil(gap / saves)
+
+
+def _checkpoint_gap(evaluate_every: int) -> int:
+    """The longest one that meets every evaluation; one that is asked for at an odd distance may go without."""
+    if evaluate_every <= MAX_CHECKPOINT_GAP:
+        return evaluate_every
+    gaps = range(MIN_CHECKPOINT_GAP, MAX_CHECKPOINT_GAP + 1)
+    return max((gap for gap in gaps if evaluate_every % gap == 0), default=MAX_CHECKPOINT_GAP)
 
 
 def rehearsal_plan(

@@ -50,7 +50,7 @@ def write_plots(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
     paths = [directory / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
         # not savefig: it draws everything once more to find out about margins, which are set
-        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
     return paths
 
 
@@ -173,9 +173,12 @@ def calibration_figure(calibration: Calibration) -> Figure:
 
 def _axes(title: str, ylabel: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor="white")
-    figure.subplots_adjust(left=0.1, right=0.985, top=0.9, bottom=0.13)  # to measure them takes longer than to draw
+    # where margins, title and labels are is said, for to measure it takes longer than to draw
+    figure.subplots_adjust(left=0.1, right=0.985, top=0.9, bottom=0.13)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
+    axes.set_title(title, loc="left", y=1, fontsize=12, fontweight="bold", color=INK)
+    axes.xaxis.set_label_coords(0.5, 0.02, figure.transFigure)
+    axes.yaxis.set_label_coords(0.005, 0.5, figure.transFigure)
     axes.set_xlabel("optimizer step", color=MUTED)
     axes.set_ylabel(ylabel, color=MUTED)
     axes.tick_params(colors=MUTED, which="both", length=0)

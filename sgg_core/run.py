@@ -323,7 +323,7 @@ class Run:
         )
 
     def _finish(self, output: Path) -> Finished:
-        stopped_early = self._patience_is_over()
+        stopped_early, distance = self._patience_is_over(), self._distance()
         if self.spec.evaluation.keep == "best" and self.best is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(self.everything.values()), list(self.best))
@@ -342,7 +342,7 @@ class Run:
             sources=tuple(self.sources),
             probes=probes(self.held_out or self.target.items),
             evaluation=figures,
-            distance=self._distance(),
+            distance=distance,
             stopped_early=stopped_early,
             start=None if self.start is None else StartedFrom(name=self.start.name, sha256=self.start.sha256),
             doubts=self._doubts(),
@@ -397,7 +397,9 @@ class Run:
         """Let plain LoRA run, too; the adapter's weights are as they were afterwards."""
         initial = self.initial[: len(self.target.parameters)]
         try:
-            self.progress.plain, wish = train_plainly(self.target, self.held_out, initial, self.spec, self.reporter)
+            self.progress.plain, wish = train_plainly(
+                self.target, self.held_out, initial, self.spec, self.start, self.reporter
+            )
         except TrainingDivergedError as error:
             self.reporter.report(Notice(level="warn", message=f"There is no plain LoRA to compare with. {error}"))
             return self.reporter.control()

@@ -185,7 +185,8 @@ class CheckpointSpec(Group):
     """How often the full training state is saved, so that a killed run goes on from there."""
 
     every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
-    """`auto` saves at each evaluation, at least every 50 steps."""
+    """`auto` saves at least every 50 steps, and at each evaluation, unless these are asked for at a distance over 50
+    that no number from 10 to 50 divides."""
     keep_last: Annotated[int, Field(ge=1, le=1000)] | None = None
     """The service keeps so many of the newest, and the best ones; `None` keeps all unless `keep_best` is given."""
     keep_best: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -42,7 +42,7 @@ class RunData:
 def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, adapter_weights: int) -> Workload:
     """Count what a run with this plan computes, by the batches of its first replica.
 
-    Its evaluations are those after steps, one before the first, and that of its rival.
+    Its evaluations are those after steps, one before the first, and its rival's.
     """
     target, held_out = data.target, data.held_out
     looked_at = range(1, min(plan.total_steps, MOST_STEPS) + 1)
@@ -58,6 +58,8 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     compared = spec.guided and bool(held_out) and "plain_lora" in spec.evaluation.baselines
     steps = range(1, plan.total_steps + 1)
     evaluations = sum(plan.evaluates_at(step) for step in steps) if held_out else 0
+    chosen = spec.evaluation.keep == "best" or spec.evaluation.patience is not None
+    of_rival = (evaluations if chosen else 1) if compared else 0
     checkpoints = sum(plan.saves_at(step) for step in steps) + compared
     prompted, shared = _in_context(spec, data)
     kept_positions, kept_trained = _retained(data.retention)
@@ -73,7 +75,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if spec.guided else 0.0,
         rehearsal_positions=_rehearsed(spec, plan, data.sources) if spec.guided else 0.0,
-        evaluations=evaluations + 1 + compared if held_out else 0,
+        evaluations=evaluations + 1 + of_rival if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
         examined_positions=_examined(target) + _fitted(plan, target, names, bool(held_out)),
@@ -82,7 +84,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         retention_positions=kept_positions,
         retention_trained=kept_trained,
         checkpoints=checkpoints,
-        largest_pass=max(map(max, passes)),
+        largest_pass=max([_held(passes, _compares(plan, target, names)), *_held_of_sources(spec, plan, data.sources)]),
         largest_trained=_largest_trained(target.task, batches) if over_vocabulary else 0,
     )
 
@@ -137,6 +139,29 @@ def _rehearsed(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData]) -> fl
     return float(sum(plan.total_steps * positions for plan, positions in zip(plans, per_step, strict=True)))
 
 
+def _compares(plan: Plan, target: TaskData, names: Sequence[Encoded]) -> bool:
+    """Whether examples, or names of labels, are compared with each other."""
+    return plan.objective == "contrast" and (bool(names) or plan.contrasts([item.label for item in target.items]))
+
+
+def _held(passes: Sequence[Sequence[int]], compared: bool) -> int:
+    """Positions whose graphs are there at once: of all passes of a batch whose examples are compared, else of one."""
+    return max(map(sum if compared else max, passes))
+
+
+def _held_of_sources(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData]) -> list[int]:
+    """The same of each source, in a rehearsal or beside the target."""
+    if not spec.guided:
+        return []
+    held = []
+    for source in sources:
+        plan = rehearsal_plan(spec, source.task.base.entry.kind, run, *source.sizes)
+        compared = spec.guidance.source_rule == "cross_fitted" and _compares(plan, source, ())
+        longest = sorted(source.items, key=lambda item: len(item.ids))[-plan.batch_size :]
+        held.append(_held([source.task.positions(longest)], compared))
+    return held
+
+
 def _examined(target: TaskData) -> int:
     task, items = target.task, target.items
     if isinstance(task, TextTask) or len(items) > MOST_EXAMPLES:
@@ -155,7 +180,7 @@ def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: b
     if not isinstance(target.task, PooledHead):
         return 0
     fits = 1
-    if plan.objective == "contrast" and (names or plan.contrasts([item.label for item in target.items])):
+    if _compares(plan, target, names):
         steps = range(1, plan.total_steps + 1)
         fits += sum(plan.saves_at(step) or (evaluates and plan.evaluates_at(step)) for step in steps)
     return fits * sum(target.task.positions(with_names(target.items, names)))

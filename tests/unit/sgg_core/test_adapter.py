@@ -364,6 +364,16 @@ def test_chats_that_cannot_be_answered_are_named_by_line(messages, of_causal, of
     assert [(problem.line, problem.field) for problem in caught.value.problems] == [(2, "messages")]
 
 
+def test_chats_that_leave_no_room_for_an_answer_are_named_before_the_first_answer(of_causal, of_chats):
+    predictor = load_predictor(of_chats, catalogue=of_causal.catalogue, base=of_causal.base)
+    most = of_causal.base.entry.context_tokens
+    with pytest.raises(DataError) as caught:
+        predictor.predict([{"messages": [ASK]}, {"messages": [ASK | {"content": "ab " * most}]}])
+    predictor.close()
+    (problem,) = caught.value.problems
+    assert problem.line == 2 and f"the base model sees {most:,}" in problem.reason
+
+
 def test_a_chat_is_answered_with_the_likeliest_next_tokens(of_causal, of_chats):
     predictor = load_predictor(of_chats, catalogue=of_causal.catalogue, base=of_causal.base)
     (answer,) = predictor.predict([{"messages": [ASK, {"role": "assistant", "content": "left out"}]}])

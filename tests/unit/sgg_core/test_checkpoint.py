@@ -148,6 +148,7 @@ def test_a_directory_is_replaced_as_a_whole_or_left_alone(tmp_path):
     with whole_directory(target) as work:
         (work / "old").write_text("1")
         assert not target.exists()
+    assert target.stat().st_mode == target.parent.stat().st_mode  # not its owner's alone
     with pytest.raises(ZeroDivisionError), whole_directory(target) as work:
         (work / "new").write_text("2")
         raise ZeroDivisionError

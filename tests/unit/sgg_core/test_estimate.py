@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sgg_core.estimate import RUN_SECONDS
+from sgg_core.estimate import RUN_SECONDS, memory_need
 from sgg_core.reporting import SilentReporter
 from sgg_core.survey import survey
 from sgg_core.trainer import train
@@ -84,6 +84,26 @@ def test_an_encoder_that_learns_by_contrast_pays_for_its_head_once_for_each_step
     assert examined(2, 6) > examined(6, 6)
     assert examined(2, 6) == examined(6, 2) == examined(2, 2) < examined(2, 3)
     assert examined(2, 6, method="supervised") == examined(6, 6, method="supervised")
+
+
+@pytest.mark.parametrize("role", ["training", "source"])
+def test_examples_that_are_compared_with_each_other_are_all_held_at_once(encoder, spec_for, role):
+    content = {
+        name: "\n".join(
+            json.dumps({"text": f"{word} " * (100 if name == role else 2) + str(n), "label": word})
+            for n in range(8)
+            for word in ("good", "bad")
+        ).encode()
+        for name in ("training", "source")
+    }
+
+    def held(objective):
+        spec = spec_for(encoder, optimization={"batch_size": 16}, task={"objective": objective})
+        return survey(spec, encoder, {name: f"{name}.jsonl" for name in content}, content.__getitem__).workload
+
+    compared, apart = held("contrast"), held("cross_entropy")
+    assert compared.largest_pass >= 16 * 100 > 512 >= apart.largest_pass >= 100
+    assert memory_need(compared).passes > 3 * memory_need(apart).passes
 
 
 @pytest.mark.parametrize(("steps", "gradients"), [(3, 1.0), (4, 1.25), (8, 1.25)])

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import SpecError
-from sgg_core.plan import objective_of
+from sgg_core.plan import make_plan, objective_of
 from sgg_core.predictor import load_predictor
 from sgg_core.reporting import SilentReporter, Started
 from sgg_core.shapes import ClassificationExample
@@ -40,7 +40,18 @@ CONTRAST, OWN_LOSS = ("contrast", "auto"), ("cross_entropy", False)
 )
 def test_auto_is_contrast_for_guided_encoders_of_few_labels_only(fields, kind, labels, expected):
     spec = TrainingSpec.model_validate({"base_model": "tiny", **fields})
-    assert objective_of(spec, kind, labels) == expected
+    assert objective_of(spec, kind, 10 * labels, labels) == expected
+
+
+@pytest.mark.parametrize(("names", "expected"), [(False, OWN_LOSS), (True, ("contrast", True)), ("auto", CONTRAST)])
+@pytest.mark.parametrize("objective", ["auto", "contrast"])
+def test_single_examples_without_names_learn_by_cross_entropy_for_as_long_as_it_takes(names, expected, objective):
+    task = {"label_names": names, "objective": objective}
+    spec = TrainingSpec.model_validate({"base_model": "tiny", "task": task})
+    assert objective_of(spec, "encoder", 6, 6) == expected
+    own = spec.model_copy(update={"task": spec.task.model_copy(update={"objective": "cross_entropy"})})
+    as_long = make_plan(spec, "encoder", 6, 6).total_steps == make_plan(own, "encoder", 6, 6).total_steps
+    assert as_long == (names is False)
 
 
 def test_after_contrast_the_head_is_the_probe_of_the_features_that_the_adapter_ended_with(

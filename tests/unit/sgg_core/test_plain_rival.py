@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sgg_core.reporting import SilentReporter
+from sgg_core.tasks.label_names import NAMELESS
 from sgg_core.trainer import train
 
 BOTH = {"baselines": ["plain_lora"]}
@@ -66,6 +67,21 @@ def test_it_reaches_what_a_run_of_its_own_reaches(base, training, validation, sp
     assert rival["loss"] == pytest.approx(report(tmp_path / "plain")["final"]["valid_loss"], abs=1e-9)
     assert adapter_bytes(tmp_path / "both") == adapter_bytes(tmp_path / "guided")
     assert [one["name"] for one in report(tmp_path / "plain")["baselines"]] in (["zero_shot"], ["linear_probe"])
+
+
+@pytest.mark.parametrize("looks", [{}, {"every_steps": 2, "keep": "best"}, {"every_steps": 1, "patience": 2}])
+def test_it_knows_no_names_of_labels_and_is_chosen_as_the_guided_run_is(encoder, file_of, spec_for, tmp_path, looks):
+    words = {"good": "bad", "bad": "good"}
+    training = file_of([{"text": f"{word} {n}", "label": word} for n in range(3) for word in words])
+    contrary = file_of([{"text": f"{word} day {n}", "label": words[word]} for n in range(3) for word in words])
+    told = SilentReporter()
+    run(spec_for(encoder, evaluation=BOTH | looks), encoder, training, contrary, tmp_path / "both", told)
+    run(spec_for(encoder, method="supervised", evaluation=looks), encoder, training, contrary, tmp_path / "plain")
+    assert NAMELESS not in [getattr(message, "message", "") for message in told.messages]
+    rival = report(tmp_path / "both")["baselines"][-1]
+    plain = report(tmp_path / "plain")
+    assert (rival["name"], rival["loss"]) == ("plain_lora", pytest.approx(plain["final"]["valid_loss"], abs=1e-9))
+    assert bool(looks) == (plain["stopped_early"] or plain["kept_step"] < plain["steps"])
 
 
 @pytest.mark.parametrize("kind", ["completion", "chat"])

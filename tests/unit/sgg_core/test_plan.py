@@ -132,13 +132,21 @@ def test_auto_evaluates_at_least_four_times_in_longer_runs_and_always_at_the_end
 
 
 @given(sizes, kinds)
-def test_auto_saves_at_each_evaluation_of_short_runs_at_least_every_fifty_steps_and_at_the_end(examples, kind):
+def test_auto_saves_at_each_evaluation_at_least_every_fifty_steps_and_at_the_end(examples, kind):
     plan = plan_of(examples, kind)
-    at = [step for step in range(1, plan.total_steps + 1) if plan.saves_at(step)]
+    at, looks = (
+        [step for step in range(1, plan.total_steps + 1) if does(step)] for does in (plan.saves_at, plan.evaluates_at)
+    )
     assert at[-1] == plan.total_steps
     assert max(np.diff([0, *at])) <= 50
+    assert set(looks) <= set(at)
     if plan.evaluate_every <= 50:
-        assert at == [step for step in range(1, plan.total_steps + 1) if plan.evaluates_at(step)]
+        assert at == looks
+
+
+@pytest.mark.parametrize(("looks", "saves"), [(7, 7), (50, 50), (60, 30), (100, 50), (61, 50), (94, 47), (106, 50)])
+def test_auto_saves_meet_the_evaluations_that_are_asked_for_where_a_number_divides_their_distance(looks, saves):
+    assert plan_of(2000, evaluation={"every_steps": looks}).checkpoint_every == saves
 
 
 def test_intervals_that_are_asked_for_are_kept_and_the_last_step_is_always_among_them():

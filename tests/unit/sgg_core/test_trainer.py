@@ -280,6 +280,21 @@ def test_the_best_weights_are_kept_on_request(base, training, contrary, spec_for
     then = weights(tmp_path / "c" / f"step-{best['step']:08d}")
     kept = weights(tmp_path / "out")
     assert all(torch.equal(then.get(name, then.get(f"head.{name}")), tensor) for name, tensor in kept.items())
+    last = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"keep": "last"})})
+    train(last, base, training, validation=contrary, output=tmp_path / "last", reporter=SilentReporter())
+    assert report["direction"] == report_of(tmp_path / "last")["direction"]  # of the whole way
+
+
+def test_a_checkpoint_tells_the_validation_figures_of_its_own_step_only(
+    causal, training, validation, spec_for, tmp_path, told
+):
+    reporter = SilentReporter()
+    spec = spec_for(causal, evaluation={"every_steps": 2}, checkpoint={"every_steps": 3})
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    train(spec, causal, training, validation=validation, reporter=reporter, **places)
+    losses = {message["step"]: message["valid_loss"] for message in told(reporter, "evaluation")}
+    saved = {message["step"]: message["metrics"] for message in told(reporter, "checkpoint")}
+    assert {step: metrics.get("full_valid_loss") for step, metrics in saved.items()} == {3: None, 6: losses[6]}
 
 
 @pytest.mark.parametrize("evaluation", [{"keep": "best"}, {"patience": 2}])
