@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import load_file
 
 from sgg_core import encoding
@@ -15,13 +14,16 @@ from sgg_core.backbone import LoadedBase, load_base, take_off
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, DataError, Problem
 from sgg_core.evaluation import probe_values
-from sgg_core.generation import end_tokens
+from sgg_core.generation import write
 from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
 from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example
 from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
+from sgg_core.trials import Sampling
+
+MOST_WRITTEN = 256  # tokens of an answer
 
 
 def load_predictor(directory: Path, *, catalogue: Catalogue, base: LoadedBase | None = None) -> Predictor:
@@ -86,7 +88,7 @@ class Predictor:
         examples = self._examples(rows, filename, lines)
         if isinstance(self.task, LabelWords | PooledHead):
             return self._labels(self.task, examples)
-        return self._completions(self._prompts(examples, filename, lines))
+        return self._completions(self._prompts(examples, filename, lines), filename, lines)
 
     def _labels(self, task: LabelWords | PooledHead, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(examples), 32):
@@ -113,20 +115,22 @@ class Predictor:
             raise DataError(filename, tuple(problems))
         return prompts
 
-    def _completions(self, prompts: Sequence[str], max_new_tokens: int = 256) -> Iterator[dict[str, Any]]:
-        tokenizer = self.base.tokenizer
-        for prompt in prompts:
-            ids = torch.tensor([encoding.token_ids(tokenizer, prompt)], device=self.base.device)
-            with torch.inference_mode():
-                answer = self.base.model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=sorted(end_tokens(self.base)),
-                )
-            yield {"completion": tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)}
+    def _completions(self, prompts: Sequence[str], filename: str, lines: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """What is written after each; raises DataError naming those that leave no room for it."""
+        asked = [encoding.token_ids(self.base.tokenizer, prompt) for prompt in prompts]
+        most = self.base.entry.context_tokens
+        problems = [
+            Problem(line, None, f"The prompt has {len(ids):,} tokens; the base model sees {most:,}.", "Shorten it.")
+            for line, ids in zip(lines, asked, strict=True)
+            if len(ids) >= most
+        ]
+        if problems:
+            raise DataError(filename, tuple(problems))
+        return ({"completion": self._written(ids)} for ids in asked)
+
+    def _written(self, ids: Sequence[int]) -> str:
+        *_, last = write(self.base, ids, Sampling(max_tokens=MOST_WRITTEN, temperature=0.0))
+        return last.text
 
     def _examples(self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> list[Example]:
         wanted = {"classification": "text", "completion": "prompt", "chat": "messages"}[self.manifest.kind]
