@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgg_core.errors import StartingPointError
+from sgg_core.shapes import is_broken
 from sgg_core.spec import MOST_TARGETS
 
 ADAPTER = "adapter_model.safetensors"
@@ -77,6 +78,8 @@ def read_header(stream: BinaryIO, size: int, name: str) -> tuple[Header, dict[st
         _check_layout(header, size - 8 - length)
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata holds something else than texts")
+        if any(map(is_broken, (*header, *metadata, *metadata.values()))):
+            raise ValueError("a name or its metadata holds a NUL or half of a surrogate pair")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StartingPointError(f"{name} is no safetensors file that can be used: {error}.", REMEDY) from error
     return header, metadata
@@ -180,8 +183,11 @@ def canonical(name: str) -> str:
 
 def _own(metadata: Mapping[str, str], name: str) -> AdapterMetadata:
     try:
-        return AdapterMetadata.model_validate_json(metadata.get("sgg", "{}"))
-    except ValidationError as error:
+        found = AdapterMetadata.model_validate_json(metadata.get("sgg", "{}"))
+        if any(map(is_broken, found.labels or ())):
+            raise ValueError("a label holds a NUL")
+        return found
+    except ValueError as error:  # pydantic's ValidationError among them
         raise StartingPointError(f"{name}: the metadata under `sgg` cannot be read: {error}.", REMEDY) from error
 
 

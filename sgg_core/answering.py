@@ -9,7 +9,7 @@ from sgg_core import encoding
 from sgg_core.backbone import LoadedBase
 from sgg_core.errors import DataError, SpecError
 from sgg_core.evaluation import log_probabilities
-from sgg_core.examples import parse_examples
+from sgg_core.examples import STORED_LIMITS, parse_examples
 from sgg_core.generation import write
 from sgg_core.preview import preview
 from sgg_core.shapes import ClassificationExample
@@ -65,7 +65,7 @@ def _look_ahead(base: LoadedBase, trial: PreviewTrial | SurveyTrial, data: Path)
     if isinstance(trial, SurveyTrial):
         return survey(trial.spec, base, trial.filenames, lambda role: (data / role).read_bytes())
     try:
-        examples = parse_examples((data / "training").read_bytes(), trial.filename)
+        examples = parse_examples((data / "training").read_bytes(), trial.filename, STORED_LIMITS)
         return preview(trial.spec, base, examples, trial.limit)
     except DataError as error:
         raise TrialError(str(error), param="training_file") from error

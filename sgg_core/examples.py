@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS = Limits()
+STORED_LIMITS = Limits(max_bytes=sys.maxsize)
+"""Of a file that a server has taken, by a limit of its own."""
 
 
 @dataclass(frozen=True)

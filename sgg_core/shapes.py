@@ -152,19 +152,20 @@ def _text(line: int, name: str, value: object, limits: Limits, log: ProblemLog) 
             f"The text has {len(value):,} characters; the limit is {limits.max_field_chars:,}.",
             "Shorten it, or split it into several examples.",
         )
-    elif "\0" in value or not _encodable(value):
+    elif is_broken(value):
         log.add(line, name, "The text holds a NUL or half of a surrogate pair.", "Remove the broken character.")
     else:
         return value
     return None
 
 
-def _encodable(text: str) -> bool:
+def is_broken(text: str) -> bool:
+    """Whether a text holds a NUL or half of a surrogate pair, which databases, files and tokenizers refuse."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return True
+    return "\0" in text
 
 
 def _label(row: Row, limits: Limits, log: ProblemLog) -> str | None:

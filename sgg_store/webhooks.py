@@ -139,6 +139,8 @@ class Webhooks:
     def claim_due(self, slots: int, busy: Collection[str], hold_seconds: float) -> list[Due]:
         """Take up to `slots` deliveries to send now, one for each endpoint that is not `busy`, oldest first.
 
+        Endpoints that did not take their last one come after the others, whom they would else hold up.
+
         A job's events go to an endpoint in their order: none before an earlier one is through or given up. For
         `hold_seconds` nobody else takes them; a sender that died by then is followed by another attempt.
         """
@@ -148,6 +150,9 @@ class Webhooks:
             earlier.job_id == row.job_id,
             earlier.state == DeliveryState.PENDING,
             tuple_(earlier.created_at, earlier.id) < tuple_(row.created_at, row.id),
+        )
+        failing = select(1).where(
+            earlier.endpoint_id == row.endpoint_id, earlier.state == DeliveryState.PENDING, earlier.attempts > 0
         )
         query = (
             select(row, WebhookEndpointRecord)
@@ -159,7 +164,7 @@ class Webhooks:
                 row.endpoint_id.not_in(busy),
                 ~waits.exists(),
             )
-            .order_by(row.created_at, row.id)
+            .order_by(failing.exists(), row.created_at, row.id)
             .limit(LOOK_AHEAD)
             .with_for_update(of=row, skip_locked=True)
         )

@@ -130,11 +130,11 @@ class TrainerProcess:
 
 def train_as_told(command: Train, base: LoadedBase, reporter: RunReporter) -> Finished | Stopped:
     """Read the files that the command names, and train. Raises what these raise."""
-    from sgg_core.examples import parse_examples
+    from sgg_core.examples import STORED_LIMITS, parse_examples
     from sgg_core.trainer import train
 
     def examples(file: InputFile, refusal: type[DataError]) -> ExampleSet:
-        return parse_examples(file.path.read_bytes(), file.filename, refusal=refusal)
+        return parse_examples(file.path.read_bytes(), file.filename, STORED_LIMITS, refusal)
 
     return train(
         command.spec,

@@ -38,7 +38,7 @@ async def create_job(
     if dry_run:
         caller.trail.changes_nothing = True
         return json_answer(await try_dry(services, caller, request, body))
-    repeat = service.Repeat(idempotency_key, is_retry=retry_count.strip() not in ("", "0"))
+    repeat = service.Repeat(idempotency_key, _is_retry(retry_count))
     return json_answer(await run_in_threadpool(service.create, services, caller, body, repeat))
 
 
@@ -71,9 +71,9 @@ def delete_job(job_id: str, services: ServicesDep, caller: JobsWriter) -> Delete
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: str, services: ServicesDep, caller: JobsWriter) -> JobOut:
+def cancel_job(job_id: str, services: ServicesDep, caller: JobsWriter, retry_count: RetryCount = "0") -> JobOut:
     """Cancel a job that is not finished."""
-    return service.cancel(services, caller, job_id)
+    return service.cancel(services, caller, job_id, _is_retry(retry_count))
 
 
 @router.post("/{job_id}/pause")
@@ -83,9 +83,9 @@ def pause_job(job_id: str, services: ServicesDep, caller: JobsWriter) -> JobOut:
 
 
 @router.post("/{job_id}/resume")
-def resume_job(job_id: str, services: ServicesDep, caller: JobsWriter) -> JobOut:
+def resume_job(job_id: str, services: ServicesDep, caller: JobsWriter, retry_count: RetryCount = "0") -> JobOut:
     """Queue a paused job again; it goes on where it stopped."""
-    return service.resume(services, caller, job_id)
+    return service.resume(services, caller, job_id, _is_retry(retry_count))
 
 
 @router.get("/{job_id}/events", response_model=ListOut[EventOut], responses=EVENT_STREAM)
@@ -154,3 +154,7 @@ def list_checkpoints(
 ) -> CursorListOut[CheckpointOut]:
     """List a job's checkpoints, newest first."""
     return service.list_checkpoints(services, caller, job_id, after=after, limit=limit)
+
+
+def _is_retry(retry_count: str) -> bool:
+    return retry_count.strip() not in ("", "0")

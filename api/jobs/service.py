@@ -23,7 +23,7 @@ from api.validation import RequestProblem
 from sgg_core.report import CARD, PAGE, PAGE_POLICY, REPORT
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import delete_objects
-from sgg_store.errors import BrokerUnavailableError, IdempotencyMismatchError, ObjectNotFoundError
+from sgg_store.errors import BrokerUnavailableError, IdempotencyMismatchError, ObjectNotFoundError, TransitionError
 from sgg_store.events import Events, seq_of
 from sgg_store.failpoints import Failpoint, reach
 from sgg_store.job_state import TERMINAL, JobStatus
@@ -119,11 +119,18 @@ def list_page(
     return ListOut[JobOut](data=[job_out(view, outlook) for view in views], has_more=page.has_more)
 
 
-def cancel(services: Services, caller: Caller, job_id: str) -> JobOut:
-    """Cancel a queued job, or ask the worker of a running one to stop. Raises TransitionError for a finished one."""
-    with services.database.begin() as session:
-        Jobs(session).request_cancel(caller.project_id, job_id)
-        caller.trail.write(session, job_id)
+def cancel(services: Services, caller: Caller, job_id: str, is_retry: bool) -> JobOut:
+    """Cancel a queued job, or ask the worker of a running one to stop. Raises TransitionError for a finished one.
+
+    A client that asks again, because it got no answer, is told what its first request did.
+    """
+    try:
+        with services.database.begin() as session:
+            Jobs(session).request_cancel(caller.project_id, job_id)
+            caller.trail.write(session, job_id)
+    except TransitionError as error:
+        if not is_retry or error.status != JobStatus.CANCELLED:
+            raise
     return retrieve(services, caller, job_id)
 
 
@@ -135,11 +142,19 @@ def pause(services: Services, caller: Caller, job_id: str) -> JobOut:
     return retrieve(services, caller, job_id)
 
 
-def resume(services: Services, caller: Caller, job_id: str) -> JobOut:
-    """Queue a paused job again. Raises TransitionError for one that is not paused."""
-    with services.database.begin() as session:
-        queued = Jobs(session).resume(caller.project_id, job_id).status is JobStatus.QUEUED
-        caller.trail.write(session, job_id)
+def resume(services: Services, caller: Caller, job_id: str, is_retry: bool) -> JobOut:
+    """Queue a paused job again. Raises TransitionError for one that is not paused.
+
+    A client that asks again, because it got no answer, is told what its first request did.
+    """
+    try:
+        with services.database.begin() as session:
+            queued = Jobs(session).resume(caller.project_id, job_id).status is JobStatus.QUEUED
+            caller.trail.write(session, job_id)
+    except TransitionError as error:
+        if not is_retry or error.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+            raise
+        queued = error.status == JobStatus.QUEUED  # its doorbell may not have been rung either
     if queued and services.ring is not None:
         _ring(services, job_id)
     return retrieve(services, caller, job_id)

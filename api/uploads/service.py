@@ -17,7 +17,7 @@ from api.uploads.schemas import CompletionIn, PartOut, UploadIn, UploadOut
 from api.validation import RequestProblem, broken_texts
 from sgg_store import ids
 from sgg_store.cleaning import delete_objects, deleted_without_a_row
-from sgg_store.errors import ObjectNotFoundError
+from sgg_store.errors import ObjectNotFoundError, RecordNotFoundError, UploadStatusError
 from sgg_store.objects import upload_part_key
 from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord, UploadPartRecord, UploadRecord
@@ -52,6 +52,7 @@ def add_part(services: Services, caller: Caller, upload_id: str, size: int, stre
     key = upload_part_key(upload_id, part_id)
     services.objects.put(key, stream)
     with deleted_without_a_row(services.objects, key), services.database.begin() as session:
+        Uploads(session).pending(caller.project_id, upload_id, "added to")  # locked before the project, as elsewhere
         Quotas(session, services.settings.quotas).admit_bytes(caller.project_id, size)
         part = Uploads(session).add_part(caller.project_id, upload_id, part_id, size)
         caller.trail.write(session, upload_id, part=part_id, bytes=size)
@@ -64,10 +65,21 @@ def complete(services: Services, caller: Caller, upload_id: str, wanted: Complet
     Raises RecordNotFoundError, UploadStatusError, InvalidRequestError if the parts are not the file that was announced,
     and what a file of examples is refused for (`files.create`).
     """
+    if (done := _completed(services, caller, upload_id)) is not None:
+        return done
+    try:
+        _complete(services, caller, upload_id, wanted)
+    except (UploadStatusError, RecordNotFoundError, ContentMissingError):
+        if (done := _completed(services, caller, upload_id)) is None:  # else by the same request, sent once more
+            raise
+        return done
+    done = _completed(services, caller, upload_id)
+    assert done is not None
+    return done
+
+
+def _complete(services: Services, caller: Caller, upload_id: str, wanted: CompletionIn) -> None:
     with services.database.begin() as session:
-        done = Uploads(session).get(caller.project_id, upload_id)
-        if done.status == "completed" and done.file_id is not None:
-            return _out(done, session.get(FileRecord, done.file_id))
         upload = Uploads(session).pending(caller.project_id, upload_id, "completed")
         parts = Uploads(session).parts(upload_id, wanted.part_ids)
     _check_size(upload, parts, wanted.part_ids)
@@ -85,9 +97,12 @@ def complete(services: Services, caller: Caller, upload_id: str, wanted: Complet
         whole = Upload(upload.filename, upload.purpose, upload.bytes, stream, upload.file_lifetime_seconds)
         files.create(services, caller, whole, replacing=replace_parts, counted=upload.bytes)
     delete_objects(services.objects, (), keys)
+
+
+def _completed(services: Services, caller: Caller, upload_id: str) -> UploadOut | None:
     with services.database.read() as session:
         done = Uploads(session).get(caller.project_id, upload_id)
-        return _out(done, session.get(FileRecord, done.file_id))
+        return _out(done, session.get(FileRecord, done.file_id)) if done.status == "completed" else None
 
 
 def cancel(services: Services, caller: Caller, upload_id: str) -> UploadOut:

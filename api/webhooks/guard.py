@@ -53,6 +53,8 @@ class AddressRule:
     def allows(self, address: IpAddress) -> bool:
         """Whether this address may be connected to. Link-local ones (clouds' metadata) never are."""
         found = _embedded(address)
+        if found.is_loopback:  # of which ::1 is called reserved, too
+            return self.private
         if found.is_link_local or found.is_multicast or found.is_unspecified or found.is_reserved:
             return False
         return self.private or found.is_global

@@ -64,6 +64,22 @@ def test_a_pause_is_withdrawn_without_ringing_any_doorbell(api_server: ApiServer
     assert (job["status"], job["sgg"]["pause_requested"], api_server.rings) == ("running", False, [])
 
 
+def test_a_client_that_asks_again_for_want_of_an_answer_gets_it(api_server: ApiServer) -> None:
+    job_id = api_server.job_id()
+    for verb, first in (("resume", "pause"), ("cancel", "cancel")):
+        asked = f"/v1/fine_tuning/jobs/{job_id}"
+        with api_server.http() as http:
+            http.post(f"{asked}/{first}").raise_for_status()
+            done = http.post(f"{asked}/{verb}", headers={"x-stainless-retry-count": "0"})
+            again = http.post(f"{asked}/{verb}", headers={"x-stainless-retry-count": "1"})
+            anew = http.post(f"{asked}/{verb}")
+        assert again.status_code == 200
+        if first != verb:
+            assert done.json()["status"] == again.json()["status"] == "queued"
+        assert anew.status_code == 400 and again.json()["status"] == {"resume": "queued", "cancel": "cancelled"}[verb]
+    assert api_server.rings == [job_id] * 3  # made, resumed, and asked again
+
+
 def test_what_cannot_be_is_refused_in_words(api_server: ApiServer) -> None:
     job_id = api_server.job_id()
     assert "is queued and cannot be resumed. Only a paused job" in refusal(steer(api_server, job_id, "resume"))

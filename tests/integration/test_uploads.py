@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,33 @@ def test_a_part_without_bytes_is_refused(api_server: ApiServer, client: openai.O
     with api_server.http() as http:
         answer: httpx.Response = http.post(f"/v1/uploads/{upload_id}/parts", **body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "data")
+
+
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_completions_and_parts_that_come_at_once_get_in_nobodys_way(
+    api_settings: ApiSettings, request: pytest.FixtureRequest, database: str
+) -> None:
+    url = request.getfixturevalue(f"{database}_url")
+    with (
+        serving(api_settings.model_copy(update={"database_url": url})) as server,
+        openai.OpenAI(base_url=server.base_url, api_key=server.admin_key, max_retries=0) as client,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        upload_id = begin(client)
+        part_ids = send(client, upload_id, CONTENT[:50], CONTENT[50:])
+
+        def add_part() -> str:
+            try:
+                return client.uploads.parts.create(upload_id, data=CONTENT[:50]).id
+            except openai.BadRequestError as error:  # it is completed, or has enough
+                return str(error.code)
+
+        adding = [threads.submit(add_part) for _ in range(4)]
+        completing = [threads.submit(client.uploads.complete, upload_id, part_ids=part_ids) for _ in range(4)]
+        added = [each.result() for each in adding]
+        done = [each.result() for each in completing]
+    assert all(each.startswith(("part_", "invalid_upload_status", "upload_size")) for each in added), added
+    assert len({each.file.id for each in done if each.file is not None}) == 1 and len(done) == 4
 
 
 @pytest.mark.postgres

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import ipaddress
 import json
 import socket
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
+from api.webhooks.guard import AddressRule
 from sgg_store import webhooks as stored
 from sgg_store.announcements import EVENT_TYPES
 from sgg_store.database import Database
@@ -91,6 +93,25 @@ def test_a_job_goes_on_while_an_endpoint_is_deleted(database: Database) -> None:
     with database.read() as session:
         assert Jobs(session).get(DEFAULT_PROJECT_ID, job_id).status == "running"
         assert stored.Webhooks(session).list_all(DEFAULT_PROJECT_ID) == []
+
+
+def test_endpoints_that_take_nothing_come_after_those_that_do(database: Database) -> None:
+    with database.begin() as session:
+        webhooks, jobs = stored.Webhooks(session), [add_job(session).id for _ in range(3)]
+        dead, alive = (webhooks.add(DEFAULT_PROJECT_ID, f"https://example.com/{n}", EVENT_TYPES, None).id for n in "da")
+        for job_id in jobs:
+            assert Leases(session).claim(job_id, "w") is not None
+
+    def send(*busy: str) -> str:
+        with database.begin() as session:
+            (due,) = stored.Webhooks(session).claim_due(1, busy, 60.0)
+        outcome = stored.Outcome(None, "Timeout", 10.0) if due.endpoint.id == dead else stored.Outcome(200, None, 0.1)
+        with database.begin() as session:
+            stored.Webhooks(session).record(due, outcome)
+        return due.endpoint.id
+
+    assert send(alive) == dead
+    assert [send() for _ in range(5)] == [alive, alive, alive, dead, dead]
 
 
 @pytest.fixture
@@ -311,6 +332,12 @@ def test_addresses_that_nobody_may_choose_are_refused(api_server: ApiServer, url
     with api_server.http() as http:
         answer = http.post("/v1/webhook_endpoints", json={"url": url})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "url")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1", "fd00::1"])
+@pytest.mark.parametrize("private", [True, False])
+def test_addresses_inside_are_open_to_those_whom_the_administrator_lets_in(address: str, private: bool) -> None:
+    assert AddressRule(private).allows(ipaddress.ip_address(address)) is private
 
 
 def test_a_public_name_that_leads_inside_is_not_followed(

@@ -86,6 +86,11 @@ def zipped():
         (file_of(PLAIN | {"head.bias": [0]}), "has the shape"),
         (file_of(PLAIN, metadata={"sgg": '{"alpha": -1}'}), "metadata"),
         (file_of(PLAIN, metadata={"sgg": 3}), "something else than texts"),
+        (file_of({f"{LAYER}\ud800.lora_{side}.weight": [1, 1] for side in "AB"}), "half of a surrogate pair"),
+        (file_of({f"{LAYER}\0.lora_{side}.weight": [1, 1] for side in "AB"}), "holds a NUL"),
+        (file_of(PLAIN, metadata={"about": "\0"}), "holds a NUL"),
+        (file_of(PLAIN, metadata={"sgg": '{"labels": ["\\ud800"]}'}), "metadata"),
+        (file_of(PLAIN, metadata={"sgg": '{"labels": ["\\u0000"]}'}), "metadata"),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "file",
 )

@@ -10,6 +10,7 @@ import pytest
 
 from sgg_core.catalogue import BaseModelEntry, DirectorySource
 from sgg_core.reporting import Stopped
+from sgg_core.shapes import Limits
 from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import save_tiny_base
 from worker.child import TrainerChild, spawn
@@ -96,3 +97,12 @@ def test_the_supervisor_knows_whether_other_base_models_took_memory(
             assert run.shares_memory is shared
     finally:
         supervisor.stop()
+
+
+def test_a_file_that_the_server_took_is_trained_on_however_large(
+    trainer: TrainerChild, entries: list[BaseModelEntry], tmp_path: Path
+) -> None:
+    wanted = command(entries[0], tmp_path, run=99)
+    with wanted.training.path.open("ab") as examples:
+        examples.write((b" " * 2**20 + b"\n") * (Limits().max_bytes // 2**20))
+    loaded_after(trainer, wanted)  # which fails where the trainer says anything else than that it reached its first step
