@@ -105,4 +105,4 @@ def test_a_file_that_the_server_took_is_trained_on_however_large(
     wanted = command(entries[0], tmp_path, run=99)
     with wanted.training.path.open("ab") as examples:
         examples.write((b" " * 2**20 + b"\n") * (Limits().max_bytes // 2**20))
-    loaded_after(trainer, wanted)  # which fails where the trainer says anything else than that it reached its first step
+    loaded_after(trainer, wanted)  # which fails unless it gets to its first step
