@@ -22,7 +22,7 @@ from sgg_core.figures import classification_figures
 
 METHODS: dict[str, Method] = {**peers.METHODS, **trained.METHODS, "setfit": setfit_method.setfit}
 PAIR_METHODS: dict[str, Method] = {**trained.PAIR_METHODS, **peers.PAIR_METHODS}
-HELD_OUT_ITEMS = 64
+HELD_OUT_ITEMS = 256
 
 
 @dataclass(frozen=True)

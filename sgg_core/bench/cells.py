@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -58,6 +59,9 @@ class Row(BaseModel):
     reference_cosine: float | None = None
     path_efficiency: float | None = None
     directional_alignment: float | None = None
+    """Cosine of the support set's gradient with that of held-out examples, of the loss that the run is trained on."""
+    answer_alignment: float | None = None
+    """The same of cross-entropy, whatever it is trained on."""
     source_cosine: float | None = None
     source_weight: float | None = None
     note: str = ""
@@ -73,7 +77,7 @@ Texts = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Folder:
-    """A task on disk: train.jsonl and test.jsonl with one {"text", "label"} object a line."""
+    """A task on disk: train.jsonl and test.jsonl with {"text", "label"} a line, and "text_pair" for pairs."""
 
     path: Path
 
@@ -117,11 +121,23 @@ def majority_share(rows: Texts) -> float:
 
 def _rows(path: Path) -> Texts:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # At LF only, as the product reads files: U+2028 is legal inside JSON strings.
+        lines = enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
+        return [_row(line, json.loads(text)) for line, text in lines if text.strip()]
     except (OSError, ValueError) as error:
         raise SpecError(
             f"{path} cannot be read: {error}.", "A task is a folder with train.jsonl and test.jsonl of text and label."
         ) from error
+
+
+def _row(line: int, row: Any) -> dict[str, str]:
+    """A row with its label as training has it: without surrounding blanks, whole numbers as text."""
+    label = row.get("label") if isinstance(row, dict) else None
+    if isinstance(label, int) and not isinstance(label, bool):
+        label = str(label)
+    if not isinstance(label, str) or not isinstance(row.get("text"), str):
+        raise ValueError(f"line {line} has no text or no label")
+    return {**row, "label": label.strip()}
 
 
 def grid(

@@ -77,6 +77,7 @@ def setting_tables(rows: Sequence[Row], baseline: str) -> str:
                     str(bootstrap(differences)) if differences and name != baseline else "-",
                     _average(row.log_norm_change_std for row in by_seed.values()),
                     _average(row.directional_alignment for row in by_seed.values()),
+                    _average(row.answer_alignment for row in by_seed.values()),
                     _average((row.train_seconds for row in by_seed.values()), ".1f"),
                 )
             )
@@ -114,7 +115,7 @@ def _kind(key: Key) -> tuple[str, int, bool]:
 
 def _header(baseline: str) -> tuple[str, ...]:
     accuracy = ("method", "seeds", "accuracy (95 %)", "std", "failed", f"less {baseline}, paired (95 %)")
-    return (*accuracy, "std of log-norm change", "directional alignment", "seconds")
+    return (*accuracy, "std of log-norm change", "directional alignment", "of answers", "seconds")
 
 
 def _mean(by_seed: dict[int, Row]) -> float:

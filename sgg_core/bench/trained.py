@@ -19,6 +19,8 @@ from sgg_core.backbone import lora
 from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Outcome
 from sgg_core.catalogue import Catalogue
 from sgg_core.gradients import cosine
+from sgg_core.guidance.passes import TaskBatch
+from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
 from sgg_core.predictor import load_predictor
 from sgg_core.report import TrainingReport
@@ -117,9 +119,9 @@ def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcom
         seconds = time.perf_counter() - begun
         report = TrainingReport.model_validate_json((output / "report.json").read_bytes())
         predictor = load_predictor(output, catalogue=Catalogue.load(), base=given.base)
-        answers = list(predictor.predict([{"text": row["text"]} for row in given.test]))
+        answers = list(predictor.predict(given.test))
         predictor.close()
-        aligned = _directional_alignment(spec, given, checkpoints) if given.held_out is not None else None
+        own, of_answers = _alignment(spec, given, checkpoints) if given.held_out is not None else (None, None)
     labels = given.training.labels
     scores = torch.tensor([[answer["probabilities"][label] for label in labels] for answer in answers])
     return Outcome(
@@ -132,32 +134,40 @@ def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcom
             "abnormal_share": round(report.stability.abnormal_share, 4),
             "reference_cosine": report.direction.reference_cosine_mean,
             "path_efficiency": report.direction.path_efficiency,
-            "directional_alignment": aligned,
+            "directional_alignment": own,
+            "answer_alignment": of_answers,
             "source_cosine": report.source.cosine_mean if report.source else None,
             "source_weight": report.source.weight_mean if report.source else (0.0 if sources else None),
         },
     )
 
 
-def _directional_alignment(spec: TrainingSpec, given: Assignment, checkpoints: Path) -> float:
-    """Mean over the checkpoints of the cosine of the support set's gradient with that on held-out examples.
+def _alignment(spec: TrainingSpec, given: Assignment, checkpoints: Path) -> tuple[float, float]:
+    """Means over the checkpoints of the cosine of the support set's gradient with that on held-out examples.
 
-    Both are of cross-entropy, an encoder's with the head that was fitted: one yardstick, whatever a run was trained on.
+    First of the loss that the run is trained on, whose support set has the labels' names where these count as examples;
+    then of cross-entropy, an encoder's with the head that was fitted, whatever the run is trained on.
     """
     assert given.held_out is not None
     with lora(given.base, spec.lora, spec.seed) as adapted:
         task = make_task(spec, given.base, given.training)
         head = task.head()
-        parameters = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
-        parameters |= {} if head is None else {f"head.{name}": p for name, p in head.named_parameters()}
+        adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+        parameters = adapter | ({} if head is None else {f"head.{name}": p for name, p in head.named_parameters()})
         support = TaskData(task, encoded(task, given.training), parameters)
-        others = TaskData(task, encoded(task, given.held_out), parameters)
-        cosines = []
+        plan = make_plan(spec, given.base.entry.kind, *given.training.sizes)
+        objective = Objective(support, adapter, plan, spec.seed)
+        held_out = encoded(task, given.held_out)
+        own, of_answers = [], []
         for directory in sorted(checkpoints.iterdir()):
             _load(parameters, load_file(directory / ADAPTER))
-            g, other = (data.batch(data.items, 0, 0).gradient().gradient for data in (support, others))
-            cosines.append(cosine(g, other))
-    return fmean(cosines)
+            of_answers.append(_cosine(support.batch(support.items, 0, 0), support.batch(held_out, 0, 0)))
+            own.append(_cosine(objective.batch(0), objective.data.batch(held_out, 0, 0)))
+    return fmean(own), fmean(of_answers)
+
+
+def _cosine(one: TaskBatch, other: TaskBatch) -> float:
+    return cosine(one.gradient().gradient, other.gradient().gradient)
 
 
 def _load(parameters: dict[str, Any], weights: dict[str, Tensor]) -> None:

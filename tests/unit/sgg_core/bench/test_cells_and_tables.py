@@ -10,6 +10,7 @@ from sgg_core.bench.cells import Folder, Row, append_row, grid, majority_share, 
 from sgg_core.bench.figures import write_figures
 from sgg_core.bench.tables import bootstrap, failed, paired, setting_tables, summary_table
 from sgg_core.errors import SpecError
+from sgg_core.examples import parse_examples
 
 
 @pytest.fixture
@@ -31,6 +32,33 @@ def test_support_sets_are_balanced_fixed_by_the_seed_and_apart_from_held_out_row
     assert not {row["text"] for row in held_out} & {row["text"] for row in support}
     assert folder.test(10) == folder.test(10) and len(folder.test(99)) == 40
     assert majority_share(folder.test(99)) == 0.75
+
+
+def test_rows_are_read_as_the_product_reads_them(tmp_path):
+    lines = [
+        '{"text": "a\u2028b", "label": " x "}',
+        '{"text": "c", "label": 3, "text_pair": "d"}\r',
+        "",
+        '{"text": "e", "label": "x"}',
+    ]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines), encoding="utf-8", newline="")
+    rows = sorted(Folder(tmp_path).test(9), key=lambda row: row["text"])
+    assert rows == [
+        {"text": "a\u2028b", "label": "x"},
+        {"text": "c", "label": "3", "text_pair": "d"},
+        {"text": "e", "label": "x"},
+    ]
+    parsed = parse_examples("\n".join(lines).encode(), "test.jsonl").classification
+    assert sorted((each.text, each.label, each.text_pair) for each in parsed) == [
+        (row["text"], row["label"], row.get("text_pair")) for row in rows
+    ]
+
+
+@pytest.mark.parametrize("row", ['{"text": "a"}', '{"text": "a", "label": 0.5}', '{"label": "x"}', "3"])
+def test_a_row_that_cannot_be_tested_is_named_by_its_line(tmp_path, row):
+    (tmp_path / "test.jsonl").write_text('{"text": "a", "label": "x"}\n\n' + row)
+    with pytest.raises(SpecError, match="line 3 has no text or no label"):
+        Folder(tmp_path).test(9)
 
 
 def test_what_is_no_task_or_has_too_few_examples_is_said(folder, tmp_path):

@@ -55,7 +55,20 @@ def test_a_method_answers_and_leaves_the_base_model_as_it_was(name, kind):
     assert set(after) == set(before) and all(torch.equal(after[key], before[key]) for key in before)
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     if name in trained.METHODS:
-        assert -1 <= outcome.figures["directional_alignment"] <= 1
+        own, of_answers = (outcome.figures[figure] for figure in ("directional_alignment", "answer_alignment"))
+        assert -1 <= own <= 1 and -1 <= of_answers <= 1
+        assert kind == "encoder" or own == pytest.approx(of_answers)  # there is but one loss
+        if name in ("sgg", "lora_contrast"):
+            assert kind == "causal" or own != pytest.approx(of_answers)
+
+
+def test_pairs_are_trained_and_tested_as_pairs():
+    base = tiny_base("encoder")
+    cell = Cell("weather", "", base.entry.name, "lora", 4, 0)
+    asked = [{"text": "the same", "text_pair": word, "label": "good"} for word in ("fine", "awful and cold")]
+    training = examples([{**row, "text_pair": "and more"} for row in ROWS], "t")
+    scores = method_of(cell)[0](Assignment(cell, base, training, asked, None, None, None)).scores
+    assert not torch.allclose(scores[0], scores[1])
 
 
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
