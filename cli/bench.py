@@ -58,7 +58,7 @@ def accuracy(
     folders = {path.name: path for path in [*(task or ()), *(path for both in pairs for path in both)]}
     if not folders or not model:
         raise CliError("Nothing to measure.", "Give --task or --pair, and --model.", exit_code=USAGE)
-    catalogue = Catalogue.load(StoreSettings().data_dir)
+    catalogue = Catalogue.load(StoreSettings().catalogue_dir)
     cells = list(
         grid(
             [path.name for path in task or ()],
@@ -133,7 +133,7 @@ def overhead(
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings
 
-    entry = Catalogue.load(StoreSettings().data_dir).get(model)
+    entry = Catalogue.load(StoreSettings().catalogue_dir).get(model)
     setting = measured.Setting(entry, train, steps, batch_size)
     if only is not None:
         print_json_line({"peak_gib": measured.peak_of(setting, only)})
@@ -162,7 +162,7 @@ def throughput(
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings
 
-    entry = Catalogue.load(StoreSettings().data_dir).get(model)
+    entry = Catalogue.load(StoreSettings().catalogue_dir).get(model)
     counts, tell = numbers(jobs, "--jobs 1,4,8"), complain if as_json else say
     found = measured.compare(measured.Setting(entry, train, steps), counts, rounds, tell)
     if as_json:

@@ -61,7 +61,12 @@ def _pace(speeds: Path | None, packs: str | None, job_seconds: float | None) -> 
     from sgg_core.bench.cluster import Pace, pace_of
 
     if speeds is not None:
-        pace = pace_of([json.loads(line) for line in speeds.read_text().splitlines() if line.startswith("{")])
+        try:
+            pace = pace_of([json.loads(line) for line in speeds.read_text().splitlines() if line.startswith("{")])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told = f"{type(error).__name__}: {error}"
+            remedy = "Give the file that `sgg bench throughput --json` or `sgg bench peers --json` wrote."
+            raise CliError(f"--speeds {speeds} cannot be read ({told}).", remedy, exit_code=USAGE) from error
         return pace if job_seconds is None else pace.scaled(job_seconds)
     if job_seconds is None:
         raise CliError("Nothing is known of a job's time.", "Give --speeds or --job-seconds.", exit_code=USAGE)

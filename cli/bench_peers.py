@@ -45,7 +45,7 @@ def peers(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    entry = Catalogue.load(StoreSettings().data_dir).get(model)
+    entry = Catalogue.load(StoreSettings().catalogue_dir).get(model)
     data = speed.few_shot(train, shots)
     found = speed.compare(
         speed.Setting(entry, data, steps, batch_size, counts, processes, setfit), rounds, complain if as_json else say

@@ -11,6 +11,8 @@ import typer
 from cli.output import JsonFlag, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
     from cli.checkup.finding import Finding
 
 
@@ -35,22 +37,20 @@ def doctor(
 
 
 def _examine(*, load: bool) -> Iterator[Finding]:
-    from pydantic import ValidationError
-
     from cli.checkup import machine, models, server, store
     from cli.checkup.finding import Check, Finding, findings_of
+    from cli.serve import kinds_of_settings
+    from cli.settings_problems import REMEDY
     from sgg_store.settings import StoreSettings
 
     yield from findings_of("python", machine.check_python)
-    try:
-        settings = StoreSettings()
-    except ValidationError as error:
-        for problem in error.errors():
-            if problem["type"] == "default_factory_not_called":  # which follows from another problem
-                continue
-            name = f"SGG_{'_'.join(map(str, problem['loc'])).upper()}" if problem["loc"] else "settings"
-            yield Finding("settings", "problem", f"{name}: {problem['msg']}.", "Correct or unset the variable.")
+    kinds: tuple[type[BaseSettings], ...] = (StoreSettings, *kinds_of_settings())
+    refused = {kind: _refused(kind) for kind in kinds}
+    for problem in dict.fromkeys(problem for problems in refused.values() for problem in problems):
+        yield Finding("settings", "problem", problem, REMEDY)
+    if refused[StoreSettings]:  # without which nothing else can be looked at
         return
+    settings = StoreSettings()
     data_dir = settings.data_dir
     checks: dict[str, Check] = {
         "data directory": lambda: store.check_data_dir(data_dir),
@@ -66,6 +66,19 @@ def _examine(*, load: bool) -> Iterator[Finding]:
     }
     for part, check in checks.items():
         yield from findings_of(part, check)
+
+
+def _refused(kind: type[BaseSettings]) -> list[str]:
+    """What is wrong with the variables that such settings are read from."""
+    from pydantic import ValidationError
+
+    from cli.settings_problems import problems_of
+
+    try:
+        kind()
+    except ValidationError as error:
+        return problems_of(error)
+    return []
 
 
 def _summary(problems: int) -> str:

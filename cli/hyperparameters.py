@@ -22,9 +22,11 @@ SetOption = Annotated[
         help="A setting of the training spec, such as optimization.epochs=4 or guidance.radius=0.1. Repeatable.",
     ),
 ]
+Method = Literal["sgg", "supervised"]
 MethodOption = Annotated[
-    Literal["sgg", "supervised"], typer.Option(help="`sgg` is guided; `supervised` is plain LoRA.")
+    Method | None, typer.Option(help="`sgg` is guided; `supervised` is plain LoRA.  [default: sgg]")
 ]
+DEFAULT_METHOD: Method = "sgg"  # chosen late: beside --spec it would not be known who gave it
 SpecOption = Annotated[
     Path | None,
     typer.Option("--spec", help="The whole job as YAML or JSON, with the fields of the HTTP API; files by path or id."),

@@ -110,7 +110,7 @@ def spec_of(file: JobFile, lora: Mapping[str, Any] | None = None) -> TrainingSpe
 
 def refuse_beside_spec(*options: object) -> None:
     """Raise CliError if an option that the file speaks of was given, too."""
-    if any(options):
+    if any(option is not None and option not in ([], ()) for option in options):
         raise CliError(
             "--spec describes the whole job.", "Leave the other options of the job out, or --spec.", exit_code=USAGE
         )
@@ -121,6 +121,8 @@ def _wrong_names(request: Mapping[str, Any]) -> Iterator[Found]:
     for name in ("model", "training_file"):
         if not isinstance(request.get(name), str):
             yield name, "It is missing, or no text. Name the base model or the file."
+    yield from _wrong_texts("", request, ("validation_file",))
+    yield from _no_settings("hyperparameters", request.get("hyperparameters"))
     method = request.get("method", {})
     if not isinstance(method, dict):
         yield "method", "It must hold `type` and settings."
@@ -134,8 +136,26 @@ def _wrong_names(request: Mapping[str, Any]) -> Iterator[Found]:
             yield f"method.{name}", "It must hold settings."
         else:
             yield from _unknown(f"method.{name}.", settings, SETTINGS)
-            if not isinstance(settings.get("hyperparameters", {}), dict):
-                yield f"method.{name}.hyperparameters", "It must hold settings."
+            yield from _no_settings(f"method.{name}.hyperparameters", settings.get("hyperparameters"))
+            yield from _wrong_texts(f"method.{name}.", settings, ("retention_file", "start_from"))
+            sources = settings.get("sources")
+            if sources is not None and not _is_list_of_texts(sources):
+                yield f"method.{name}.sources", "It must be a list, of the path or id of each file."
+
+
+def _wrong_texts(prefix: str, given: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Found]:
+    for name in names:
+        if not isinstance(given.get(name), str | None):
+            yield f"{prefix}{name}", "It must be a text: a path or an id."
+
+
+def _no_settings(field: str, given: object) -> Iterator[Found]:
+    if not isinstance(given, dict | None):
+        yield field, "It must hold settings."
+
+
+def _is_list_of_texts(given: object) -> bool:
+    return isinstance(given, list) and all(isinstance(one, str) for one in given)
 
 
 def _wrong_values(file: JobFile) -> Iterator[Found]:
@@ -175,7 +195,7 @@ def _field_of(file: JobFile, place: tuple[int | str, ...]) -> tuple[str, tuple[s
 def _unknown(prefix: str, given: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[Found]:
     for name in given:
         if name not in known:
-            yield f"{prefix}{name}", _suggested(name, known)
+            yield f"{prefix}{name}", _suggested(str(name), known)  # YAML's names can be numbers
 
 
 def _suggested(name: str, known: tuple[str, ...]) -> str:

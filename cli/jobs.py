@@ -155,6 +155,7 @@ def _place(ours: dict[str, Any]) -> str | None:
 
 def _facts(job: dict[str, Any]) -> tuple[tuple[str, object], ...]:
     ours, error = job["sgg"], job["error"] or {}
+    failure = ours["failure"] or {}
     steps = f"{ours['step']} of {ours['total_steps'] or '?'}" if ours["step"] else None
     return (
         ("id", job["id"]),
@@ -176,7 +177,9 @@ def _facts(job: dict[str, Any]) -> tuple[tuple[str, object], ...]:
         ("fine-tuned model", job["fine_tuned_model"]),
         ("result files", ", ".join(job["result_files"]) or None),
         ("error", error.get("message")),
-        ("remedy", (ours["failure"] or {}).get("remedy")),
+        ("code", error.get("code")),
+        ("fault", failure.get("fault")),
+        ("remedy", failure.get("remedy")),
     )
 
 

@@ -38,6 +38,8 @@ class SggGroup(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
+        from pydantic import ValidationError
+
         from sgg_core.errors import SggError
         from sgg_store.errors import StoreError
 
@@ -49,6 +51,14 @@ class SggGroup(typer.core.TyperGroup):
         except (SggError, StoreError) as error:
             print_error(error.message, error.remedy)
             raise typer.Exit(1) from error
+        except ValidationError as error:
+            from cli.settings_problems import REMEDY, problems_of
+
+            problems = problems_of(error)
+            if not problems:
+                raise
+            print_error("\n".join(problems), REMEDY)
+            raise typer.Exit(2) from error
         except BrokenPipeError as error:
             # The reader, such as `head`, has gone: end quietly, and keep the interpreter from flushing into the pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli.errors import CliError
-from cli.output import JsonFlag, print_json, print_table, say
+from cli.output import JsonFlag, complain, print_json, print_table, say
 
 if TYPE_CHECKING:
     from sgg_core.catalogue import BaseModelEntry, Catalogue
 
 app = typer.Typer(help="Base models: list, add, remove.", no_args_is_help=True)
 USAGE = 2
+FEWEST_TOKENS = 16
+MOST_TOKENS = 8192  # task.max_tokens goes no higher, and a trial's time grows with what it may show the model
+# Kinds of models whose positions are counted from behind the padding's id, so that so many fewer are for tokens.
+AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 
 
 @app.command("list")
@@ -48,25 +53,38 @@ def add(
     directory: Annotated[Path | None, typer.Option(help="A directory in Hugging Face layout.")] = None,
     hub: Annotated[str | None, typer.Option(help="owner/name on the Hugging Face hub; needs --revision.")] = None,
     revision: Annotated[str | None, typer.Option(help="Full commit hash of the hub repository.")] = None,
-    context_tokens: Annotated[int, typer.Option(min=16, help="Longest sequence the model was made for.")] = 512,
+    context_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=FEWEST_TOKENS,
+            help="Longest sequence the model was made for.  [default: what its config.json says, at most "
+            f"{MOST_TOKENS}; 512 where that is unknown]",
+        ),
+    ] = None,
     license_id: Annotated[str, typer.Option("--license", help="SPDX identifier.")] = "unknown",
     description: Annotated[str, typer.Option(help="One sentence for people.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Add a base model from a directory, or from the hub at one commit; an entry of the same name is replaced."""
+    source = _source(directory, hub, revision)
+    known = context_tokens or _context_of(source)
     entry = _entry(
         name=name,
         kind=kind,
-        source=_source(directory, hub, revision),
-        context_tokens=context_tokens,
+        source=source,
         license=license_id,
         description=description,
+        **({"context_tokens": known} if known else {}),
     )
     _catalogue().add(entry)
+    if not known:
+        complain(
+            f"How many tokens {name} sees is not known here, so it is {entry.context_tokens}; --context-tokens says it."
+        )
     if as_json:
         print_json(_describe(entry))
     else:
-        say(f"Added {name}. Jobs can name it from now on.")
+        say(f"Added {name}, which sees {entry.context_tokens:,} tokens. Jobs can name it from now on.")
 
 
 @app.command()
@@ -98,6 +116,29 @@ def _source(directory: Path | None, hub: str | None, revision: str | None) -> di
     if not (directory / "config.json").is_file():
         raise CliError(f"{directory} has no config.json.", "Give a directory in Hugging Face layout.")
     return {"type": "directory", "path": directory.absolute()}
+
+
+def _context_of(source: dict[str, Any]) -> int | None:
+    """How many tokens the config.json of a base model says that it sees; None where that is unknown, or not here."""
+    try:
+        path = source["path"] / "config.json" if source["type"] == "directory" else _cached_config(source)
+        config = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        told = int(config.get("max_position_embeddings") or config["n_positions"])  # as GPT-2 calls it
+        if config.get("model_type") in AFTER_PADDING:
+            told -= config.get("pad_token_id", 1) + 1
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, an option can say it
+        return None
+    return min(told, MOST_TOKENS) if told >= FEWEST_TOKENS else None
+
+
+def _cached_config(source: dict[str, Any]) -> Path | None:
+    """The config.json of a hub's commit, where this machine has it already."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # it comes with the training half
+        return None
+    found = try_to_load_from_cache(source["repo_id"], "config.json", revision=source["revision"])
+    return Path(found) if isinstance(found, str) else None
 
 
 def _entry(**fields: Any) -> BaseModelEntry:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cli.client import Client
 from cli.completion import complete_models
-from cli.hyperparameters import MethodOption, SetOption, build_spec, parse_settings, to_request
+from cli.hyperparameters import DEFAULT_METHOD, MethodOption, SetOption, build_spec, parse_settings, to_request
 from cli.job_file import FILE_ID
 from cli.output import JsonFlag, console, print_json, printable, say
 
@@ -21,13 +21,13 @@ SERVER_SECONDS = 120.0  # a worker may have to load the base model first
 def preview(
     file: Annotated[str, typer.Argument(help="A .jsonl or .csv file here, or the id of an uploaded one.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Name of a base model.", autocompletion=complete_models)],
-    method: MethodOption = "sgg",
+    method: MethodOption = None,
     settings: SetOption = None,
     limit: Annotated[int, typer.Option(min=1, max=50, help="How many of the first examples.")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what the base model will see, with the trained parts in brackets. A file here needs no server."""
-    chosen = parse_settings(settings or ())
+    method, chosen = method or DEFAULT_METHOD, parse_settings(settings or ())
     spec = build_spec(model, method, 0, chosen)
     if FILE_ID.fullmatch(file):
         body = {"model": model, "training_file": file, "limit": limit}

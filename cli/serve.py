@@ -20,6 +20,8 @@ from cli.output import JsonFlag, print_json_line, say
 from cli.server_processes import ServerProcesses
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
     from api.settings import ApiSettings
     from sgg_store.database import Database
     from worker.embedded import EmbeddedWorker
@@ -69,6 +71,16 @@ def serve(
             print_json_line(shown) if as_json else _greet(shown)
 
         _run(listener, with_worker, processes, announce)
+
+
+def kinds_of_settings() -> tuple[type[BaseSettings], ...]:
+    """All that a server and a worker read from the environment."""
+    from api.settings import ApiSettings
+    from sgg_store.logs import LogSettings
+    from sgg_store.settings import S3Settings
+    from worker.settings import WorkerSettings
+
+    return ApiSettings, WorkerSettings, S3Settings, LogSettings
 
 
 def _run(listener: socket.socket, with_worker: bool, processes: int, announce: Callable[[Database, str], None]) -> None:

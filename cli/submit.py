@@ -13,7 +13,16 @@ from cli.client import Client
 from cli.completion import complete_files, complete_models
 from cli.dry_run import print_dry_run
 from cli.errors import ApiError, CliError
-from cli.hyperparameters import USAGE, MethodOption, SetOption, SpecOption, build_spec, parse_settings, to_request
+from cli.hyperparameters import (
+    DEFAULT_METHOD,
+    USAGE,
+    MethodOption,
+    SetOption,
+    SpecOption,
+    build_spec,
+    parse_settings,
+    to_request,
+)
 from cli.job_file import FILE_ID, JobFile, read_job_file, refuse_beside_spec
 from cli.output import JsonFlag, print_json, say
 from cli.watch import watch_job
@@ -39,7 +48,7 @@ def submit(
     retention: Annotated[
         str | None, typer.Option(help="Examples of something else, to measure what is forgotten: id or path.")
     ] = None,
-    method: MethodOption = "sgg",
+    method: MethodOption = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -50,8 +59,9 @@ def submit(
     seed: Annotated[int | None, typer.Option(help="Seed of weights and order.  [default: the server's]")] = None,
     settings: SetOption = None,
     priority: Annotated[
-        int, typer.Option(min=-10, max=10, help="Higher begins first; above 0 needs an administrator's key.")
-    ] = 0,
+        int | None,
+        typer.Option(min=-10, max=10, help="Higher begins first; above 0 needs an administrator's key.  [default: 0]"),
+    ] = None,
     spec: SpecOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job right away.")] = False,
     dry_run: Annotated[
@@ -63,13 +73,16 @@ def submit(
     if watch and dry_run:
         raise CliError("A dry run makes no job to watch.", "Leave out --watch or --dry-run.", exit_code=USAGE)
     if spec is not None:
-        refuse_beside_spec(model, training, validation, source, retention, start, suffix, seed, settings, priority)
+        refuse_beside_spec(
+            model, training, validation, source, retention, method, start, suffix, seed, settings, priority
+        )
         file = read_job_file(spec)
         with _client(dry_run) as client:
             _tell(client, _create_from_file(client, file, dry_run), watch=watch, as_json=as_json)
         return
     if model is None or training is None:
         raise CliError("A job needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
+    method = method or DEFAULT_METHOD
     chosen = parse_settings(settings or ())
     build_spec(model, method, seed or 0, chosen)
     _check_sources(method, source)

@@ -11,7 +11,16 @@ import typer
 
 from cli.bundle import refuse_existing
 from cli.errors import CliError
-from cli.hyperparameters import USAGE, MethodOption, SetOption, SpecOption, build_spec, parse_settings, settings_from
+from cli.hyperparameters import (
+    DEFAULT_METHOD,
+    USAGE,
+    MethodOption,
+    SetOption,
+    SpecOption,
+    build_spec,
+    parse_settings,
+    settings_from,
+)
 from cli.job_file import FILE_ID, JobFile, read_job_file, refuse_beside_spec, spec_of
 from cli.output import JsonFlag, print_json_line, say
 from cli.progress import Figures, Pace, ProgressView, absorb, open_view
@@ -57,8 +66,8 @@ def train(
     retention: Annotated[
         Path | None, typer.Option(help="Examples of something else: what is forgotten of it is measured.")
     ] = None,
-    method: MethodOption = "sgg",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
+    method: MethodOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.  [default: 0]")] = None,
     settings: SetOption = None,
     start: Annotated[
         Path | None,
@@ -73,12 +82,13 @@ def train(
     """Train an adapter here and now; Ctrl-C stops before the next step."""
     refuse_existing(out)
     if job is not None:
-        refuse_beside_spec(model, training, validation, source, retention, seed, settings, start)
+        refuse_beside_spec(model, training, validation, source, retention, method, seed, settings, start)
         order = _order_from_file(read_job_file(job))
     elif model is None or training is None:
         raise CliError("A training needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
     else:
-        spec = build_spec(model, method, seed, settings_from(parse_settings(settings or ()), start))
+        chosen = settings_from(parse_settings(settings or ()), start)
+        spec = build_spec(model, method or DEFAULT_METHOD, seed or 0, chosen)
         order = Order(spec, training, validation, tuple(source or ()), start, retention)
     inputs = _read(order)
     if as_json:

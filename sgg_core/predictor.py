@@ -16,7 +16,7 @@ from sgg_core.errors import CheckpointError, DataError, Problem
 from sgg_core.evaluation import probe_values
 from sgg_core.generation import write
 from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
-from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example
+from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example, is_broken
 from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
@@ -143,13 +143,19 @@ class Predictor:
                 problems.append(
                     Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Give each row a {wanted!r} of text.")
                 )
+            except ValueError:
+                reason = "The text holds a NUL or half of a surrogate pair."
+                problems.append(Problem(line, wanted, reason, "Remove the broken character."))
         if problems:
             raise DataError(filename, tuple(problems))
         return examples
 
 
 def _example(kind: str, row: Mapping[str, Any]) -> Example:
-    """A row without its answer as an example; raises KeyError, TypeError or AttributeError where it is no such row."""
+    """A row without its answer as an example.
+
+    Raises KeyError, TypeError or AttributeError where it is no such row, ValueError for a text with a broken character.
+    """
     if kind == "classification":
         return ClassificationExample(
             _words(row["text"]), "", _words(row["text_pair"]) if row.get("text_pair") else None
@@ -173,4 +179,6 @@ def _role(value: object) -> Literal["system", "user", "assistant"]:
 def _words(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise TypeError("not a text")
+    if is_broken(value):
+        raise ValueError("a broken character")
     return value

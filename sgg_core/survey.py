@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from sgg_core.backbone import LoadedBase, count_adapter_weights
+from sgg_core.catalogue import more_room
 from sgg_core.encoding import Encoded
 from sgg_core.errors import DataError, Problem, SpecError
-from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation, parse_examples
+from sgg_core.examples import STORED_LIMITS, ExampleSet, check_sources, check_training, check_validation, parse_examples
 from sgg_core.folds import deal
 from sgg_core.lineup import Lineup
 from sgg_core.plan import Plan, make_plan
@@ -41,7 +42,7 @@ def survey(
     for role, filename in filenames.items():
         problems: tuple[Problem, ...] = ()
         try:
-            data = parse_examples(content(role), filename)
+            data = parse_examples(content(role), filename, STORED_LIMITS)
         except DataError as error:
             files[role] = _unreadable(error)
             continue
@@ -63,7 +64,7 @@ def survey(
         read[role] = data
         if role == "validation" and training is not None:
             warnings += leaks(training.examples, training.lines, data.examples, data.lines)
-        warnings += _cut(data, items)
+        warnings += _cut(data, items, more_room(base.entry, spec.task.max_tokens))
         files[role] = SurveyedFile(
             examples=len(data),
             labels=dict(sorted(Counter(example.label for example in data.classification).items())),
@@ -134,13 +135,13 @@ def _tokens(plan: Plan, seed: int, target: TaskData, places: Sequence[int]) -> i
     return sum(len(items[index].ids) for step in steps for index in plan.indices(step, seed, labels))
 
 
-def _cut(data: ExampleSet, items: list[Encoded]) -> tuple[Problem, ...]:
+def _cut(data: ExampleSet, items: list[Encoded], remedy: str) -> tuple[Problem, ...]:
     cut = [line for line, item in zip(data.lines, items, strict=False) if item.truncated]
     if not cut:
         return ()
     where = ", ".join(map(str, cut[:SHOWN_LINES])) + (", ..." if len(cut) > SHOWN_LINES else "")
-    reason = f"{len(cut)} of {len(data)} texts are cut at their end to fit task.max_tokens (lines {where})."
-    return (Problem(cut[0], "text", reason, "Shorten them, or raise task.max_tokens."),)
+    reason = f"{len(cut)} of {len(data)} texts are cut at their end to fit (lines {where})."
+    return (Problem(cut[0], "text", reason, f"Shorten them, or {remedy}."),)
 
 
 def _unreadable(error: DataError) -> SurveyedFile:

@@ -38,10 +38,10 @@ MetadataValue = Annotated[str, Field(max_length=512)]
 class Hyperparameters(OptimizationSpec):
     """OpenAI's three hyperparameters, the other ones of the optimizer, and the further groups of the training spec."""
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(
+        serialize_by_alias=True, alias_generator=lambda name: "n_epochs" if name == "epochs" else name
+    )
 
-    epochs: Annotated[int, Field(ge=1, le=50)] | Auto = Field("auto", alias="n_epochs")
-    """Passes over the training file, 1 to 50. `auto` gives small files enough steps to learn from."""
     task: TaskSpec = TaskSpec()
     lora: LoraSpec = LoraSpec()
     evaluation: EvaluationSpec = EvaluationSpec()

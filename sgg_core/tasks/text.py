@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sgg_core import encoding, packing
 from sgg_core.backbone import LoadedBase, hidden_states, logits
+from sgg_core.catalogue import more_room
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.errors import Problem
 from sgg_core.examples import ExampleSet
@@ -86,7 +87,7 @@ class TextTask:
         if len(item.ids) <= self.max_tokens:
             return None
         reason = f"The example has {len(item.ids)} tokens; at most {self.max_tokens} fit."
-        return Problem(line, None, reason, "Shorten it, or raise task.max_tokens.")
+        return Problem(line, None, reason, f"Shorten it, or {more_room(self.base.entry, self.max_tokens)}.")
 
     def loss(self, items: Sequence[Encoded]) -> LossSum:
         """Cross-entropy over the trained tokens, summed."""

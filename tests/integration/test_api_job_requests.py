@@ -103,7 +103,7 @@ def test_a_seed_is_drawn_if_none_is_given(api_server: ApiServer) -> None:
     [
         ({"n_epoch": 3}, "n_epoch", "'n_epochs'"),
         ({"epochs": 3}, "epochs", "'n_epochs'"),
-        ({"n_epochs": 51}, "n_epochs", "less than or equal to 50"),
+        ({"n_epochs": 1001}, "n_epochs", "less than or equal to 1000"),
         ({"n_epochs": 0}, "n_epochs", "greater than or equal to 1"),
         ({"batch_size": 257}, "batch_size", "256"),
         ({"batch_size": "many"}, "batch_size", "'auto'"),

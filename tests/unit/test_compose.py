@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.compose import ROOT, ComposeError, composition, image_environment, interpolated, make_env
+from tests.unit.test_settings_documents import KINDS
 
 BIN = Path(sys.executable).parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -144,6 +145,26 @@ def test_prometheus_scrapes_the_ports_that_services_serve(services: dict[str, An
         if "SGG_METRICS_PORT" in service.get("environment", {})
     }
     assert found == serving == {(name, 9464) for name in ("api", *WORKERS)}
+
+
+def test_every_setting_of_the_documents_reaches_api_and_workers_from_the_env_file() -> None:
+    """But for those that are the composition's own affair."""
+    own = {f"SGG_S3_{name}" for name in ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "PATH_STYLE")}
+    own |= {"SGG_DATA_DIR", "SGG_CATALOGUE_DIR", "SGG_DATABASE_URL", "SGG_BROKER_URL", "SGG_OBJECT_STORE_URL"}
+    own |= {"SGG_METRICS_PORT", "SGG_METRICS_HOST", "SGG_WORKER_NAME"}
+    names = {f"{kind.model_config['env_prefix']}{field}".upper() for kind in KINDS for field in kind.model_fields}
+    wanted = {name: f"of {name}" for name in (names | {"SGG_CPU_PRECISION"}) - own}
+    told = composition(SECRETS | wanted)
+    for name in ("api", *WORKERS):
+        assert wanted.items() <= told[name]["environment"].items(), name
+
+
+def test_an_empty_setting_is_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = [name for name, value in composition(SECRETS)["api"]["environment"].items() if not value]
+    usual = [kind() for kind in KINDS]
+    for name in empty:
+        monkeypatch.setenv(name, "")
+    assert "SGG_RATE_LIMIT" in empty and [kind() for kind in KINDS] == usual
 
 
 def test_mounted_files_of_the_project_exist(services: dict[str, Any]) -> None:

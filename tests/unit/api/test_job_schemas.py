@@ -26,7 +26,7 @@ specs = st.builds(
     guidance=st.builds(GuidanceSpec, radius=st.floats(0.01, 1), clip_z=st.none() | st.floats(1, 20)),
     optimization=st.builds(
         OptimizationSpec,
-        epochs=st.integers(1, 50) | st.just("auto"),
+        epochs=st.integers(1, 1000) | st.just("auto"),
         batch_size=st.integers(1, 256) | st.just("auto"),
         clip_norm=st.none() | st.floats(0.1, 1000),
         max_steps=st.none() | st.integers(1, 100_000),

@@ -95,6 +95,26 @@ def test_waiting_times_are_those_of_real_servers_and_a_loaded_base_model_is_not_
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"start.jsonl", "start.png"}
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"pack": 4}'])
+def test_speeds_that_cannot_be_read_are_named(sgg, tmp_path, content):
+    path = tmp_path / "speeds.jsonl"
+    if content is not None:
+        path.write_text(content)
+    result = sgg("cluster", "--speeds", path)
+    assert result.exit_code == 2, result.output
+    assert "speeds.jsonl cannot be read" in result.output and "sgg bench throughput --json" in result.output
+
+
+def test_base_models_are_those_of_the_catalogues_own_directory(sgg, folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("SGG_CATALOGUE_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SGG_DATA_DIR", str(tmp_path / "other"))
+    file = ("--train", folder / "train.jsonl")
+    accuracy = ("accuracy", tmp_path / "r.csv", "--task", folder)
+    for command in (accuracy, ("overhead", *file), ("throughput", *file), ("peers", *file)):
+        result = sgg(*command, "-m", "none")
+        assert result.exit_code == 1 and "tiny-encoder" in result.output, command  # among those that are known
+
+
 @pytest.mark.parametrize("command", ["start", "peers"])
 def test_a_training_file_that_is_not_there_is_named(sgg, tmp_path, command):
     result = sgg(command, "--train", tmp_path / "none.jsonl")

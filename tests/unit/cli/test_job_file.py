@@ -76,6 +76,14 @@ def test_paths_are_beside_the_file(written, tmp_path):
         ("  type: sgg\n", "  type: sgg\n  type: sgg\n", 5, None, "twice"),
         ("model: all", "model: [", 2, None, "expected"),
         (JOB, "just words", 1, None, "holds no fields"),
+        ("method:", "validation_file: 5\nmethod:", 3, "validation_file", "must be a text"),
+        ("method:", "validation_file: [a, b]\nmethod:", 3, "validation_file", "must be a text"),
+        ("method:", "hyperparameters: 5\nmethod:", 3, "hyperparameters", "must hold settings"),
+        ("method:", "7: a\nmethod:", 3, "7", "Known are"),
+        ("  sgg:\n", "  sgg:\n    sources: data.jsonl\n", 6, "method.sgg.sources", "must be a list"),
+        ("  sgg:\n", "  sgg:\n    sources: [a.jsonl, 5]\n", 6, "method.sgg.sources", "must be a list"),
+        ("  sgg:\n", "  sgg:\n    retention_file: 5\n", 6, "method.sgg.retention_file", "must be a text"),
+        ("  sgg:\n", "  sgg:\n    start_from: {a: b}\n", 6, "method.sgg.start_from", "must be a text"),
     ],
 )
 def test_an_error_names_line_and_field(written, old, new, line, field, reason):
@@ -94,6 +102,12 @@ def test_all_errors_are_told_at_once(written):
         read_job_file(written(JOB.replace("model:", "modle:").replace("suffix", "x").replace("type: sgg", "type: 3")))
     told = str(raised.value)
     assert "field modle" in told and "field method.type" in told and "field model:" in told
+
+
+def test_a_field_without_a_value_is_as_if_it_were_not_there(written):
+    empty = "method:\n  type: sgg\n  sgg:\n    sources:\n    start_from:\n    retention_file: null\n"
+    file = read_job_file(written(f"model: m\ntraining_file: t\nvalidation_file:\n{empty}"))
+    assert spec_of(file).method == "sgg"
 
 
 def test_what_the_server_refuses_is_told_with_its_line_too(written):

@@ -1,14 +1,18 @@
+import json
 import resource
 import subprocess
 import sys
 
 import pytest
 import typer
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.settings_problems import problems_of
 from cli.train import newest_checkpoint
 from docs.generate.commands import commands
+from sgg_core.spec import TrainingSpec
 
 COMMANDS = [tuple(path.split()[1:]) for path, _ in commands()]
 
@@ -187,3 +191,44 @@ def test_a_worker_without_a_broker_is_sent_to_serve(sgg):
     result = sgg("worker")
     assert result.exit_code == 1
     assert "SGG_BROKER_URL" in result.stderr
+
+
+def test_variables_that_make_no_sense_are_named_all_at_once(sgg, monkeypatch):
+    monkeypatch.setenv("SGG_LEASE_SECONDS", "abc")
+    monkeypatch.setenv("SGG_MAX_RUNNING_JOBS", "-1")
+    result = sgg("models", "list")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    told = result.stderr.splitlines()
+    assert len(told) == 2 and "SGG_LEASE_SECONDS: Input should be a valid number" in told[0]
+    assert told[1].startswith("SGG_MAX_RUNNING_JOBS: ") and told[1].endswith("Correct or unset the variable.")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SGG_RATE_LIMIT", "lots"), ("SGG_JOBS_AT_ONCE", "0"), ("SGG_LOG_LEVEL", "loud")]
+)
+def test_the_doctor_looks_at_what_servers_and_workers_read(sgg, monkeypatch, variable, value):
+    monkeypatch.setattr("cli.checkup.machine.check_gpu", tuple)  # it loads torch
+    monkeypatch.setenv(variable, value)
+    result = sgg("doctor", "--quick", "--json")
+    settings = [each for each in json.loads(result.stdout)["findings"] if each["part"] == "settings"]
+    assert result.exit_code == 1
+    assert [each["message"].split(":")[0] for each in settings] == [variable]
+
+
+def test_only_errors_of_settings_are_told_so():
+    with pytest.raises(ValidationError) as other:
+        TrainingSpec.model_validate({})
+    assert problems_of(other.value) == []
+
+
+@pytest.mark.parametrize("option", [("--method", "supervised"), ("--seed", "0"), ("--source", "s.jsonl")])
+@pytest.mark.parametrize("command", [("train", "--out", "o"), ("jobs", "submit")], ids=" ".join)
+def test_an_option_that_a_file_speaks_of_is_refused_beside_it(sgg, command, option):
+    result = sgg(*command, "--spec", "job.yaml", *option)
+    assert result.exit_code == 2
+    assert "--spec describes the whole job" in result.stderr
+
+
+def test_a_file_alone_is_read(sgg):
+    for command in (("train", "--out", "o"), ("jobs", "submit")):
+        assert "Cannot read none.yaml" in sgg(*command, "--spec", "none.yaml").stderr

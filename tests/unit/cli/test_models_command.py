@@ -38,6 +38,8 @@ def test_a_hub_model_needs_a_full_commit_hash(models):
     hub = ("add", "theirs", "--kind", "encoder", "--hub", "owner/name")
     assert "--revision" in models(*hub).stderr
     assert models(*hub, "--revision", "main").exit_code == 2
+    no_name = models("add", "theirs", "--kind", "encoder", "--hub", "owner--name", "--revision", REVISION)
+    assert no_name.exit_code == 2 and "repo_id" in no_name.stderr
     assert models(*hub, "--revision", REVISION).exit_code == 0
     assert "theirs" in names(models)
 
@@ -72,3 +74,42 @@ def test_a_directory_that_has_gone_is_told(models, directory):
     (directory / "config.json").unlink()
     directory.rmdir()
     assert "is missing" in models("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "sees"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"max_position_embeddings": 131_072}, 8192),  # more than task.max_tokens allows
+    ],
+    ids=str,
+)
+def test_what_an_added_model_sees_is_what_its_config_says(models, directory, config, sees):
+    (directory / "config.json").write_text(json.dumps(config))
+    told = models("add", "mine", "--kind", "causal", "--directory", directory)
+    assert f"mine, which sees {sees:,} tokens" in told.stdout and told.stderr == ""
+    added = json.loads(models("add", "mine", "--kind", "causal", "--directory", directory, "--json").stdout)
+    assert added["context_tokens"] == sees
+
+
+@pytest.mark.parametrize("config", ["{}", "[]", "{", '{"max_position_embeddings": "many"}', '{"n_positions": -1}'])
+def test_what_no_config_says_is_512_tokens_unless_an_option_does(models, directory, config):
+    (directory / "config.json").write_text(config)
+    command = ("add", "mine", "--kind", "causal", "--directory", directory, "--json")
+    told = models(*command)
+    assert json.loads(told.stdout)["context_tokens"] == 512
+    assert "--context-tokens" in told.stderr
+    told = models(*command, "--context-tokens", 20_000)
+    assert (json.loads(told.stdout)["context_tokens"], told.stderr) == (20_000, "")
+
+
+def test_what_a_hub_model_sees_is_known_once_its_files_are_here(models, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    command = ("add", "theirs", "--kind", "causal", "--hub", "owner/name", "--revision", REVISION, "--json")
+    assert json.loads(models(*command).stdout)["context_tokens"] == 512
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"max_position_embeddings": 4096}')
+    assert json.loads(models(*command).stdout)["context_tokens"] == 4096

@@ -317,6 +317,18 @@ def test_rows_that_cannot_be_answered_are_named_by_line_before_the_first_answer(
     assert "'text'" in caught.value.problems[0].remedy
 
 
+def test_broken_characters_are_refused_before_the_first_answer(trained):
+    predictor = load_predictor(trained.directory, catalogue=trained.catalogue, base=trained.base)
+    rows = [{"text": "fine"}, {"text": "bad \ud83d"}, {"text": "a\0b"}, {"text": "a", "text_pair": "\udc00"}]
+    with pytest.raises(DataError) as caught:
+        predictor.predict(rows, "new.jsonl")
+    predictor.close()
+    assert [problem.line for problem in caught.value.problems] == [2, 3, 4]
+    assert {problem.reason for problem in caught.value.problems} == {
+        "The text holds a NUL or half of a surrogate pair."
+    }
+
+
 def test_rows_are_named_by_their_lines_in_the_file(of_causal, of_chats, monkeypatch):
     predictor = load_predictor(of_causal.directory, catalogue=of_causal.catalogue, base=of_causal.base)
     with pytest.raises(DataError) as caught:

@@ -179,7 +179,10 @@ def test_examples_that_do_not_fit_are_refused_by_line_and_length_and_the_longest
 
 
 def test_the_base_models_context_bounds_max_tokens(base):
-    assert TextTask(base, 8192).max_tokens == base.entry.context_tokens
+    task = TextTask(base, 8192)
+    assert task.max_tokens == base.entry.context_tokens
+    remedy = task.too_long(Encoded(tuple(range(2000))), 1).remedy
+    assert "sees 1,024 tokens" in remedy and "task.max_tokens" not in remedy  # raising it would change nothing
 
 
 def guessed_right(base, tokens):
