@@ -161,8 +161,10 @@ def _alignment(spec: TrainingSpec, given: Assignment, checkpoints: Path) -> tupl
         own, of_answers = [], []
         for directory in sorted(checkpoints.iterdir()):
             _load(parameters, load_file(directory / ADAPTER))
-            of_answers.append(_cosine(support.batch(support.items, 0, 0), support.batch(held_out, 0, 0)))
-            own.append(_cosine(objective.batch(0), objective.data.batch(held_out, 0, 0)))
+            found = _cosine(support.batch(support.items, 0, 0), support.batch(held_out, 0, 0))
+            of_answers.append(found)
+            alike = not objective.contrasts and not objective.names
+            own.append(found if alike else _cosine(objective.batch(0), objective.data.batch(held_out, 0, 0)))
     return fmean(own), fmean(of_answers)
 
 
