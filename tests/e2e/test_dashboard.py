@@ -45,8 +45,17 @@ def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(br
         assert download.value.path().read_bytes()[:2] == b"\x1f\x8b"
         page.get_by_role("link", name="Try it", exact=True).last.click()  # 9
         page.get_by_label("A sentence").fill("the invoice is wrong")  # 10
+        held = []
+        page.route("**/v1/classifications", lambda route: held.append(route))
         page.get_by_role("button", name="Ask both").click()  # 11
+        expect(page.get_by_label("Model")).to_be_disabled()  # or the answer would come under another name
+        page.get_by_label("A sentence").press("Control+Enter")
+        page.get_by_label("A sentence").fill("the invoice is wrong again")
+        assert len(held) == 1
+        held[0].continue_()
+        page.unroute("**/v1/classifications")
         expect(page.locator(".answers")).to_have_count(2)
+        expect(page.get_by_label("Model")).to_be_enabled()
         for answer in page.locator(".answers").all():
             assert {text.split("\n")[0] for text in answer.locator("li").all_inner_texts()} == {"bill", "bug"}
         assert violations(page) == []

@@ -39,6 +39,11 @@ def content(http, file_id):
     return http.get(f"/files/{file_id}/content").raise_for_status().text
 
 
+def is_held(page):
+    """Whether the page would ask before it is closed."""
+    return not page.evaluate("dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+
+
 def started(page, http):
     """The job that the page starts now."""
     page.get_by_role("button", name="Start the training").click()
@@ -139,11 +144,30 @@ def test_a_correction_can_be_corrected_and_leaves_one_file(page, service, table)
         page.get_by_text("All 11 examples").click()
         for label in ("bug", "bill", "bug"):
             page.locator("details").get_by_label("Label of example 1", exact=True).select_option(label)
+            assert is_held(page)
             page.get_by_role("button", name="Save the changes").click()
             expect(page.get_by_role("button", name="Start the training")).to_be_enabled()
+            assert not is_held(page)
         (made,) = set(corrected(http)) - set(before)
         assert json.loads(content(http, made).splitlines()[0]) == {"text": BILLS[0], "label": "bug"}
         assert http.get(f"/files/{service.job(job_id)['training_file']}").status_code == 200
+
+
+def test_corrections_that_are_not_saved_are_not_left_unasked(page, service, table):
+    answers = [False, True]
+    page.on("dialog", lambda dialog: dialog.accept() if answers.pop(0) else dialog.dismiss())
+    show(page, service, "new")
+    page.get_by_label("Drop a file here").set_input_files(table)
+    page.get_by_text("All 11 examples").click()
+    page.get_by_role("button", name="Remove example 1", exact=True).click()
+    page.get_by_role("link", name="Files").click()
+    expect(page.get_by_text("All 10 examples")).to_be_visible()
+    assert page.url.endswith("#/new")
+    page.get_by_role("link", name="Files").click()
+    expect(page.get_by_role("heading", name="Files", exact=True)).to_be_visible()
+    assert answers == []
+    page.get_by_role("link", name="Keys").click()  # nothing is lost by this
+    expect(page.get_by_role("heading", name="Keys and usage")).to_be_visible()
 
 
 def test_a_file_that_is_there_is_trained_on_from_the_list_of_files(page, service, table):

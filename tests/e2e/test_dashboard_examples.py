@@ -5,7 +5,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.e2e.browsing import show, too_wide, violations
+from tests.e2e.browsing import origin, show, too_wide, violations
 
 BILLS = ("I was charged twice", "wrong sum on the bill", "refund my payment", "no receipt came", "the price went up")
 BUGS = ("the app crashes", "the page stays blank", "search does nothing", "the map freezes", "error when saving")
@@ -107,3 +107,35 @@ def test_after_the_training_the_doubted_examples_and_no_others_are_shown(phone, 
     expect(card).not_to_contain_text("Nothing speaks against")
     assert too_wide(phone) == []
     assert violations(phone) == []
+
+
+def test_what_is_not_known_yet_of_a_job_or_cannot_be_read_is_said_to_be_so(phone, service, tmp_path):
+    job_id = service.submit(written(tmp_path, labelled()), "optimization.max_steps=2", "task.max_tokens=256")
+    service.wait_for_success(job_id)
+    parts = {
+        "report": "The report",
+        "metrics": "The curves",
+        "checkpoints": "The checkpoints",
+        "examples": "The examples",
+    }
+    held = []
+    for name in parts:
+        phone.route(f"**/{job_id}/{name}?*", lambda route: held.append(route))
+    phone.goto(f"{origin(service)}/#/jobs/{job_id}")
+    for name in ("report", "curves", "checkpoints"):
+        expect(phone.get_by_text(f"Loading the {name}")).to_have_count(1)
+    untrue = phone.get_by_text(re.compile("None is kept|They begin with the first step|ended before its first step"))
+    expect(untrue).to_have_count(0)
+    for route in held:
+        route.fulfill(status=500, json={"error": {"message": "The disk is away."}})
+    phone.unroute_all()
+    for words in parts.values():
+        expect(phone.get_by_role("alert").filter(has_text=words)).to_contain_text("The disk is away.")
+    expect(untrue).to_have_count(0)
+    assert violations(phone) == []
+    for words in parts.values():
+        phone.get_by_role("alert").filter(has_text=words).get_by_role("button", name="Try again").click()
+    for shown in ("What it is worth", "Loss", "Checkpoints"):
+        expect(phone.get_by_role("heading", name=shown, exact=True)).to_be_visible()
+    expect(phone.get_by_role("table", name="Checkpoints")).to_be_visible()
+    expect(phone.get_by_role("alert")).to_have_count(0)

@@ -63,3 +63,55 @@ def test_a_key_that_only_reads_jobs_sees_their_names(browser, service, team, tic
         show(page, service, f"jobs/{job_id}")
         expect(page.locator("h1")).to_have_text("my-tickets")
         assert violations(page) == []
+        with api(service) as http:
+            (made,) = (each for each in http.get(path).json()["data"] if each["name"] == "reader")
+            http.delete(f"{path}/{made['id']}").raise_for_status()
+        page.evaluate("location.hash = '#/jobs'")
+        expect(page.get_by_role("alert")).to_contain_text("The session has ended")
+        expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_keys_that_cannot_be_listed_are_asked_for_again_and_none_is_made_elsewhere(page, service, team):
+    keys, projects = "**/v1/organization/projects/*/api_keys*", f"**/v1/organization/projects/{team['id']}"
+    page.route(keys, lambda route: route.fulfill(status=500, json={"error": {"message": "The disk is away."}}))
+    page.get_by_role("link", name="Keys").click()
+    expect(page.get_by_role("alert")).to_contain_text("The disk is away.")
+    page.unroute(keys)
+    page.get_by_role("button", name="Try again").click()
+    make = page.get_by_role("button", name="Make the key")
+    expect(page.get_by_role("table", name="Keys")).to_contain_text("everything")
+    page.get_by_label("Name").fill("for ninety days")
+    for days in ("90 days", "1,5", "0"):
+        page.get_by_label("Days until it expires").fill(days)
+        make.click()
+        expect(page.get_by_role("alert")).to_contain_text(f'empty for never; "{days}" is none')
+    page.route(projects, lambda route: route.fulfill(status=500, json={"error": {"message": "The disk is away."}}))
+    page.get_by_label("Project", exact=True).select_option(team["id"])
+    expect(page.get_by_role("alert")).to_contain_text("The disk is away.")
+    expect(make).to_have_count(0)
+    page.unroute(projects)
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_label("Name").fill("for ninety days")
+    make.click()
+    expect(page.get_by_text("This is the key.")).to_be_visible()
+    with api(service) as http:
+        made = http.get(f"/organization/projects/{team['id']}/api_keys").json()["data"]
+        assert [each["name"] for each in made if each["expires_at"]] == ["for ninety days"]
+
+
+def test_files_are_asked_for_again_by_a_button_or_when_the_server_is_back(page, service, tickets):
+    service.sgg_json("files", "upload", tickets)
+    files = "**/v1/files?*"
+    page.route(files, lambda route: route.fulfill(status=500, json={"error": {"message": "The disk is away."}}))
+    page.get_by_role("link", name="Files").click()
+    expect(page.get_by_role("alert")).to_contain_text("The files cannot be listed")
+    page.unroute(files)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("table", name="Files")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.route(files, lambda route: route.abort())
+    page.get_by_role("button", name="All", exact=True).click()
+    expect(page.get_by_text("The server does not answer.")).to_be_visible()
+    expect(page.get_by_role("table", name="Files")).to_have_count(0)  # these were others
+    page.unroute(files)
+    expect(page.get_by_role("table", name="Files")).to_contain_text(tickets.name)

@@ -69,3 +69,18 @@ def test_rows_are_cards_whose_cells_are_named(phone, service, pair):
     assert [box["y"] for box in boxes] == sorted({box["y"] for box in boxes})  # one below the other
     phone.set_viewport_size({"width": 1280, "height": 740})
     assert len({cell.bounding_box()["y"] for cell in rows.nth(1).get_by_role("cell").all()}) == 1
+
+
+def test_a_checkpoint_is_a_model_that_can_be_tried(phone, service, pair):
+    with api(service) as http:
+        found = http.get(f"/fine_tuning/jobs/{pair[1]}/checkpoints").json()
+    newest = found["data"][0]
+    more = json.dumps({**found, "has_more": True})
+    phone.route(f"**/{pair[1]}/checkpoints?*", lambda route: route.fulfill(body=more, content_type="application/json"))
+    show(phone, service, f"jobs/{pair[1]}")
+    table = phone.get_by_role("table", name="Checkpoints")
+    expect(table.locator("code")).to_have_text([each["fine_tuned_model_checkpoint"] for each in found["data"]])
+    expect(phone.get_by_text("The newest 50 are listed.")).to_be_visible()
+    table.get_by_role("link", name=f"Try it as of step {newest['step_number']}").click()
+    expect(phone.get_by_label("Model")).to_have_value(newest["fine_tuned_model_checkpoint"])
+    expect(phone.get_by_role("heading", name="Before: tiny")).to_be_visible()

@@ -1,4 +1,7 @@
-"""The dashboard's own arithmetic, held to second answers: clipping limits, curves that grow, files that are split."""
+"""The dashboard's own arithmetic, held to second answers: clipping limits, curves that grow, files that are split.
+
+And what its parts do by themselves: what is read again and when, what is sent and shown.
+"""
 
 import csv
 import io
@@ -7,9 +10,14 @@ import math
 import random
 
 import pytest
+from playwright.sync_api import Error
 
+from sgg_core.card import MOST_CONFUSED
 from sgg_core.guidance.magnitude import LogNormClip
 from sgg_core.parsing import ProblemLog, read_rows
+from sgg_core.plan import BATCH_SIZE
+from sgg_core.shapes import Limits, build_example
+from sgg_core.spec import LoraSpec
 from tests.e2e.browsing import opened, sign_in
 
 # A chart that is drawn, and leaves while what the page does after painting is held up, as on a busy machine.
@@ -44,6 +52,54 @@ DRAW = """async ([address, pairs]) => {
   return drawn;
 }"""
 
+# What a page shows that reads something: at first, of another name, after news that fail, over an outage.
+READ = """async (address) => {
+  const [{ html, render }, { useRead }, { get, Unreachable }] = await Promise.all(
+    ["core.js", "live.js", "api.js"].map((file) => import(address + file)));
+  const place = document.createElement("div"), asked = [], shown = [];
+  const read = () => new Promise((resolve, reject) => asked.push({ resolve, reject }));
+  const Page = ({ name, news }) => {
+    const { value, error, loading } = useRead(read, [name], [news]);
+    return html`${[value, error?.message, loading && "loading"].filter(Boolean).join(", ")}`;
+  };
+  const until = async (met) => { while (!met()) await new Promise((done) => setTimeout(done, 5)); };
+  const show = async (name, news) => {
+    const reads = asked.length + 1;
+    render(html`<${Page} name=${name} news=${news} />`, place);
+    shown.push(place.textContent);
+    await until(() => asked.length === reads);
+  };
+  const settle = async (how, what) => {
+    asked[asked.length - 1][how](what);
+    await new Promise((done) => setTimeout(done, 50));
+    shown.push(place.textContent);
+  };
+  await show("a", 1);
+  await settle("resolve", "of a");
+  await show("b", 1);
+  await settle("resolve", "of b");
+  await show("b", 2);
+  await settle("reject", new Error("broken"));
+  await show("b", 3);
+  await settle("reject", new Unreachable());
+  await get("/health/live");
+  await until(() => asked.length === 5);
+  await settle("resolve", "newer of b");
+  await get("/health/live");
+  render(null, place);
+  return [shown, asked.length];
+}"""
+
+# The text of a part of a page.
+SHOW = """async ([address, file, name, props]) => {
+  const [{ html, render }, module] = await Promise.all(["core.js", file].map((each) => import(address + each)));
+  const place = document.createElement("div");
+  render(html`<${module[name]} ...${props} />`, place);
+  const text = place.textContent;
+  render(null, place);
+  return text;
+}"""
+
 
 def scripts(page, service):
     """Where the modules are."""
@@ -52,12 +108,25 @@ def scripts(page, service):
 
 
 @pytest.fixture(scope="module")
-def module(browser, service):
-    """Calls a function of one of the dashboard's modules in the browser: `module("examples", "read", ...)`."""
+def workshop(browser, service):
+    """A page, and where its modules are."""
     with opened(browser) as page:
-        address = scripts(page, service)
-        call = "async ([file, name, values]) => (await import(file))[name](...values)"
-        yield lambda file, name, *values: page.evaluate(call, [f"{address}{file}.js", name, list(values)])
+        yield page, scripts(page, service)
+
+
+@pytest.fixture(scope="module")
+def module(workshop):
+    """Calls a function of one of the dashboard's modules in the browser: `module("examples", "read", ...)`."""
+    page, address = workshop
+    call = "async ([file, name, values]) => (await import(file))[name](...values)"
+    return lambda file, name, *values: page.evaluate(call, [f"{address}{file}.js", name, list(values)])
+
+
+@pytest.fixture(scope="module")
+def part(workshop):
+    """The text of a part of a page with the given properties: `part("parts", "Page", title="...")`."""
+    page, address = workshop
+    return lambda file, name, **props: page.evaluate(SHOW, [address, f"{file}.js", name, props])
 
 
 def test_a_chart_that_has_left_draws_no_more(browser, service):
@@ -78,6 +147,102 @@ def test_a_logarithmic_axis_has_an_end_wherever_it_begins(browser, service):
         assert len(axis["ticks"]) < 500, (low, high)
         if low > 1e-15 and high < 1e15:
             assert axis["min"] <= low <= high <= axis["max"]
+
+
+def test_nothing_else_is_shown_for_what_is_read_and_it_is_read_again_when_the_server_is_back(workshop):
+    page, address = workshop
+    shown, reads = page.evaluate(READ, address)
+    assert shown[:4] == ["loading", "of a", "loading", "of b"]
+    assert shown[4:6] == ["of b", "of b, broken"]
+    assert shown[6:] == ["of b, broken", "of b, broken", "newer of b"]  # that a server is away, the frame tells
+    assert reads == 5
+
+
+def test_a_matrix_of_many_labels_is_left_to_the_report(part):
+    def shown(size):
+        counts = [[0] * size for _ in range(size)]
+        labels = [f"label {n}" for n in range(size)]
+        return part("pages/report", "Confusion", confusion={"labels": labels, "counts": counts}, whole="#")
+
+    assert f"label {MOST_CONFUSED - 1}{'0' * MOST_CONFUSED}" in shown(MOST_CONFUSED)
+    wide = MOST_CONFUSED + 1
+    assert shown(wide) == f"Which of the {wide} labels was given for which is in report.json."
+
+
+def test_a_job_is_asked_for_with_the_defaults_of_the_api(module):
+    settings = module("pages/new_settings", "defaults", [{"id": "tiny"}])
+    stored = {"training": {"id": "file-a"}, "validation": None}
+    sources = {**settings, "sources": ["file-b"]}
+    method = module("pages/new_settings", "requestOf", sources, stored)["method"]["sgg"]
+    assert method["sources"] == ["file-b"]
+    assert "guidance" not in method["hyperparameters"]
+    aligned = module("pages/new_settings", "requestOf", {**sources, "alignment": "0.3"}, stored)["method"]["sgg"]
+    assert aligned["hyperparameters"]["guidance"] == {"alignment": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "rank", "alpha"), [(None, 8, 16), (None, 4, 8), ((4, 16), 8, 32), ((3, 0.1), 3, 0.1)]
+)
+def test_alpha_grows_with_the_rank_in_a_new_job_and_in_another_one(module, earlier, rank, alpha):
+    settings = module("pages/new_settings", "defaults", [{"id": "tiny"}])
+    if earlier:
+        settings["carried"] = {"lora": {"rank": earlier[0], "alpha": earlier[1], "dropout": 0}}
+    stored = {"training": {"id": "file-a"}, "validation": None}
+    request = module("pages/new_settings", "requestOf", {**settings, "rank": str(rank)}, stored)
+    lora = LoraSpec(**request["method"]["sgg"]["hyperparameters"]["lora"])
+    assert (lora.rank, lora.alpha) == (rank, alpha)
+
+
+def test_what_is_said_of_settings_holds_for_every_model(module, part):
+    settings = module("pages/new_settings", "defaults", [{"id": "tiny"}])
+    files = [
+        {"id": f"file-{n}", "filename": f"{n}.jsonl", "created_at": 0, "sgg": {"kind": "chat", "examples": 9}}
+        for n in range(14)
+    ]
+
+    def shown(count):
+        stored = {"training": files[-1], "validation": None}
+        props = {"models": [], "files": files[:count], "stored": stored, "settings": settings}
+        return part("pages/new_settings", "NewSettings", **props)
+
+    text = shown(13)
+    assert f"auto: {BATCH_SIZE['cross_entropy']}, or {BATCH_SIZE['contrast']} where an encoder compares" in text
+    assert "Alpha grows with it" in text
+    assert "the adapter is trained on them first" in text
+    assert "The newest 12 files are offered" in text
+    assert "11.jsonl" in text and "12.jsonl" not in text
+    assert "are offered" not in shown(12)
+
+
+def test_days_that_are_no_number_make_no_key_that_lasts_for_ever(module):
+    assert [module("pages/keys", "lifetime", days) for days in ("", "90", "0.5")] == [None, 90 * 86400, 43200]
+    for days in ("90 days", "1,5", "0", "-1", "Infinity"):
+        with pytest.raises(Error, match="a number above 0"):
+            module("pages/keys", "lifetime", days)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("source=http://x:80", ["source", "http://x:80"]),
+        ("team: support", ["team", "support"]),
+        ("a:b=c", ["a", "b=c"]),
+        ("team", ["", ""]),
+        ("team=", ["team", ""]),
+    ],
+)
+def test_metadata_are_parted_at_the_first_sign(module, text, pair):
+    assert module("pages/jobs", "pairOf", text) == pair
+
+
+def test_whole_numbers_are_labels_as_the_server_reads_them(module):
+    text = "".join(f'{{"text": "text {n}", "label": {n % 3 - 1}}}\n' for n in range(30))
+    log = ProblemLog()
+    examples = [build_example(row, "classification", Limits(), log) for row in read_rows(text.encode(), "t.jsonl", log)]
+    rows = module("examples", "read", "t.jsonl", text)
+    assert [module("examples", "labelOf", row) for row in rows] == [example.label for example in examples]
+    assert len(module("examples", "split", rows, 0.2)[1]) == 6
+    assert module("examples", "labelOf", {"value": {"label": 1.5}}) is None
 
 
 def test_the_band_is_where_the_trainer_clips(module):

@@ -16,14 +16,14 @@ export class ApiError extends Error {
 
 export class Unreachable extends Error {
   constructor() {
-    super("The server does not answer. It is asked again until it does.");
+    super("The server does not answer.");
   }
 }
 
 export const getSession = () => session;
 export const can = (scope) => !!session && (session.scopes.includes(scope) || session.scopes.includes("admin"));
 
-/** Tells of sign-in, sign-out, and whether the server answers. */
+/** Tells of sign-in, sign-out, the `end` of a session that nobody asked for, and whether the server answers. */
 export function watch(listener) {
   watchers.add(listener);
   return () => watchers.delete(listener);
@@ -45,7 +45,7 @@ async function send(path, options = {}) {
   const error = new ApiError(answer.status, body.error || {}, answer.headers.get("retry-after"));
   if (answer.status === 401 && session) {
     session = null;
-    tell({ session: null });
+    tell({ session, end: new Error("The session has ended: its time is over, or its key was revoked or has expired. Sign in again.") });
   }
   throw error;
 }

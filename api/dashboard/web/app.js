@@ -1,7 +1,7 @@
 // The frame: who is signed in, where one is, and the page that belongs there.
 import { html, render, useEffect, useState } from "./core.js";
 import { can, get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
-import { Bones, Icon } from "./parts.js";
+import { Bones, Icon, mayLeave } from "./parts.js";
 import { SignIn } from "./pages/sign_in.js";
 import { Jobs } from "./pages/jobs.js";
 import { Job } from "./pages/job.js";
@@ -30,7 +30,10 @@ const route = () => {
 function Frame() {
   const [at, setAt] = useState(route);
   useEffect(() => {
-    const move = () => setAt(route());
+    const move = (event) => {
+      if (mayLeave()) setAt(route());
+      else history.pushState(null, "", event.oldURL);
+    };
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);
   }, []);
@@ -64,7 +67,11 @@ function Lost() {
 function App() {
   const [session, setSession] = useState(undefined);
   const [problem, setProblem] = useState();
-  useEffect(() => watch((news) => "session" in news && setSession(news.session)), []);
+  useEffect(() => watch((news) => {
+    if (!("session" in news)) return;
+    setSession(news.session);
+    if (news.session || news.end) setProblem(news.end);
+  }), []);
   useEffect(() => {
     const link = location.hash.match(/^#sign-in=(.+)$/)?.[1];
     if (link) history.replaceState(null, "", location.pathname);

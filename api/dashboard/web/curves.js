@@ -1,7 +1,7 @@
 // A job's figures: read once, then only what is new.
-import { useEffect, useRef, useState } from "./core.js";
+import { useRef, useState } from "./core.js";
 import { get } from "./api.js";
-import { useEvery } from "./live.js";
+import { useEvery, useRead } from "./live.js";
 
 export const NAMES = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "gradient_norm", "reference_cosine", "source_cosine", "source_weight", "learning_rate", "replica"];
 const RESOLUTION = 5000;
@@ -45,10 +45,11 @@ export function overRuns(curves) {
   return { runs: taken.size, curves: Object.fromEntries(Object.entries(curves).map(([name, curve]) => [name, pooled(curve)])) };
 }
 
-/** {curves, exact, again}: figures by name, and whether every step has its own point. */
+/** {curves, exact, error, loading, again}: figures by name, and whether every step has its own point. */
 export function useCurves(id, running, attempts) {
   const [state, setState] = useState({ curves: {}, exact: true });
-  const last = useRef(0), told = useRef(new Set());
+  const last = useRef(0), told = useRef(new Set()), of = useRef();
+  const part = `${running} ${attempts}`;
   const read = async (from) => {
     const found = await get(`/v1/fine_tuning/jobs/${id}/metrics?names=${NAMES.join(",")}&from_step=${from}&resolution=${RESOLUTION}`);
     if (!found.data.some((series) => series.steps.length)) return;
@@ -57,13 +58,14 @@ export function useCurves(id, running, attempts) {
     setState((old) => ({ curves: merge(from ? old.curves : {}, found.data, from), exact: (from ? old.exact : true) && found.steps_per_point === 1 }));
   };
   // An evaluation may come after its step's own figures, so the newest step, of each run, is always asked for again.
-  useEvery(running ? POLL : 0, () => read(last.current), [id, attempts]);
-  // Another attempt goes on from a checkpoint, and does the steps since then anew.
-  useEffect(() => {
-    last.current = 0;
-    read(0).catch(() => {});
-  }, [id, running, attempts]);
-  return state;
+  const { error, loading, again } = useRead(() => {
+    // Another attempt goes on from a checkpoint, and does the steps since then anew.
+    if (of.current !== part) last.current = 0;
+    of.current = part;
+    return read(last.current);
+  }, [id], [part]);
+  useEvery(running ? POLL : 0, again, [again]);
+  return { ...state, error, loading, again };
 }
 
 export const NEGLIGIBLE = 1e-12; // a step without a gradient says nothing about what is normal

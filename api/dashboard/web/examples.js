@@ -69,7 +69,11 @@ export function byLine(rows) {
   return found;
 }
 export const write = (rows) => rows.map((row) => `${row.raw}\n`).join("");
-export const labelOf = (row) => (typeof row.value?.label === "string" ? row.value.label : null);
+/** Whole numbers are read as text, as by the server. */
+export function labelOf(row) {
+  const label = row.value?.label;
+  return typeof label === "string" ? label : Number.isInteger(label) ? String(label) : null;
+}
 
 /** What a person reads of an example. */
 export function textOf(row) {

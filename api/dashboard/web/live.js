@@ -1,24 +1,45 @@
 // State that follows the server.
 import { useCallback, useEffect, useRef, useState } from "./core.js";
+import { Unreachable, watch } from "./api.js";
 
-/** Reads once, and again whenever `keys` change or `again` is called: {value, error, loading, again}. */
-export function useRead(read, keys) {
-  const [state, setState] = useState({ loading: true });
-  const newest = useRef(0);
+/** Gives a function that says of an error whether the server did not answer; if so, `again` is called when it does. */
+export function useReturn(again) {
+  const missed = useRef(false);
+  useEffect(() => watch((news) => {
+    if (!news.reachable || !missed.current) return;
+    missed.current = false;
+    again();
+  }), [again]);
+  return useCallback((error) => {
+    missed.current = error instanceof Unreachable;
+    return missed.current;
+  }, []);
+}
+
+/**
+ * Reads what `keys` name: {value, error, loading, again}. It is read again whenever `news` change or `again` is called, and
+ * when the server is back that did not answer; until then the value stays, but none of other keys does.
+ */
+export function useRead(read, keys, news = []) {
+  const [state, setState] = useState({});
+  const newest = useRef(0), current = useRef(read);
+  current.current = read;
   const again = useCallback(async () => {
     const turn = ++newest.current;
+    const tell = (change) => { if (turn === newest.current) setState((old) => ({ ...(old.of === again && { value: old.value }), ...change, of: again })); };
     try {
-      const value = await read();
-      if (turn === newest.current) setState({ value, loading: false });
+      tell({ value: await current.current() });
     } catch (error) {
-      if (turn === newest.current) setState((old) => ({ value: old.value, error, loading: false }));
+      if (!missed(error)) tell({ error });
     }
   }, keys);
+  const missed = useReturn(again);
   useEffect(() => {
     again();
     return () => { newest.current += 1; };
-  }, [again]);
-  return { ...state, again };
+  }, [again, ...news]);
+  const { value, error } = state.of === again ? state : {};
+  return { value, error, loading: state.of !== again, again };
 }
 
 /** Calls `act` every so many milliseconds while the page can be seen; never twice at once. */

@@ -1,5 +1,5 @@
 // What pages are made of.
-import { html, useEffect, useRef, useState } from "./core.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./core.js";
 import { can } from "./api.js";
 
 const drawings = {
@@ -71,6 +71,23 @@ export const Bones = ({ heights = [72, 72, 72], label = "Loading" }) => html`
 
 export const Bar = ({ share, label }) => html`<div class="bar" role="progressbar" aria-label=${label} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.round(share * 100)}>
   <i style=${`width:${Math.min(100, share * 100)}%`}></i></div>`;
+
+let held = false; // whether something on the page would be lost with it
+export const mayLeave = () => !held || confirm("The corrections are not saved, and are lost if you leave this page. Leave it?");
+
+/** Asks before one leaves the page while `unsaved`. */
+export function useUnsaved(unsaved) {
+  useLayoutEffect(() => {
+    if (!unsaved) return undefined;
+    held = true;
+    const ask = (event) => event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => {
+      held = false;
+      removeEventListener("beforeunload", ask);
+    };
+  }, [unsaved]);
+}
 
 let serial = 0;
 export function Field({ label, hint, children }) {

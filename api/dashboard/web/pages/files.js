@@ -32,7 +32,8 @@ export function Files({ search }) {
   const add = html`<label class="button primary">Upload a file<input class="sr" type="file" onChange=${(event) => { const file = event.target.files[0]; event.target.value = ""; if (file) act.run(() => upload(file.name, file)); }} /></label>`;
   return html`<${Page} title="Files" lead="Examples to train on, and what jobs left." actions=${can("files:write") && add}>
     <div class="chips" role="group" aria-label="Purpose">${[["fine-tune", "Examples"], ["fine-tune-results", "Results"], ["", "All"]].map(([name, label]) => html`<button class="chip" aria-pressed=${purpose === name} onClick=${() => setPurpose(name)}>${label}</button>`)}</div>
-    <${Problem} error=${act.error || error} title="The file is not there" />
+    <${Problem} error=${act.error} />
+    <${Problem} error=${error} again=${again} title="The files cannot be listed" />
     ${!page && !error && html`<${Bones} />`}
     ${page && !files.length && html`<${Empty} icon="files" title="No files here">A new job takes its file along by itself. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
     ${files.length > 0 && html`<${Card}><${Table} className="top" label="Files" columns=${columns} rows=${files.map((file) => rowOf(file, file.id === search.file, () => act.run(() => remove(`/v1/files/${file.id}`))))} /><//>`}

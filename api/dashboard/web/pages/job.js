@@ -55,19 +55,23 @@ function Events({ events }) {
   <//>`;
 }
 
+const LISTED = 50; // checkpoints
+
 const Download = ({ file, children }) => html`<a href=${`/v1/files/${file.file_id}/content`} download=${file.filename}>${children || file.filename}</a>`;
 
 function Checkpoints({ job }) {
   const newest = job.sgg.last_checkpoint?.id;
-  const { value: page } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/checkpoints?limit=50`), [job.id, newest]);
-  return html`<${Card} title="Checkpoints" lead="The adapter as it was at that step. Each can be tried, downloaded, and started from.">
-    ${page?.data.length ? html`<${Table} label="Checkpoints" columns=${[["Step", "num"], ["Training loss", "num"], ["Validation", "num"], ["Files"]]} rows=${page.data.map((each) => ({ key: each.id, cells: [
+  const { value: page, error, loading, again } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/checkpoints?limit=${LISTED}`), [job.id], [newest]);
+  return html`<${Card} title="Checkpoints" lead="The adapter as it was at that step: a model with a name of its own, which can be tried, downloaded, and named as what another job starts from.">
+    <${Problem} error=${error} again=${again} title="The checkpoints cannot be shown" />${loading && html`<${Bones} label="Loading the checkpoints" />`}
+    ${page?.data.length > 0 && html`<${Table} label="Checkpoints" columns=${[["Step", "num"], ["Training loss", "num"], ["Validation", "num"], ["Files"]]} rows=${page.data.map((each) => ({ key: each.id, cells: [
       each.step_number,
       figure(each.metrics.train_loss),
       each.metrics.full_valid_mean_token_accuracy != null ? percent(each.metrics.full_valid_mean_token_accuracy, 1) : figure(each.metrics.full_valid_loss),
       each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`),
-    ] }))} />`
-      : html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes with the first look at the validation set, or after 50 steps."}</p>`}
+    ], note: each.sgg.files.length > 0 && html`<code>${each.fine_tuned_model_checkpoint}</code>${can("models:try") && html` · <a href=${`#/try?model=${encodeURIComponent(each.fine_tuned_model_checkpoint)}`}>Try it<span class="sr"> as of step ${each.step_number}</span></a>`}` }))} />`}
+    ${page?.has_more && html`<p class="soft small">The newest ${LISTED} are listed.</p>`}
+    ${page?.data.length === 0 && html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes with the first look at the validation set, or after 50 steps."}</p>`}
   <//>`;
 }
 
@@ -98,14 +102,14 @@ export function Job({ id }) {
   const running = job && !over(job) && job.status !== "paused";
   useEvery(running ? 500 : job && !over(job) ? 3000 : 0, again, [again]);
   const events = useEvents(id, (event) => { if (!event || event.type === "message") again(); });
-  const { curves, exact } = useCurves(id, !!running, job?.sgg.attempts || 0);
+  const figures = useCurves(id, !!running, job?.sgg.attempts || 0);
   if (!job) return html`<${Page} title="Job"><${Problem} error=${error} again=${again} />${!error && html`<${Bones} heights=${[60, 220, 220]} label="Loading the job" />`}<//>`;
   return html`<${Page} title=${jobTitle(job)} lead=${html`<span class="row"><${Status} job=${job} /><span class="mono small">${job.id}</span></span>`} actions=${html`<${Actions} job=${job} changed=${again} />`}>
     <${Announcer} job=${job} />
     ${job.error && html`<div class="notice bad" role="alert"><strong>${job.sgg.failure?.fault === "user" ? "The training could not use what it was given" : "The service failed this job"}</strong><p>${job.error.message}</p><p>${job.sgg.failure?.remedy}</p></div>`}
     <${Card}><div class="stack">${!over(job) && html`<${Bar} share=${job.sgg.progress} label="Progress of the training" />`}<${Facts} job=${job} /></div><//>
     ${job.status === "succeeded" && html`<${Report} job=${job} />`}
-    <${JobCurves} job=${job} curves=${curves} exact=${exact} />
+    <${JobCurves} job=${job} figures=${figures} />
     <div class="grid2"><div class="stack"><${Results} job=${job} />${job.status === "succeeded" && html`<${Suspicious} job=${job} />`}<${Events} events=${events} /></div><div class="stack"><${Checkpoints} job=${job} /><${Settings} job=${job} /></div></div>
   <//>`;
 }

@@ -1,7 +1,7 @@
 import { html } from "../core.js";
 import { clippingLimits, NEGLIGIBLE, overRuns } from "../curves.js";
 import { Chart, logarithmic } from "../charts.js";
-import { Card } from "../parts.js";
+import { Bones, Card, Problem } from "../parts.js";
 
 const none = { steps: [], values: [] };
 const unit = () => [-1, 1];
@@ -18,7 +18,8 @@ function ofNorms(plot) {
 const share = (plot, low, high) => [0, Math.max(1, high)];
 
 /** The curves of a job, each with a sentence on what it means. */
-export function JobCurves({ job, curves: told, exact }) {
+export function JobCurves({ job, figures }) {
+  const { curves: told, exact, error, loading, again } = figures;
   const { runs, curves } = exact ? overRuns(told) : { runs: 1, curves: told };
   const note = runs > 1 ? `The curves are those of ${runs} runs, over the steps of each: their means, and bands from the lowest to the highest.`
     : !exact && told.replica?.steps.length ? "These are too many steps to be drawn run by run: they are counted through all runs of this job." : null;
@@ -31,12 +32,14 @@ export function JobCurves({ job, curves: told, exact }) {
   const floor = limits.map((limit) => (limit === null ? null : least));
   const gradient = [{ label: "|g|", ...norm }];
   if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, low: floor, high: limits, dashed: true });
-  if (!of("train_loss").steps.length) return html`<${Card} title="Curves"><p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p><//>`;
+  const problem = html`<${Problem} error=${error} again=${again} title="The curves cannot be shown" />`;
+  if (!of("train_loss").steps.length) return html`<${Card} title="Curves">${problem}${loading && html`<${Bones} heights=${[200]} label="Loading the curves" />`}
+    ${!error && !loading && html`<p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p>`}<//>`;
   const words = job.sgg.kind === "classification" ? "examples" : "tokens";
   const chosen = guided ? job.method.sgg.hyperparameters : {};
   const compared = guided && words === "examples" && chosen.task?.objective !== "cross_entropy" && chosen.guidance?.variant !== "off";
   const sync = job.id;
-  return html`<div class="stack">${note && html`<p class="soft">${note}</p>`}<div class="grid2">
+  return html`<div class="stack">${problem}${note && html`<p class="soft">${note}</p>`}<div class="grid2">
     <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}
       text=${`How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart.${compared ? " An encoder with up to eight labels is trained by comparing examples: that loss is another one, so look at how the two move, not at how high they are." : ""}`} />
     <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}

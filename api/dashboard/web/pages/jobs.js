@@ -12,6 +12,12 @@ const live = (job) => ["queued", "running", "validating_files"].includes(job.sta
 /** What people call a job: as they named it, or else its base model with the end of its id, as its own model's name has it. */
 export const jobTitle = (job) => job.metadata.name || (job.sgg || job).suffix || `${job.model} ${job.id.slice(-8)}`;
 
+/** What is typed to filter by, as [name, value]: `source=http://a:80` has one sign that parts them, the first. */
+export function pairOf(text) {
+  const [, name = "", value = ""] = text.match(/^([^=:]*)[=:](.*)$/) || [];
+  return [name.trim(), value.trim()];
+}
+
 /** What one sees of a job at a glance: how far, how long, how good. */
 export function Outlook({ job }) {
   const { sgg } = job;
@@ -49,9 +55,9 @@ export function Jobs({ search }) {
   const [pair, setPair] = useState(search.metadata || "");
   const [limit, setLimit] = useState(PAGE);
   const [picked, setPicked] = useState([]);
-  const [key, value] = pair.split(/[=:]\s*/);
-  const path = `/v1/fine_tuning/jobs${query({ limit, status, ...(key && value && { [`metadata[${key.trim()}]`]: value.trim() }) })}`;
-  const { value: page, error, again } = useRead(() => get(path), [path]);
+  const [key, value] = pairOf(pair);
+  const filter = { status, ...(key && value && { [`metadata[${key}]`]: value }) };
+  const { value: page, error, again } = useRead(() => get(`/v1/fine_tuning/jobs${query({ limit, ...filter })}`), [query(filter)], [limit]);
   const jobs = page?.data || [];
   useEvery(jobs.some(live) ? 1000 : 4000, again, [again]);
   const pick = (id) => setPicked((now) => (now.includes(id) ? now.filter((each) => each !== id) : [...now, id]));

@@ -5,13 +5,21 @@ import { ago, date } from "../format.js";
 import { Bones, Card, Confirm, Field, Page, Problem, Table } from "../parts.js";
 import { OwnUsage, scopes, Usage } from "./usage.js";
 
+/** The seconds until a key expires, null for never. Throws for what is no number of days above 0. */
+export function lifetime(days) {
+  if (!days) return null;
+  const seconds = Math.round(Number(days) * 86400);
+  if (!(seconds > 0 && seconds < Infinity)) throw new Error(`The days until the key expires are a number above 0, such as 90 or 0.5, or empty for never; "${days}" is none.`);
+  return seconds;
+}
+
 function NewKey({ project, made }) {
   const [name, setName] = useState("");
   const [chosen, setChosen] = useState(["jobs:read", "jobs:write", "files:read", "files:write", "models:try"]);
   const [days, setDays] = useState("90");
   const [value, setValue] = useState();
   const create = useAction(async () => {
-    const body = { name: name.trim(), scopes: chosen, ...(days && { expires_in_seconds: Math.round(Number(days) * 86400) }) };
+    const body = { name: name.trim(), scopes: chosen, expires_in_seconds: lifetime(days) };
     const key = await post(`/v1/organization/projects/${project.id}/api_keys`, body);
     setValue(key.value);
     setName("");
@@ -49,13 +57,16 @@ function Projects() {
   const keys = useRead(() => all(`/v1/organization/projects/${id}/api_keys`), [id]);
   const project = useRead(() => get(`/v1/organization/projects/${id}`), [id]);
   const act = useAction(async (key) => { await remove(`/v1/organization/projects/${id}/api_keys/${key.id}`); await keys.again(); });
-  if (!project.value || !keys.value) return html`<${Page} title="Keys"><${Problem} error=${project.error || keys.error} again=${project.again} /><${Bones} /><//>`;
-  const several = projects.value?.length > 1;
-  return html`<${Page} title="Keys and usage" lead=${several ? null : `Project ${project.value.name}`}>
+  const several = projects.value?.length > 1, known = project.value && keys.value, failed = project.error || keys.error;
+  const again = () => { project.again(); keys.again(); };
+  return html`<${Page} title="Keys and usage" lead=${!several && known ? `Project ${project.value.name}` : null}>
+    <${Problem} error=${projects.error} again=${projects.again} title="The projects cannot be listed" />
     ${several && html`<${Field} label="Project">${(ids) => html`<select ...${ids} onChange=${(event) => setId(event.target.value)}>${projects.value.map((each) => html`<option value=${each.id} selected=${each.id === id}>${each.name}</option>`)}</select>`}<//>`}
-    <${Usage} project=${project.value} />
-    <${Problem} error=${act.error} />
-    <${Card} title="Keys"><${Table} label="Keys" columns=${columns} rows=${keys.value.map((key) => rowOf(key, () => act.run(key)))} /><//>
-    <${NewKey} project=${project.value} made=${keys.again} />
+    <${Problem} error=${failed} again=${again} title="The keys cannot be shown" />
+    ${!known && !failed && html`<${Bones} />`}
+    ${known && html`<${Usage} project=${project.value} />
+      <${Problem} error=${act.error} />
+      <${Card} title="Keys"><${Table} label="Keys" columns=${columns} rows=${keys.value.map((key) => rowOf(key, () => act.run(key)))} /><//>
+      <${NewKey} project=${project.value} made=${keys.again} />`}
   <//>`;
 }

@@ -1,7 +1,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "../core.js";
 import { get, post } from "../api.js";
 import { useAction, useRead } from "../live.js";
-import { Bones, Page, Problem } from "../parts.js";
+import { Bones, Page, Problem, useUnsaved } from "../parts.js";
 import { NewData } from "./new_data.js";
 import { brought, earlierOf, fetched, store } from "./new_files.js";
 import { NewSettings, defaults, requestOf, settingsOf } from "./new_settings.js";
@@ -19,11 +19,12 @@ function Form({ models, files, earlier, correct }) {
   const [stored, setStored] = useState(earlier?.training ? { training: earlier.training, validation: earlier.validation } : null);
   const [dirty, setDirty] = useState(false);
   const [settings, setSettings] = useState(() => (earlier?.job ? settingsOf(earlier.job) : defaults(models)));
-  const latest = useRef(null);
+  const latest = useRef(null), safe = useRef(null); // what is edited, and the newest of it that is kept elsewhere, too
   const held = useRef(null); // the newest files whose rows are known, which the next ones replace
   const save = useAction(async (next) => {
     try {
       held.current = await store(next, held.current);
+      safe.current = next;
       setStored(held.current);
     } catch (error) {
       setStored(null);
@@ -33,7 +34,7 @@ function Form({ models, files, earlier, correct }) {
     }
   });
   const take = (next) => {
-    latest.current = next;
+    latest.current = safe.current = next;
     setData(next);
     setDirty(false);
   };
@@ -56,6 +57,7 @@ function Form({ models, files, earlier, correct }) {
     setData(latest.current);
     setDirty(true);
   };
+  useUnsaved(data !== safe.current);
   const kind = stored?.training.sgg.kind;
   const usable = models.filter((model) => model.sgg.kind === "causal" || kind === "classification");
   useEffect(() => {

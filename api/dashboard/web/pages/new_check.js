@@ -1,27 +1,30 @@
-import { html, useEffect, useRef, useState } from "../core.js";
+import { html, useCallback, useEffect, useRef, useState } from "../core.js";
 import { post } from "../api.js";
-import { useAction } from "../live.js";
+import { useAction, useReturn } from "../live.js";
 import { bytes, count, duration, plural } from "../format.js";
 import { Bones, Card, Problem } from "../parts.js";
 import { located } from "./new_data.js";
 
 const PAUSE = 400; // after the last change of a setting
 
-/** The server's opinion of the request: {value, error}. A server without dry runs has none, which is no error. */
+/** The server's opinion of the request: {value, error, again}. A server without dry runs has none, which is no error. */
 function useDryRun(request) {
   const [state, setState] = useState({});
+  const [turn, setTurn] = useState(0);
+  const again = useCallback(() => setTurn((now) => now + 1), []);
+  const missed = useReturn(again);
   useEffect(() => {
     const stop = new AbortController();
     const timer = setTimeout(async () => {
       try {
         setState({ value: await post("/v1/fine_tuning/jobs?dry_run=true", request, { signal: stop.signal }) });
       } catch (error) {
-        if (error.name !== "AbortError") setState({ error });
+        if (error.name !== "AbortError" && !missed(error)) setState({ error });
       }
     }, PAUSE);
     return () => { stop.abort(); clearTimeout(timer); };
-  }, [JSON.stringify(request)]);
-  return state;
+  }, [JSON.stringify(request), turn]);
+  return { ...state, again };
 }
 
 function Estimate({ told }) {
@@ -52,7 +55,7 @@ function Preview({ request, place }) {
 
 /** `rows` are those of the page, if the file was brought to it; then findings and previews name the examples as the page numbers them. */
 export function NewCheck({ request, submit, rows, stored }) {
-  const { value: told, error } = useDryRun(request);
+  const { value: told, error, again } = useDryRun(request);
   const part = (file) => (file === stored.validation?.id ? stored.valid : stored.train);
   const findings = (told?.findings || []).map((finding) => located(rows || [], part(finding.file_id), finding, finding.reason.includes("training file") ? stored.train : part(finding.file_id)));
   const severe = findings.filter((finding) => finding.severity === "error");
@@ -66,7 +69,7 @@ export function NewCheck({ request, submit, rows, stored }) {
       ${told?.smallest_difference && html`<p class="soft small">With the examples set aside, only differences in accuracy of about ${Math.round(told.smallest_difference * 100)} points or more can be told from chance.</p>`}
       ${severe.length > 0 && html`<div class="notice bad" role="alert"><strong>This has to be changed first</strong><ul>${severe.map((finding) => html`<li>${where(finding)}${finding.reason} ${finding.remedy}</li>`)}</ul></div>`}
       ${mild.length > 0 && html`<details class="notice warn"><summary>${mild.length === 1 ? "One thing" : `${mild.length} things`} to know</summary><ul>${mild.slice(0, 50).map((finding) => html`<li>${where(finding)}${finding.reason} ${finding.remedy}</li>`)}</ul></details>`}
-      <${Problem} error=${submit.error || error} title="The job cannot start like this" />
+      <${Problem} error=${submit.error || error} again=${!submit.error && again} title="The job cannot start like this" />
       <${Preview} request=${request} place=${place} key=${`${request.model}${request.training_file}`} />
       <div><button class="primary" disabled=${submit.busy || severe.length > 0} onClick=${() => submit.run()}>Start the training</button></div>
     </div><//>`;

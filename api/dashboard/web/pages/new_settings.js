@@ -5,13 +5,16 @@ import { Card, Field } from "../parts.js";
 
 const numbers = [
   ["n_epochs", "Passes over the file", "auto: small files get enough steps to learn from"],
-  ["batch_size", "Examples a step", "auto: 8"],
+  ["batch_size", "Examples a step", "auto: 8, or 16 where an encoder compares examples"],
   ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, which takes folds or examples set aside"],
   ["folds", "Folds", "empty: none; 5 leaves out a fifth of the examples in turn and tells how good the training is on them, which takes about five times as long"],
   ["max_steps", "At most so many steps", "empty: as many as the passes make"],
 ];
 
-export const defaults = (models) => ({ model: models[0]?.id || "", method: "sgg", suffix: "", sources: [], alignment: "0.5", rank: "", seed: "", keep: "last", hyperparameters: {}, carried: null, kept: {} });
+const LORA = { rank: 8, alpha: 16 }; // unless told otherwise, as in sgg_core/spec.py
+const OFFERED = 12; // files as sources
+
+export const defaults = (models) => ({ model: models[0]?.id || "", method: "sgg", suffix: "", sources: [], alignment: "", rank: "", seed: "", keep: "last", hyperparameters: {}, carried: null, kept: {} });
 
 /** The settings of an earlier job, as this form holds them; what it has no field for is carried along. */
 export function settingsOf(job) {
@@ -19,7 +22,7 @@ export function settingsOf(job) {
   const { lora, guidance, evaluation } = hyperparameters;
   const chosen = Object.fromEntries(numbers.map(([name]) => [name, hyperparameters[name]]).filter(([, value]) => value !== null && value !== "auto"));
   return {
-    model: job.model, method: job.method.type, suffix: job.sgg.suffix || "", sources, alignment: String(guidance?.alignment || 0.5),
+    model: job.model, method: job.method.type, suffix: job.sgg.suffix || "", sources, alignment: String(guidance?.alignment || ""),
     rank: String(lora.rank), seed: String(job.seed), keep: evaluation.keep, hyperparameters: chosen, carried: hyperparameters, metadata: job.metadata,
     kept: { ...(startFrom && { start_from: startFrom }), ...(retention && { retention_file: retention }), ...(priority && { priority: can("admin") ? priority : Math.min(priority, 0) }) },
   };
@@ -32,6 +35,11 @@ function typed(value) {
   return Number.isNaN(Number(value)) ? value : Number(value);
 }
 
+/** Alpha grows with the rank, so that the update, scaled by alpha / rank, stays as strong as it was. */
+function ranked(lora, rank) {
+  return { ...lora, rank, ...(rank > 0 && rank !== lora.rank && { alpha: (lora.alpha / lora.rank) * rank }) };
+}
+
 /** The request for a job. */
 export function requestOf(settings, stored) {
   const hyperparameters = { ...settings.carried };
@@ -40,11 +48,11 @@ export function requestOf(settings, stored) {
     const value = settings.hyperparameters[name];
     if (value !== undefined && value !== "") hyperparameters[name] = typed(value);
   }
-  if (settings.rank) hyperparameters.lora = { ...hyperparameters.lora, rank: typed(settings.rank), ...(!settings.carried && Number(settings.rank) && { alpha: 2 * Number(settings.rank) }) };
+  if (settings.rank) hyperparameters.lora = ranked(hyperparameters.lora || LORA, typed(settings.rank));
   hyperparameters.evaluation = { ...hyperparameters.evaluation, keep: stored.validation ? settings.keep : "last", ...(!stored.validation && { patience: null }) };
   const sources = settings.method === "sgg" ? settings.sources : [];
   if (settings.method !== "sgg") delete hyperparameters.guidance;
-  else if (sources.length) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: typed(settings.alignment) };
+  else if (sources.length && settings.alignment) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: typed(settings.alignment) };
   else if (hyperparameters.guidance) hyperparameters.guidance = { ...hyperparameters.guidance, alignment: 0 };
   return {
     model: settings.model,
@@ -68,20 +76,21 @@ export function NewSettings({ models, files, stored, settings, change }) {
       ${settings.model.startsWith("ft:") && html`<${Choice} name="model" value=${settings.model} chosen=${settings.model} choose=${() => {}} title=${settings.model}>A model of yours, trained further.<//>`}
     </div></fieldset>
     <fieldset><legend class="label">Method</legend><div class="choices">
-      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Steps look ahead and keep the gradient steady in length and direction. Takes about a quarter longer.<//>
-      <${Choice} name="method" value="supervised" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Plain LoRA">Ordinary training of the adapter. Quicker, and what to compare with.<//>
+      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Steps look ahead and keep the gradient steady in length and direction, which takes about a quarter longer. With up to eight labels an encoder compares examples, in fewer steps than plain LoRA.<//>
+      <${Choice} name="method" value="supervised" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Plain LoRA">Ordinary training of the adapter, and what to compare with.<//>
     </div></fieldset>
     <div class="fields"><${Field} label="Name" hint="A part of the model's name.">${(ids) => html`<input ...${ids} maxlength="64" value=${settings.suffix} onInput=${(event) => change({ suffix: event.target.value })} />`}<//></div>
     <details><summary>More settings</summary><div class="stack">
       <div class="fields">
         ${numbers.map(([name, label, hint]) => html`<${Field} label=${label} hint=${hint}>${(ids) => html`<input ...${ids} inputmode="decimal" placeholder=${["folds", "max_steps"].includes(name) ? "" : "auto"} value=${settings.hyperparameters[name] ?? ""} onInput=${(event) => set(name, event.target.value.trim())} />`}<//>`)}
-        <${Field} label="Rank of the adapter" hint="8; a higher one can hold more, and fits chance sooner">${(ids) => html`<input ...${ids} inputmode="numeric" placeholder="8" value=${settings.rank} onInput=${(event) => change({ rank: event.target.value.trim() })} />`}<//>
+        <${Field} label="Rank of the adapter" hint="8; a higher one can hold more, and fits chance sooner. Alpha grows with it, so that the scale alpha / rank stays.">${(ids) => html`<input ...${ids} inputmode="numeric" placeholder=${(settings.carried?.lora || LORA).rank} value=${settings.rank} onInput=${(event) => change({ rank: event.target.value.trim() })} />`}<//>
         <${Field} label="Seed" hint="empty: drawn by the server; the same seed gives the same run">${(ids) => html`<input ...${ids} inputmode="numeric" value=${settings.seed} onInput=${(event) => change({ seed: event.target.value.trim() })} />`}<//>
       </div>
       ${stored.validation && html`<label class="check"><input type="checkbox" checked=${settings.keep === "best"} onChange=${(event) => change({ keep: event.target.checked ? "best" : "last" })} /><span>Keep the weights that did best on the examples set aside<span class="hint">Otherwise those of the last step.</span></span></label>`}
-      ${settings.method === "sgg" && others.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: files of related examples that steer the training without being learned</legend>
-        ${others.slice(0, 12).map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${plural(file.sgg.examples, "example")}, ${ago(file.created_at)}</span></span></label>`)}
-        ${settings.sources.length > 0 && html`<div class="fields"><${Field} label="Strength of the alignment" hint="0 to 1">${(ids) => html`<input ...${ids} inputmode="decimal" value=${settings.alignment} onInput=${(event) => change({ alignment: event.target.value.trim() })} />`}<//></div>`}
+      ${settings.method === "sgg" && others.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: files of related examples of the same kind</legend>
+        <p class="soft small">By default the adapter is trained on them first, and begins with what helps your examples; what does not is left out. This can take longer than the training itself.${others.length > OFFERED && ` The newest ${OFFERED} files are offered; the command line takes others, too.`}</p>
+        ${others.slice(0, OFFERED).map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${plural(file.sgg.examples, "example")}, ${ago(file.created_at)}</span></span></label>`)}
+        ${settings.sources.length > 0 && html`<div class="fields"><${Field} label="Strength of the alignment" hint="0 to 1; empty: 0">${(ids) => html`<input ...${ids} inputmode="decimal" placeholder="0" value=${settings.alignment} onInput=${(event) => change({ alignment: event.target.value.trim() })} />`}<//></div>`}
       </fieldset>`}
     </div></details></div><//>`;
 }

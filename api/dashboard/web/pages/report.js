@@ -2,10 +2,11 @@ import { html } from "../core.js";
 import { can, get, getText } from "../api.js";
 import { byLine, read, textOf } from "../examples.js";
 import { useRead } from "../live.js";
-import { figure, percent, points, signed } from "../format.js";
-import { Card, Table } from "../parts.js";
+import { count, figure, percent, points, signed } from "../format.js";
+import { Bones, Card, Problem, Table } from "../parts.js";
 
 const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "the same training without guidance" };
+const MOST_CONFUSED = 12; // labels, as in sgg_core/card.py: a wider matrix cannot be read
 const DOUBTFUL = 0.75; // a right label with less than this was found with doubts
 
 function Baselines({ report }) {
@@ -38,12 +39,13 @@ function Replicas({ found }) {
 }
 
 /** Which label was said for which; the darker, the more. */
-function Confusion({ confusion }) {
+export function Confusion({ confusion, whole }) {
   if (!confusion) return null;
-  const most = Math.max(...confusion.counts.flat(), 1);
+  if (confusion.labels.length > MOST_CONFUSED) return html`<p class="soft small">Which of the ${count(confusion.labels.length)} labels was given for which is in <a href=${whole} target="_blank" rel="noopener">report.json</a>.</p>`;
+  const most = confusion.counts.flat().reduce((high, number) => Math.max(high, number), 1);
   return html`<div class="stack tight"><h3>Which label was given for which</h3><div class="table inset" tabindex="0" role="group" aria-label="Table"><table class="matrix"><caption class="sr">Rows are the true labels, columns the given ones</caption>
     <thead><tr><th>true label</th>${confusion.labels.map((label) => html`<th scope="col" class="num">${label}</th>`)}</tr></thead>
-    <tbody>${confusion.counts.map((row, truth) => html`<tr><th scope="row">${confusion.labels[truth]}</th>${row.map((count, guess) => html`<td class="num" data-depth=${Math.ceil((count / most) * 4)} data-right=${truth === guess}>${count}</td>`)}</tr>`)}</tbody></table></div></div>`;
+    <tbody>${confusion.counts.map((row, truth) => html`<tr><th scope="row">${confusion.labels[truth]}</th>${row.map((number, guess) => html`<td class="num" data-depth=${Math.ceil((number / most) * 4)} data-right=${truth === guess}>${number}</td>`)}</tr>`)}</tbody></table></div></div>`;
 }
 
 function Hardest({ report, texts }) {
@@ -60,11 +62,11 @@ async function textsOf(job, report) {
 }
 
 export function Report({ job }) {
-  const { value } = useRead(async () => {
+  const { value, error, again } = useRead(async () => {
     const report = await get(`/v1/fine_tuning/jobs/${job.id}/report?format=json`);
     return { report, texts: await textsOf(job, report).catch(() => null) };
   }, [job.id, job.status]);
-  if (!value) return null;
+  if (!value) return html`<${Card} title="What it is worth"><${Problem} error=${error} again=${again} title="The report cannot be shown" />${!error && html`<${Bones} label="Loading the report" />`}<//>`;
   const { report, texts } = value, { evaluation } = report;
   const page = (format) => `/v1/fine_tuning/jobs/${job.id}/report?format=${format}`;
   return html`<${Card} title="What it is worth" extra=${html`<span class="small"><a href=${page("html")} target="_blank" rel="noopener">whole report</a> · <a href=${page("markdown")} download="README.md">model card</a></span>`}>
@@ -73,7 +75,7 @@ export function Report({ job }) {
       <${Baselines} report=${report} />
       <${Folds} found=${report.cross_validation} />
       <${Replicas} found=${report.replicas} />
-      <${Confusion} confusion=${evaluation?.confusion} />
+      <${Confusion} confusion=${evaluation?.confusion} whole=${page("json")} />
       <${Hardest} report=${report} texts=${texts} />
       ${report.explanations?.length > 0 && html`<ul class="stack tight small">${report.explanations.map((sentence) => html`<li>${sentence}</li>`)}</ul>`}
     </div><//>`;
@@ -81,14 +83,18 @@ export function Report({ job }) {
 
 /** Training examples that something speaks against; the server ranks all of them, also those that nothing does. */
 export async function doubtsOf(job, limit) {
-  const { data } = await get(`/v1/fine_tuning/jobs/${job.id}/examples?limit=${limit}`);
+  const { data } = await get(`/v1/fine_tuning/jobs/${job.id}/examples?limit=${limit}`).catch((error) => {
+    if (error.code === "no_report") return { data: [] }; // these labels were not judged
+    throw error;
+  });
   return data.filter((each) => each.predicted_label !== each.label || each.gradient_agreement < 0);
 }
 
 /** Examples whose label may be wrong, as the training saw it. */
 export function Suspicious({ job }) {
-  const { value: doubted } = useRead(() => doubtsOf(job, 10), [job.id, job.status]);
-  if (!doubted?.length) return null;
+  const { value: doubted, error, again } = useRead(() => doubtsOf(job, 10), [job.id, job.status]);
+  if (!doubted) return html`<${Problem} error=${error} again=${again} title="The examples to look at again cannot be shown" />`;
+  if (!doubted.length) return null;
   return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say." extra=${can("files:write") && html`<a href=${`#/new?from=${job.id}&correct`}>Correct them and run again</a>`}><ul class="examples">${doubted.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
     <div class="grow stack tight"><span class="words">${each.text ?? `Line ${each.line} of the training file, which is deleted`}</span><span class="small soft">labelled <b>${each.label}</b>. ${each.reason}</span></div><span class="badge warn num">doubt ${percent(each.suspicion)}</span></li>`)}</ul><//>`;
 }

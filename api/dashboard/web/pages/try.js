@@ -73,10 +73,10 @@ function Desk({ tuned, first }) {
     }
   });
   const kind = facts.value?.kind;
-  const submit = (event) => { event.preventDefault(); if (text.trim() && facts.value) act.run(); };
+  const submit = (event) => { event.preventDefault(); if (text.trim() && facts.value && !act.busy) act.run(); };
   return html`<${Page} title="Try it" lead="The same question to your model and to the base model that it was made from. This is for looking, not for serving: download the adapter for that.">
     <${Card}><form class="stack" onSubmit=${submit}>
-      <${Field} label="Model">${(ids) => html`<select ...${ids} value=${name} onChange=${(event) => { setName(event.target.value); setAnswers({}); }}>${tuned.map((model) => html`<option value=${model.id} selected=${model.id === name}>${model.id}</option>`)}</select>`}<//>
+      <${Field} label="Model">${(ids) => html`<select ...${ids} disabled=${act.busy} value=${name} onChange=${(event) => { setName(event.target.value); setAnswers({}); }}>${tuned.map((model) => html`<option value=${model.id} selected=${model.id === name}>${model.id}</option>`)}</select>`}<//>
       <${Field} label=${kind === "classification" || !kind ? "A sentence" : kind === "completion" ? "A prompt" : "A message"}>${(ids) => html`<textarea ...${ids} rows="3" maxlength="16000" placeholder="I was charged twice this month" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); }}></textarea>`}<//>
       <${Problem} error=${facts.error} again=${facts.again} />
       <div class="row"><button class="primary" disabled=${act.busy || !text.trim() || !facts.value}>${facts.value?.mute ? "Ask" : "Ask both"}</button><span class="soft small">The first answer takes some seconds: the worker loads the model.</span></div>
