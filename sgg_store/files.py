@@ -6,7 +6,7 @@ import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Select, Text, bindparam, cast, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Select, Text, bindparam, cast, func, or_, select, true, union_all
 from sqlalchemy.orm import Session
 
 from sgg_store.checkpoints import named_for
@@ -121,15 +121,18 @@ class Files:
         return file
 
     def expired(self) -> list[FileRecord]:
-        """Files whose time is over, except those that a queued or running job uses."""
-        return self._unused(_expired())
+        """Files whose time is over, except those that an unfinished job uses."""
+        return list(self.session.scalars(self._expired_unused()))
 
     def drop_expired(self, limit: int) -> list[FileRecord]:
         """Delete the rows of up to `limit` expired files; their objects are for the caller, after the commit.
 
         One that a job being created holds is left for the next time.
         """
-        dropped = self._unused(_expired().with_for_update(skip_locked=True))[:limit]
+        query = self._expired_unused()
+        chosen = self.session.scalars(query.limit(limit).with_for_update(skip_locked=True, of=FileRecord)).all()
+        # asked again now that they are held: while they were chosen, a job on one of them may have been committed
+        dropped = list(self.session.scalars(query.where(FileRecord.id.in_([file.id for file in chosen]))))
         for file in dropped:
             self.session.delete(file)
         self.session.flush()
@@ -155,13 +158,24 @@ class Files:
         query = select(JobRecord.id, JobRecord.project_id).where(JobRecord.status.in_(ACTIVE), users)
         return named_for(checkpoint.project_id, self.session.execute(query.order_by(JobRecord.created_at)))
 
-    def _unused(self, query: Select[FileRecord]) -> list[FileRecord]:
-        """Those of the files that no unfinished job uses, which is asked once they are chosen, and held if they are."""
-        return [file for file in self.session.scalars(query) if not self.jobs_using(file.id)]
-
-
-def _expired() -> Select[FileRecord]:
-    return select(FileRecord).where(FileRecord.expires_at <= database_now()).order_by(FileRecord.expires_at)
+    def _expired_unused(self) -> Select[FileRecord]:
+        """Expired files that no unfinished job uses as in `jobs_using`; the jobs are read once for all files."""
+        is_postgres = self.session.get_bind().dialect.name == "postgresql"
+        elements = func.json_array_elements_text if is_postgres else func.json_each
+        source = elements(JobRecord.source_file_ids).table_valued("value")
+        columns = (
+            JobRecord.training_file_id,
+            JobRecord.validation_file_id,
+            JobRecord.start_file_id,
+            JobRecord.retention_file_id,
+        )
+        active = JobRecord.status.in_(ACTIVE)
+        named = [select(column.label("file_id")).where(active) for column in columns]
+        named.append(select(source.c.value.label("file_id")).select_from(JobRecord).join(source, true()).where(active))
+        used = union_all(*named).subquery()
+        query = select(FileRecord).outerjoin(used, used.c.file_id == FileRecord.id)
+        expired = FileRecord.expires_at <= database_now()
+        return query.where(expired, used.c.file_id.is_(None)).order_by(FileRecord.expires_at)
 
 
 def _alive() -> ColumnElement[bool]:

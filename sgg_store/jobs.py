@@ -196,7 +196,7 @@ class Jobs:
         """
         job = self._held(project_id, job_id)
         if job.status is JobStatus.PAUSED:
-            requeue_job(self.session, job, NewEvent("The job was resumed. It is queued again."), ring_delay(0))
+            requeue_job(self.session, job, NewEvent("The job was resumed. It is queued again."), 0.0)
         elif job.status is JobStatus.RUNNING and job.pause_requested and not job.cancel_requested:
             job.pause_requested = False
             self._tell(job, "The pause was withdrawn before it began.")

@@ -226,9 +226,15 @@ class Leases:
         return list(self.session.scalars(query.order_by(*order).limit(limit)))
 
     def mark_rung(self, job_id: str) -> None:
-        """Note that a job's doorbell was rung: the next ring waits twice as long as this one did, up to a minute."""
-        job = self.session.get(JobRecord, job_id, with_for_update=True)
-        if job is not None and job.status is JobStatus.QUEUED:
+        """Note that a job's due doorbell was rung: the next ring waits twice as long as this one did, up to a minute.
+
+        Does nothing if it is not due (any more): an attempt may have begun and ended since it was rung, and what the
+        job was told to wait then is not over.
+        """
+        due = (JobRecord.status == JobStatus.QUEUED, JobRecord.next_ring_at <= database_now())
+        query = select(JobRecord).where(JobRecord.id == job_id, *due).with_for_update()
+        job = self.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+        if job is not None:
             job.rings += 1
             job.next_ring_at = self._in(ring_delay(job.rings))
             self.session.flush()

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, missing, taken
+from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, is_key, missing, taken
 from sgg_store.partial_files import removed_on_failure
 
 _ABANDONED_SECONDS = 24 * 3600.0
@@ -97,8 +97,8 @@ class LocalObjectStore:
         return None
 
     def _keys_under(self, folder: Path) -> Iterator[str]:
-        found = (path.relative_to(self.root) for path in folder.rglob("*") if path.is_file())
-        return (path.as_posix() for path in found if path.parts[0] != self._parts.name)
+        found = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
+        return (key for key in found if is_key(key))  # which what lies in `_parts` has not
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)

@@ -62,7 +62,10 @@ class ObjectStore(Protocol):
         """Remove the object; does nothing if it is not there."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects under a folder `prefix` (or ``""`` for all), in any order."""
+        """All objects under a folder `prefix` (or ``""`` for all), in any order.
+
+        What has a name that is no key is none of ours (an editor's backup, a file system's own files) and left out.
+        """
 
     def link(self, key: str) -> str | None:
         """An address from which anyone can read the object for a while; None if this store gives none."""
@@ -110,9 +113,14 @@ def missing(key: str) -> ObjectNotFoundError:
     return ObjectNotFoundError(f"There is no object {key!r}.", "It was deleted, or its upload never ended.")
 
 
+def is_key(key: str) -> bool:
+    """Whether `key` is made of plain segments."""
+    return len(key) <= _MAX_KEY_CHARS and all(_SEGMENT.fullmatch(segment) for segment in key.split("/"))
+
+
 def check_key(key: str) -> str:
     """Give `key` back if it is made of plain segments; raise InvalidObjectKeyError otherwise."""
-    if len(key) > _MAX_KEY_CHARS or not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+    if not is_key(key):
         raise InvalidObjectKeyError(
             f"{key!r} is not an object key.", "Make keys with the layout functions of sgg_store.objects."
         )

@@ -12,7 +12,7 @@ _log = get_logger(__name__)
 
 
 class Periodic:
-    """Calls `action` every `seconds`. A store that is away for a while is logged and asked again the next time."""
+    """Calls `action` every `seconds`. What goes wrong is logged, and tried again the next time."""
 
     def __init__(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         self._seconds = seconds
@@ -23,7 +23,7 @@ class Periodic:
 
     @property
     def alive(self) -> bool:
-        """Whether it has begun, and neither `stop` nor a defect of the action has ended it."""
+        """Whether it has begun and not ended."""
         return self._thread.is_alive()
 
     @property
@@ -51,6 +51,8 @@ class Periodic:
                 self._action()
             except StoreError as error:
                 _log.warning("a round was left out", part=self._thread.name, error=str(error))
+            except Exception:  # a thread that ended would be missed for as long as the process lives
+                _log.exception("a round met a defect", part=self._thread.name)
             self._due.wait(self._seconds)
             self._due.clear()
             if self._over.is_set():

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from queue import Empty
+from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -88,6 +89,17 @@ def ping(app: Celery) -> None:
             ) from error
 
 
+def unanswered(app: Celery) -> int:
+    """How many doorbells nobody has taken yet. Raises BrokerUnavailableError."""
+    pool: Any = app.pool  # celery's stubs take it for one of producers
+    with pool.acquire(block=True) as connection:
+        try:
+            declared: Any = app.amqp.queues[QUEUE_JOBS].bind(connection.default_channel).queue_declare()
+        except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+            raise _away(error) from error
+    return int(declared.message_count)
+
+
 def ring(app: Celery, job_id: str) -> None:
     """Ring the doorbell for a job, once and without retries.
 
@@ -98,6 +110,9 @@ def ring(app: Celery, job_id: str) -> None:
         DOORBELLS.labels("rung").inc()
     except (OperationalError, OSError) as error:
         DOORBELLS.labels("failed").inc()
-        raise BrokerUnavailableError(
-            f"The broker does not answer: {error}", "Check SGG_BROKER_URL; the job is safe and will be announced again."
-        ) from error
+        raise _away(error) from error
+
+
+def _away(error: Exception) -> BrokerUnavailableError:
+    remedy = "Check SGG_BROKER_URL; the job is safe and will be announced again."
+    return BrokerUnavailableError(f"The broker does not answer: {error}", remedy)

@@ -17,7 +17,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import S3Store
 
 from sgg_store.errors import ObjectStoreUnavailableError
-from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, missing, taken
+from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, is_key, missing, taken
 from sgg_store.partial_files import removed_on_failure
 from sgg_store.settings import S3Settings
 
@@ -102,7 +102,8 @@ class S3ObjectStore:
         with self._named_errors():
             for page in obstore.list(self._store, folder, chunk_size=1000):
                 for facts in page:
-                    yield StoredObject(str(facts["path"]), int(facts["size"]), facts["last_modified"].timestamp())
+                    if is_key(key := str(facts["path"])):
+                        yield StoredObject(key, int(facts["size"]), facts["last_modified"].timestamp())
 
     def link(self, key: str) -> str | None:
         """See ObjectStore.link."""

@@ -57,20 +57,17 @@ class Turns:
         self.session = session
         self.defaults = defaults
 
-    def take(self, job_id: str | None = None, suits: Callable[[Applicant], bool] = anyone) -> Applicant | None:
-        """Choose what the doorbell for a job leads to: that job, or another one whose turn is before it.
+    def take(self, suits: Callable[[Applicant], bool] = anyone) -> Applicant | None:
+        """Choose the job whose turn it is, whichever a doorbell named.
 
-        Without a doorbell it is one that is not told to wait after a failed attempt. None if no job may run now, or if
-        the one whose turn it is does not suit: no other one overtakes it, so that it gets its turn. Claim the job in
-        the same transaction: until it ends, nobody else can choose.
+        One that is told to wait after a failed attempt has no turn before its own doorbell is due. None if no job may
+        run now, or if the one whose turn it is does not suit: no other one overtakes it, so that it gets its turn.
+        Claim the job in the same transaction: until it ends, nobody else can choose.
         """
         self._wait_for_others()
         running = self._running().subquery()
         not_backing_off = or_(
-            JobRecord.id == job_id,
-            JobRecord.current_attempt == 0,
-            JobRecord.rings > 0,
-            JobRecord.next_ring_at <= database_now(),
+            JobRecord.current_attempt == 0, JobRecord.rings > 0, JobRecord.next_ring_at <= database_now()
         )
         query = (
             select(JobRecord.id, JobRecord.project_id, JobRecord.base_model, JobRecord.spec, _CRASHED)

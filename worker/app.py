@@ -22,7 +22,7 @@ from sgg_store.settings import StoreSettings
 from worker.cleaner import make_cleaner
 from worker.consumer import Consumer
 from worker.dispatcher import make_dispatcher
-from worker.errors import TrainerNotInstalledError
+from worker.errors import PartsEndedError, TrainerNotInstalledError
 from worker.presence import PresenceBeat
 from worker.run_job import JobRunner
 from worker.settings import WorkerSettings
@@ -32,6 +32,9 @@ from worker.trial_runner import TrialRunner
 from worker.warm import base_model_to_warm
 
 _log = get_logger(__name__)
+
+WATCH_SECONDS = 5.0
+"""How often a worker looks whether all its parts run."""
 
 
 class Worker:
@@ -52,14 +55,14 @@ class Worker:
         self.database = database
         self.celery: Celery = make_celery(settings)
         self.supervisor = supervisor or Supervisor()
-        self._runner = JobRunner(settings, database, objects, self.supervisor, owner)
+        self.trials = TrialRunner(settings, database, objects) if settings.trial_memory_bytes else None
+        self._runner = JobRunner(settings, database, objects, self.supervisor, owner, self._predicts)
         register_tasks(self.celery, self._runner)
         self._consumer = Consumer(self.celery, settings.jobs_at_once)
         self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds, settings.quotas)
         self._reaper = make_reaper(database, settings.reap_seconds)
         self._cleaner = make_cleaner(Cleaner(database, objects, settings), settings.clean_seconds)
         self._presence = PresenceBeat(database, owner)
-        self.trials = TrialRunner(settings, database, objects) if settings.trial_memory_bytes else None
 
     def dead_parts(self) -> list[str]:
         """Name the threads that do not run; all of them before the start and after the end."""
@@ -102,14 +105,26 @@ class Worker:
         _log.info("the worker stopped")
 
     def run(self, on_started: Callable[[], None]) -> None:
-        """Work until SIGTERM or SIGINT, then stop. For a process that does nothing else."""
+        """Work until SIGTERM or SIGINT, then stop. For a process that does nothing else.
+
+        Raises PartsEndedError, after it has stopped, if a part ended by itself: only a new process has it again.
+        """
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         self.start()
         on_started()
-        ended.wait()
+        dead: list[str] = []
+        while not dead and not ended.wait(WATCH_SECONDS):
+            dead = self.dead_parts()
         self.stop()
+        if dead:
+            raise PartsEndedError(
+                f"The worker's {' and '.join(dead)} ended by itself; its log says why. Start it again."
+            )
+
+    def _predicts(self) -> bool:
+        return self.trials is not None and self.trials.predictor_pid is not None
 
 
 def create_worker(settings: StoreSettings | None = None) -> Worker:

@@ -7,9 +7,14 @@ from celery import Celery
 from sgg_store.database import Database
 from sgg_store.leases import Leases
 from sgg_store.periodic import Periodic
-from sgg_store.queue import ring
+from sgg_store.queue import ring, unanswered
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.turns import Turns
+from sgg_store.workers import Workers
+
+SPARE_RINGS = 8
+"""So many doorbells more than there are workers may wait to be answered: a job that none of them leads to is found by a
+worker that has ended another one, and while workers are busy for hours their broker must not fill up."""
 
 
 def make_dispatcher(app: Celery, database: Database, seconds: float, quotas: QuotaLimits) -> Periodic:
@@ -18,10 +23,17 @@ def make_dispatcher(app: Celery, database: Database, seconds: float, quotas: Quo
 
 
 def ring_due(app: Celery, database: Database, quotas: QuotaLimits) -> None:
-    """Ring for every queued job that is due and may run. Raises BrokerUnavailableError; what was not rung stays due."""
+    """Ring for queued jobs that are due and may run, unless enough doorbells wait to be answered.
+
+    What was not rung stays due. Raises BrokerUnavailableError.
+    """
     with database.read() as session:
         due = Leases(session).due_for_ring(only=Turns(session, quotas).may_run())
-    for job_id in due:
+        workers = Workers(session).present() if due else 0
+    if not due:
+        return
+    room = workers + SPARE_RINGS - unanswered(app)
+    for job_id in due[: max(0, room)]:
         ring(app, job_id)
         with database.begin() as session:
             Leases(session).mark_rung(job_id)

@@ -68,5 +68,9 @@ class StopTimeoutError(WorkerError):
     """The trainer was told to stop and did not within the time it had, so it was killed."""
 
 
+class PartsEndedError(WorkerError):
+    """Threads of the worker ended that have to run as long as it does."""
+
+
 class TrainerNotInstalledError(WorkerError):
     """The packages that train are missing from this environment."""

@@ -42,7 +42,8 @@ class Predictor:
     @property
     def pid(self) -> int | None:
         """Process id of the child, if there is one."""
-        return self._child.pid if self._child else None
+        child = self._child  # other threads ask, too
+        return child.pid if child else None
 
     def ask(self, base_model: BaseModelEntry, adapter: Path | None, trial: Trial, data: Path | None = None) -> None:
         """Begin a trial; `receive` tells how it goes on."""

@@ -1,7 +1,8 @@
 """The predictor child, `python -m worker.predictor_process`: keeps base models and adapters loaded, answers trials.
 
 Commands come on stdin and messages leave on the original stdout, one JSON object a line, as with the trainer; like the
-trainer it holds no credentials and ends when its parent does. It gives way to the trainer wherever both want the CPU.
+trainer it holds no credentials and ends when its parent does. It gives way to the trainer wherever both want the CPU,
+or more memory than there is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
 
@@ -26,6 +29,7 @@ from worker.trial_messages import Ask, Refused, Stop, Told, predictor_command_ad
 _log = logs.get_logger("worker.predictor_process")  # which is `__main__` here
 
 NICENESS = 10  # about a tenth of what the trainer gets while both work
+OOM_SCORE = b"1000"  # where memory is short, the kernel ends such a process before all others
 
 
 class PredictorProcess:
@@ -89,6 +93,8 @@ def main() -> None:
     """Run the child until its stdin ends. The arguments: bytes for base models, device, the parent's process id."""
     die_with_parent(int(sys.argv[3]))
     os.nice(NICENESS)
+    with suppress(OSError):  # no Linux
+        Path("/proc/self/oom_score_adj").write_bytes(OOM_SCORE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure("predictor")
     pipe = MessagePipe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from opentelemetry.trace import SpanKind
@@ -39,43 +40,52 @@ from worker.reporter import JobReporter
 from worker.scratch import Scratch
 from worker.settings import WorkerSettings
 from worker.start_transfer import fetch_start
-from worker.supervisor import Supervisor
+from worker.supervisor import Supervisor, TrainerRun
 
 _log = get_logger(__name__)
 
 
 class JobRunner:
-    """Runs jobs in the supervisor's trainer; as many at the same time as threads call `run` and the settings allow."""
+    """Runs jobs in the supervisor's trainer; as many at the same time as threads call `run` and the settings allow.
+
+    `predicts` tells whether the worker has a predictor now, which takes memory, too.
+    """
 
     def __init__(
-        self, settings: WorkerSettings, database: Database, objects: ObjectStore, supervisor: Supervisor, owner: str
+        self,
+        settings: WorkerSettings,
+        database: Database,
+        objects: ObjectStore,
+        supervisor: Supervisor,
+        owner: str,
+        predicts: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._database = database
         self._objects = objects
         self._supervisor = supervisor
         self._owner = owner
+        self._predicts = predicts
         self._scratch = Scratch(settings.scratch_dir)
         self._company = Company(settings.jobs_at_once, Capacity(settings.pack_memory_bytes or None))
         self._draining = threading.Event()
 
     def run(self, job_id: str) -> None:
-        """Take the job, or the one whose turn is before it, see it through, and go on while there are jobs to take.
+        """Take the job whose turn it is, see it through, and go on while there are jobs to take.
 
+        `job_id` is the one that the doorbell named: which one is taken, the queue decides, see `sgg_store.turns`.
         It does not go on after an attempt that was cut short: what is wrong may be this worker. What goes wrong with a
         job is written to its row. Does nothing if no job may run now. Raises StoreError if it cannot claim.
         """
-        named: str | None = job_id
         while not self._draining.is_set():
-            claimed = self._claim(named)
+            claimed = self._claim()
             if claimed is None:
-                _log.info("nothing to do: no job may run now, or not beside those that do", job_id=named)
+                _log.info("nothing to do: no job may run now, or not beside those that do", doorbell=job_id)
                 return
             claim, member = claimed
             with member:
                 if not self._see_through(claim, member):
                     return
-            named = None  # a job that just ended may have made room for one whose doorbell has rung before
 
     def drain(self) -> None:
         """Take no more jobs, and give the running one back after a checkpoint."""
@@ -85,11 +95,11 @@ class JobRunner:
         """Remove the scratch directory."""
         self._scratch.close()
 
-    def _claim(self, job_id: str | None) -> tuple[Claim, Member] | None:
+    def _claim(self) -> tuple[Claim, Member] | None:
         with self._company.door:
             while True:
                 with self._database.begin() as session:
-                    chosen = Turns(session, self._settings.quotas).take(job_id, self._company.suits)
+                    chosen = Turns(session, self._settings.quotas).take(self._company.suits)
                     if chosen is None:
                         return None
                     claim = Leases(session, self._settings.lease_seconds).claim(chosen.job_id, self._owner)
@@ -149,16 +159,21 @@ class JobRunner:
                     )
                     return follower.follow(run, self._draining)
             except TrainerDiedError as error:
-                if error.out_of_memory and (run.shares_memory or _may_take_less(command)):
+                if error.out_of_memory and self._is_crowded(run, member, command):
                     raise CrowdedError(str(error)) from error
                 raise
             except TrainingFailedError as error:
-                if error.code == OutOfMemoryError.code and (run.shares_memory or _may_take_less(command)):
+                if error.code == OutOfMemoryError.code and self._is_crowded(run, member, command):
                     raise CrowdedError(error.message) from error
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
                 _log.warning("the trainer refuses a checkpoint", step=checkpoint.step, error=str(error))
                 checkpoint = self._set_aside(claim.lease, checkpoint, keeper)
+
+    def _is_crowded(self, run: TrainerRun, member: Member, command: Train) -> bool:
+        """Whether memory may have been short because of others, or of replicas; for a predictor's sake but once."""
+        predicts = self._predicts() and not member.crashed
+        return run.shares_memory or predicts or _may_take_less(command)
 
     def _command(self, claim: Claim, directory: Path, member: Member) -> Train:
         validation = claim.validation_file

@@ -35,6 +35,8 @@ BUSY_SECONDS = 60.0
 """Who asks once, asks again soon: for so long the worker looks often."""
 SIGN_OF_LIFE_SECONDS = 1.0
 STREAM_SECONDS = 0.05
+DEFECT_SECONDS = 1.0
+"""For so long it looks for no trial after it met a defect, which the next one may meet again."""
 LEFT_TO_OTHERS_SECONDS = 0.5
 """For so long a trial is left to workers that have its base model loaded."""
 
@@ -57,7 +59,7 @@ class TrialRunner:
 
     @property
     def alive(self) -> bool:
-        """Whether it has begun, and neither `stop` nor a defect has ended it."""
+        """Whether it has begun and not ended."""
         return self._thread.is_alive()
 
     @property
@@ -86,6 +88,9 @@ class TrialRunner:
                     continue
             except StoreError as error:
                 _log.warning("trials wait", error=str(error))
+            except Exception:
+                _log.exception("trials wait after a defect")
+                self._over.wait(DEFECT_SECONDS)
             idle = time.monotonic() - last
             if idle > self._settings.trial_idle_seconds:
                 self._predictor.close()
@@ -134,6 +139,12 @@ class TrialRunner:
             )
         except SggError as error:
             return TrialFailure(code=error.code, message=str(error), users_fault=False)
+        except StoreError:
+            raise
+        except Exception:
+            _log.exception("a trial met a defect of its worker")
+            self._predictor.close()  # it may be in the middle of an answer that nobody will read
+            return _failed("The worker could not have it answered; its log says more.")
 
     def _fetch_data(self, trial: TrialRecord) -> Path | None:
         """The directory with the files that the trial is about, in place of those of the trial before."""

@@ -26,7 +26,7 @@ from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now
 from sgg_store.retries import Cause
 from sgg_store.settings import StoreSettings
-from sgg_store.testing import add_file, add_job
+from sgg_store.testing import add_file, add_job, statements
 
 DAY = 86_400.0
 
@@ -216,6 +216,41 @@ def test_expired_files_go_unless_a_job_needs_them(database: Database, objects: L
     assert keys(objects) == {used.object_key, later.object_key, never.object_key}
     with database.read() as session:
         assert session.get(FileRecord, unused.id) is None
+
+
+def test_expired_files_go_in_batches_whatever_jobs_use_and_the_jobs_are_asked_once(database: Database) -> None:
+    with database.begin() as session:
+        used = [add_file(session).id for _ in range(6)]
+        training, validation, retention, start, *sources = used
+        roles: dict[str, Any] = {"training_file_id": training, "validation_file_id": validation}
+        roles |= {"retention_file_id": retention, "source_file_ids": tuple(sources), "start": Start("x", start)}
+        job = add_job(session, **roles)
+        unused = [add_file(session).id for _ in range(5)]
+        session.execute(update(FileRecord).values(expires_at=1.0))
+        session.execute(update(FileRecord).where(FileRecord.id.in_(used)).values(expires_at=0.5))
+    dropped: list[str] = []
+    for left in (2, 2, 1, 0):
+        with database.begin() as session, statements() as sent:
+            batch = Files(session).drop_expired(2)
+        assert len(batch) == left and len(sent) <= 3  # one of them deletes
+        dropped += [file.id for file in batch]
+    assert sorted(dropped) == sorted(unused)
+    with database.begin() as session:
+        Jobs(session).request_cancel(DEFAULT_PROJECT_ID, job.id)
+        assert sorted(file.id for file in Files(session).expired()) == sorted(used)
+
+
+def test_a_file_that_others_put_into_the_object_directory_keeps_nothing_from_being_collected(
+    database: Database, objects: LocalObjectStore
+) -> None:
+    garbage = file_key("file-without-row")
+    objects.put(garbage, b"lost")
+    others = objects.root / "files" / ".nfs0000001"
+    others.write_bytes(b"")
+    for path in (others, objects.root / garbage):
+        os.utime(path, (time.time() - 2 * DAY,) * 2)
+    assert Cleaner(database, objects, settings()).run().garbage_objects == 1
+    assert others.exists() and not objects.exists(garbage)
 
 
 def test_a_finished_job_is_deleted_with_everything_of_it(database: Database, objects: LocalObjectStore) -> None:

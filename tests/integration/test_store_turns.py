@@ -14,6 +14,7 @@ from sqlalchemy import select, text, update
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError
 from sgg_store.job_state import JobStatus
+from sgg_store.jobs import Jobs
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.projects import Projects
 from sgg_store.quota_limits import QuotaLimits
@@ -31,9 +32,9 @@ def submit(database: Database, project: str, priority: int = 0) -> str:
         return add_job(session, project, priority=priority).id
 
 
-def take(database: Database, job_id: str | None = None, limits: QuotaLimits = NONE) -> Lease | None:
+def take(database: Database, limits: QuotaLimits = NONE) -> Lease | None:
     with database.begin() as session:
-        chosen = Turns(session, limits).take(job_id)
+        chosen = Turns(session, limits).take()
         claimed = None if chosen is None else Leases(session).claim(chosen.job_id, "w")
         assert (claimed is None) == (chosen is None)
         return claimed.lease if claimed else None
@@ -48,7 +49,7 @@ def taken(database: Database, times: int, limits: QuotaLimits = NONE) -> list[st
     """Projects of the jobs that one worker runs, one after the other."""
     order = []
     for _ in range(times):
-        lease = take(database, limits=limits)
+        lease = take(database, limits)
         assert lease is not None
         order.append(lease.project_id[-1])
         finish(database, lease)
@@ -65,7 +66,7 @@ def test_a_project_with_many_jobs_takes_turns_with_one_that_has_few(database: Da
 
 def test_within_a_project_jobs_run_in_the_order_of_their_submission(database: Database) -> None:
     job_ids = [submit(database, "proj-a") for _ in range(4)]
-    order = [lease.job_id for _ in job_ids if (lease := take(database, job_ids[-1]))]
+    order = [lease.job_id for _ in job_ids if (lease := take(database))]
     assert order == job_ids
 
 
@@ -73,7 +74,7 @@ def test_a_higher_priority_goes_first_also_within_a_project(database: Database) 
     low, high, higher = (
         submit(database, project, priority) for project, priority in (("proj-a", 0), ("proj-a", 1), ("proj-b", 2))
     )
-    assert [lease.job_id for _ in range(3) if (lease := take(database, low))] == [higher, high, low]
+    assert [lease.job_id for _ in range(3) if (lease := take(database))] == [higher, high, low]
 
 
 def test_workers_are_shared_by_how_many_jobs_run(database: Database) -> None:
@@ -87,44 +88,63 @@ def test_workers_are_shared_by_how_many_jobs_run(database: Database) -> None:
     assert following == ["proj-b", "proj-b", "proj-a"]
 
 
-def test_a_doorbell_of_a_project_at_its_quota_is_turned_into_a_job_of_another(database: Database) -> None:
+def test_a_project_at_its_quota_leaves_its_turn_to_another(database: Database) -> None:
     limits = QuotaLimits(running_jobs=1)
     first, second = submit(database, "proj-a"), submit(database, "proj-a")
     other = submit(database, "proj-b")
-    lease = take(database, first, limits)
+    lease = take(database, limits)
     assert lease and lease.job_id == first
-    turned = take(database, second, limits)
+    turned = take(database, limits)
     assert turned and turned.job_id == other
-    assert take(database, second, limits) is None
+    assert take(database, limits) is None
     with database.read() as session:
         may_run = Turns(session, limits).may_run()
         assert session.scalars(select(JobRecord.id).where(JobRecord.status == JobStatus.QUEUED, may_run)).all() == []
     finish(database, lease)
-    late = take(database, other, limits)  # a doorbell of a job that was taken already leads to the one that waits
+    late = take(database, limits)
     assert late and late.job_id == second
 
 
 def test_a_day_whose_training_is_used_up_leaves_jobs_waiting(database: Database) -> None:
-    job_id = submit(database, "proj-a")
+    submit(database, "proj-a")
     with database.begin() as session:
         Projects(session).change("proj-a", quotas={"trainer_seconds_per_day": 0})
-    assert take(database, job_id) is None
+    assert take(database) is None
     with database.begin() as session:
         assert Leases(session).due_for_ring(only=Turns(session, NONE).may_run()) == []
         Projects(session).change("proj-a", quotas={"trainer_seconds_per_day": None})
-    assert take(database, job_id) is not None
+    assert take(database) is not None
 
 
-def test_a_job_that_is_told_to_wait_is_taken_by_its_own_doorbell_only(database: Database) -> None:
+def told_to_wait(database: Database) -> str:
+    """A job whose attempt met a full disk."""
     job_id = submit(database, "proj-a")
     lease = take(database)
     assert lease is not None
     with database.begin() as session:
         Leases(session).give_back(lease, Cause.STORAGE, "full")  # to be tried again in 10 s
+    return job_id
+
+
+@pytest.mark.parametrize("rung", [True, False])
+def test_a_job_that_is_told_to_wait_has_no_turn_before_its_doorbell_is_due(database: Database, rung: bool) -> None:
+    job_id = told_to_wait(database)
+    with database.begin() as session:  # as a dispatcher does that found it due before its attempt
+        Leases(session).mark_rung(job_id)
     assert take(database) is None
-    assert take(database, "ftjob-other") is None
     with database.begin() as session:
         session.execute(update(JobRecord).values(next_ring_at=database_now() - 1))
+        if rung:
+            Leases(session).mark_rung(job_id)
+    again = take(database)
+    assert again and again.job_id == job_id
+
+
+def test_a_job_that_is_resumed_does_not_wait(database: Database) -> None:
+    job_id = told_to_wait(database)
+    with database.begin() as session:
+        Jobs(session).request_pause("proj-a", job_id)
+        assert Jobs(session).resume("proj-a", job_id).status is JobStatus.QUEUED
     again = take(database)
     assert again and again.job_id == job_id
 
@@ -139,7 +159,7 @@ def test_of_workers_at_the_same_moment_each_takes_another_job_within_the_quotas(
 
     def work() -> None:
         barrier.wait()
-        leases.append(take(database, limits=limits))
+        leases.append(take(database, limits))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -220,13 +240,12 @@ def test_the_choice_is_that_of_the_rule_in_any_order_of_events(
         for table in (AttemptRecord, JobRecord):
             session.execute(text(f"DELETE FROM {table.__tablename__}"))
         session.execute(update(ProjectRecord).values(last_claimed_at=None))
-    naive, leases, known = Naive(limit), dict[str, Lease](), ["ftjob-unknown"]
+    naive, leases = Naive(limit), dict[str, Lease]()
     for verb, project, number in script:
         if verb == "submit":
-            known.append(submit(database, project, number))
-            naive.waiting.append((known[-1], project, number))
+            naive.waiting.append((submit(database, project, number), project, number))
         elif verb == "take":
-            lease = take(database, known[number % len(known)], QuotaLimits(running_jobs=limit))
+            lease = take(database, QuotaLimits(running_jobs=limit))
             assert (lease.job_id if lease else None) == naive.choose()
             if lease:
                 leases[lease.job_id] = lease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -279,6 +280,12 @@ def test_a_caller_that_goes_away_frees_its_place(site: Site) -> None:
         assert site.trials() == 1
     eventually(lambda: site.trials() == 0, seconds=10)
     assert site.ask("classifications", model=site.labels, input="x").status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ranks processes for the end")
+def test_the_predictor_is_the_first_that_goes_where_memory_is_short(site: Site) -> None:
+    assert site.ask("classifications", model=site.labels, input="x").status_code == 200
+    assert Path(f"/proc/{site.worker.predictor_pid}/oom_score_adj").read_text().strip() == "1000"
 
 
 def test_a_predictor_that_dies_gives_its_caller_a_503_and_the_next_one_an_answer(site: Site) -> None:

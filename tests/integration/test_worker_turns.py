@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
 
 from sgg_core.tiny import save_tiny_base
+from sgg_store.errors import ObjectStoreUnavailableError
 from sgg_store.job_state import JobStatus
 from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.local_objects import LocalObjectStore
 from sgg_store.projects import Projects
-from sgg_store.queue import QUEUE_JOBS, make_celery
+from sgg_store.queue import QUEUE_JOBS, make_celery, ring
 from sgg_store.records import JobRecord
-from worker.dispatcher import ring_due
+from sgg_store.workers import Presence, Workers
+from worker.dispatcher import SPARE_RINGS, ring_due
 from worker.run_job import JobRunner
 from worker.supervisor import Supervisor
 from worker.testing import Workbench
@@ -88,4 +92,43 @@ def test_a_project_without_room_is_neither_run_nor_rung(bench: Workbench, runner
     assert rung(app) == [job_id]
     runner.run(job_id)
     assert bench.job(job_id).status is JobStatus.SUCCEEDED
+    app.close()
+
+
+class AbsentStore(LocalObjectStore):
+    """One that does not answer."""
+
+    def download(self, key: str, path: Path) -> None:
+        raise ObjectStoreUnavailableError("It does not answer.")
+
+
+def test_a_jobs_old_doorbells_do_not_shorten_the_wait_after_a_failed_attempt(bench: Workbench) -> None:
+    supervisor = Supervisor()
+    runner = JobRunner(bench.settings, bench.database, AbsentStore(bench.settings.data_dir), supervisor, "w")
+    job_id = bench.submit(**SPEC)
+    for _ in range(5):
+        runner.run(job_id)
+    assert (bench.job(job_id).status, len(bench.attempts(job_id))) == (JobStatus.QUEUED, 1)
+    bench.cancel(job_id)
+    supervisor.stop()
+    runner.close()
+
+
+@pytest.mark.usefixtures("no_doorbells")
+def test_no_more_doorbells_wait_to_be_answered_than_workers_can_need(bench: Workbench) -> None:
+    job_ids = [bench.submit(**SPEC) for _ in range(SPARE_RINGS + 4)]
+    with bench.database.begin() as session:
+        for job_id in job_ids:
+            session.get_one(JobRecord, job_id).next_ring_at = 0.0
+        for name in ("busy", "idle"):
+            Workers(session).enter(Presence(name, "here", 1, "0"))
+    app = make_celery(bench.settings)
+    ring(app, "ftjob-before")
+    for _ in range(3):
+        ring_due(app, bench.database, bench.settings.quotas)
+    assert rung(app) == ["ftjob-before", *job_ids[: SPARE_RINGS + 1]]
+    ring_due(app, bench.database, bench.settings.quotas)  # those that were left out were still due
+    assert rung(app) == job_ids[SPARE_RINGS + 1 :]
+    for job_id in job_ids:
+        bench.cancel(job_id)
     app.close()

@@ -50,6 +50,15 @@ def test_a_stream_that_was_opened_goes_on_after_a_delete(objects: LocalObjectSto
     assert not objects.exists("key")
 
 
+def test_files_that_others_put_there_are_not_listed(objects: LocalObjectStore) -> None:
+    objects.put("files/file-1", b"")
+    for name in (".nfs0000001", ".DS_Store", "file-1~", "a name", "\udcff"):
+        (objects.root / "files" / name).write_bytes(b"")
+    assert (
+        [found.key for found in objects.list("")] == [found.key for found in objects.list("files")] == ["files/file-1"]
+    )
+
+
 def test_the_layout_keeps_attempts_apart() -> None:
     assert file_key("file-1") == "files/file-1"
     assert attempt_prefix(LEASE) == "jobs/ftjob-1/attempts/2-abc"

@@ -1,10 +1,13 @@
 import threading
 
+import pytest
+
 from sgg_store.errors import DatabaseUnavailableError
 from sgg_store.periodic import Periodic
 
 
-def test_it_goes_on_after_the_store_was_away() -> None:
+@pytest.mark.parametrize("error", [DatabaseUnavailableError("The database does not answer."), PermissionError(13)])
+def test_it_goes_on_after_the_store_was_away_and_after_a_defect(error: Exception) -> None:
     calls: list[int] = []
     thrice = threading.Event()
 
@@ -12,11 +15,11 @@ def test_it_goes_on_after_the_store_was_away() -> None:
         calls.append(1)
         if len(calls) == 3:
             thrice.set()
-        raise DatabaseUnavailableError("The database does not answer.")
+        raise error
 
     periodic = Periodic("test", 0.001, action)
     periodic.start()
-    assert thrice.wait(5)
+    assert thrice.wait(5) and periodic.alive
     periodic.stop()
     after = len(calls)
     assert not thrice.wait(0) or len(calls) == after

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from sgg_store.errors import BrokerUnavailableError
-from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery, ring
+from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery, ring, unanswered
 from sgg_store.settings import StoreSettings
 
 
@@ -16,7 +16,9 @@ from sgg_store.settings import StoreSettings
 def test_a_ring_is_one_message_with_a_job_id_and_nothing_else() -> None:
     app = make_celery(StoreSettings(broker_url="memory://"))
     job_id = f"ftjob-{uuid4().hex}"
+    assert unanswered(app) == 0
     ring(app, job_id)
+    assert unanswered(app) == 1
     with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE_JOBS) as queue:
         message = queue.get(timeout=2)
         assert message.headers["task"] == TASK_RUN_JOB
@@ -33,6 +35,8 @@ def test_a_broker_out_of_reach_is_named_quickly() -> None:
     started = time.monotonic()
     with pytest.raises(BrokerUnavailableError, match="announced again"):
         ring(app, "ftjob-1")
+    with pytest.raises(BrokerUnavailableError, match="announced again"):
+        unanswered(app)
     assert time.monotonic() - started < 2.0
     app.close()
 
