@@ -14,7 +14,7 @@ def worker(as_json: JsonFlag = False) -> None:
     from sgg_store import logs, tracing
     from sgg_store.settings import StoreSettings
     from worker.app import create_worker
-    from worker.errors import TrainerNotInstalledError
+    from worker.errors import PartsEndedError, TrainerNotInstalledError
 
     logs.configure("worker")
     tracing.configure("worker")
@@ -26,10 +26,10 @@ def worker(as_json: JsonFlag = False) -> None:
         )
     try:
         ready = create_worker(settings)
-    except TrainerNotInstalledError as error:
+        with metrics_served(settings):
+            ready.run(on_started=lambda: _announce(ready.settings.worker_name, as_json))
+    except (TrainerNotInstalledError, PartsEndedError) as error:
         raise CliError(str(error)) from error
-    with metrics_served(settings):
-        ready.run(on_started=lambda: _announce(ready.settings.worker_name, as_json))
 
 
 def _announce(name: str, as_json: bool) -> None:
