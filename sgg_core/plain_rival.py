@@ -65,7 +65,6 @@ def evaluate_plain(
     objective = Objective(target, {}, plan, spec.seed)
     parameters = Weights(list(target.parameters.values()), target.task.base.adapter)
     optimizer = torch.optim.AdamW(parameters.blocks, lr=plan.learning_rate, weight_decay=spec.optimization.weight_decay)
-    chosen = looks.keep == "best" or looks.patience is not None  # else only the last weights matter
     figures = best = None
     without_gain = 0
     with placed(parameters, initial):
@@ -77,7 +76,7 @@ def evaluate_plain(
                 return None
             gradient = objective.batch(step).gradient().gradient
             plain_step(optimizer, parameters, gradient, plan, step)
-            if step < plan.total_steps and not (chosen and plan.evaluates_at(step)):
+            if step < plan.total_steps and not (looks.chooses and plan.evaluates_at(step)):
                 continue
             figures = _evaluated(target, held_out)
             without_gain += 1

@@ -180,6 +180,11 @@ class EvaluationSpec(Group):
     takes the time of another training (method `sgg`). `auto` is `in_context` on a GPU, and nothing on a CPU, where long
     prompts take minutes."""
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the adapter or the run's end is chosen by what the evaluations say."""
+        return self.keep == "best" or self.patience is not None
+
 
 class CheckpointSpec(Group):
     """How often the full training state is saved, so that a killed run goes on from there."""

@@ -52,7 +52,7 @@ def train(
     check_training(training)
     if validation is not None:
         check_validation(training, validation)
-    elif spec.evaluation.keep == "best" or spec.evaluation.patience is not None:
+    elif spec.evaluation.chooses:
         raise SpecError("evaluation.keep 'best' and evaluation.patience need a validation file.", "Add one.")
     elif len(spec.optimization.learning_rates) > 1 and not spec.optimization.folds:
         raise SpecError(

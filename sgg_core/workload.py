@@ -58,8 +58,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     compared = spec.guided and bool(held_out) and "plain_lora" in spec.evaluation.baselines
     steps = range(1, plan.total_steps + 1)
     evaluations = sum(plan.evaluates_at(step) for step in steps) if held_out else 0
-    chosen = spec.evaluation.keep == "best" or spec.evaluation.patience is not None
-    of_rival = (evaluations if chosen else 1) if compared else 0
+    of_rival = (evaluations if spec.evaluation.chooses else 1) if compared else 0
     checkpoints = sum(plan.saves_at(step) for step in steps) + compared
     prompted, shared = _in_context(spec, data)
     kept_positions, kept_trained = _retained(data.retention)

@@ -106,6 +106,14 @@ def decide(cause: Cause, ended_before: int) -> Failure | float:
     return min(_LONGEST_DELAY_SECONDS, budget.delay_seconds * 2.0**ended_before)
 
 
+SPARE_RINGS = 8
+"""So many doorbells more than there are workers may wait to be answered, of all jobs or ahead in a job's own project.
+
+A worker that comes for one goes on until no job is left, and the broker must not fill up
+while workers are busy for hours.
+"""
+
+
 def ring_delay(rings: int, first: float = 2.0, longest: float = 60.0) -> float:
     """Seconds until a doorbell that was rung `rings` times without a claim is rung again: doubling, then constant."""
     return min(longest, first * 2.0 ** min(rings, 30))

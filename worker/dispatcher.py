@@ -9,12 +9,9 @@ from sgg_store.leases import Leases
 from sgg_store.periodic import Periodic
 from sgg_store.queue import ring, unanswered
 from sgg_store.quota_limits import QuotaLimits
+from sgg_store.retries import SPARE_RINGS
 from sgg_store.turns import Turns
 from sgg_store.workers import Workers
-
-SPARE_RINGS = 8
-"""So many doorbells more than there are workers may wait to be answered: a job that none of them leads to is found by a
-worker that has ended another one, and while workers are busy for hours their broker must not fill up."""
 
 
 def make_dispatcher(app: Celery, database: Database, seconds: float, quotas: QuotaLimits) -> Periodic:

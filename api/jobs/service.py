@@ -34,6 +34,7 @@ from sgg_store.metrics import FIGURES, Metrics, Window
 from sgg_store.quotas import Quotas
 from sgg_store.records import JobRecord
 from sgg_store.reports import key_of_report
+from sgg_store.retries import SPARE_RINGS
 from sgg_store.tracing import origin, tracer
 
 _log = get_logger(__name__)
@@ -44,10 +45,6 @@ REPORT_FILES: dict[ReportForm, tuple[str, str]] = {
     "markdown": (CARD, "text/markdown"),
     "html": (PAGE, "text/html"),
 }
-
-SPARE_RINGS = 8
-"""A job that more of its project wait before than there are workers, and so many again, rings no doorbell: a worker
-that comes for one of those goes on until none is left, so that none would be woken by another ring."""
 
 
 @dataclass(frozen=True, slots=True)

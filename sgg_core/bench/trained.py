@@ -157,13 +157,13 @@ def _alignment(spec: TrainingSpec, given: Assignment, checkpoints: Path) -> tupl
         support = TaskData(task, encoded(task, given.training), parameters)
         plan = make_plan(spec, given.base.entry.kind, *given.training.sizes)
         objective = Objective(support, adapter, plan, spec.seed)
+        alike = not objective.contrasts and not objective.names
         held_out = encoded(task, given.held_out)
         own, of_answers = [], []
         for directory in sorted(checkpoints.iterdir()):
             _load(parameters, load_file(directory / ADAPTER))
             found = _cosine(support.batch(support.items, 0, 0), support.batch(held_out, 0, 0))
             of_answers.append(found)
-            alike = not objective.contrasts and not objective.names
             own.append(found if alike else _cosine(objective.batch(0), objective.data.batch(held_out, 0, 0)))
     return fmean(own), fmean(of_answers)
 

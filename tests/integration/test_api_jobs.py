@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from api.jobs.service import SPARE_RINGS
 from api.settings import ApiSettings
 from api.testing import ApiServer, labelled, serving
 from sgg_store.errors import BrokerUnavailableError
-from sgg_store.retries import Cause
+from sgg_store.retries import SPARE_RINGS, Cause
 
 RESULTS = {"metrics.csv": b"step,train_loss\n1,1.0\n", "adapter.tar.gz": b"\x1f\x8b bundle"}
 

@@ -16,8 +16,9 @@ from sgg_store.local_objects import LocalObjectStore
 from sgg_store.projects import Projects
 from sgg_store.queue import QUEUE_JOBS, make_celery, ring
 from sgg_store.records import JobRecord
+from sgg_store.retries import SPARE_RINGS
 from sgg_store.workers import Presence, Workers
-from worker.dispatcher import SPARE_RINGS, ring_due
+from worker.dispatcher import ring_due
 from worker.run_job import JobRunner
 from worker.supervisor import Supervisor
 from worker.testing import Workbench

@@ -110,6 +110,13 @@ def test_what_is_published_is_on_the_loopback_unless_asked_otherwise(services: d
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
 
 
+def test_uploads_on_their_way_lie_on_a_disk_and_not_in_memory(services: dict[str, Any]) -> None:
+    api = services["api"]
+    directory = api["environment"]["TMPDIR"]
+    assert directory in {volume.split(":")[-1] for volume in api["volumes"]}
+    assert directory not in {mount.split(":")[0] for mount in api["tmpfs"]}
+
+
 def test_the_broker_keeps_what_it_is_told_and_never_forgets_for_want_of_memory(services: dict[str, Any]) -> None:
     command = services["valkey"]["command"]
     options = dict(zip(command[::2], command[1::2], strict=True))
