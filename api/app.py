@@ -6,9 +6,10 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.telemetry import TelemetryConfig
+from starlette.routing import BaseRoute
 
 from api.audit import endpoints as audit
 from api.audit.middleware import AuditFrame
@@ -16,7 +17,7 @@ from api.auth import KeyRing
 from api.checkpoints import endpoints as checkpoints
 from api.comparisons import endpoints as comparisons
 from api.dashboard import endpoints as dashboard
-from api.dependencies import Services, refuse_broken_texts
+from api.dependencies import Services
 from api.errors import register_error_handlers
 from api.files import endpoints as files
 from api.health import endpoints as health
@@ -28,7 +29,7 @@ from api.jobs.presentation import render_event
 from api.keys import endpoints as keys
 from api.middleware import BodyBound, BodyLimit, RequestFrame
 from api.models import endpoints as models
-from api.openapi import RESPONSES, describe
+from api.openapi import describe
 from api.previews import endpoints as previews
 from api.projects import endpoints as projects
 from api.rates import RateLimiter
@@ -52,6 +53,10 @@ TELEMETRY: TelemetryConfig = {
     "auto_configure": False,  # sgg_store.tracing does it
 }
 TAKES_FILES = re.compile("/v1/files|/v1/uploads/[^/]+/parts")
+# routes are asked one after the other, so those that are polled most come first
+FINE_TUNING = (jobs, comparisons, previews, graders, checkpoints)
+OTHERS = (files, uploads, models, trials, webhooks, projects, keys, audit, workers, dashboard, health)
+ROUTES: list[BaseRoute] = [route for module in (*FINE_TUNING, *OTHERS) for route in module.router.routes]
 MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and the small fields around an uploaded file
 
 
@@ -104,17 +109,15 @@ def create_app(
     json_bound = BodyBound(settings.max_json_bytes, json_limit)
 
     app = FastAPI(
-        title="SGG", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, telemetry=TELEMETRY
+        title="SGG",
+        routes=ROUTES,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=TELEMETRY,
     )
     register_error_handlers(app)
-    # routers are asked one after the other, so those that are polled most come first
-    fine_tuning = (jobs, comparisons, previews, graders, checkpoints)
-    for module in (*fine_tuning, files, uploads, models, trials, webhooks, projects, keys, audit, workers):
-        app.include_router(module.router, dependencies=[Depends(refuse_broken_texts)], responses=RESPONSES)
-    app.include_router(
-        dashboard.router, responses={status: RESPONSES[status] for status in (400, 401, 403, 413, 500, 503)}
-    )
-    app.include_router(health.router, responses={500: RESPONSES[500]})
     describe(app)
     app.add_middleware(BodyLimit, bound_of=lambda path: upload_bound if TAKES_FILES.fullmatch(path) else json_bound)
     app.add_middleware(AuditFrame)

@@ -29,6 +29,9 @@ Item = TypeVar("Item", bound=Identified)
 class ListOut(Out, Generic[Item]):
     """One page. Go on with `after=<id of the last item>` while `has_more` is true."""
 
+    # each kind of list would look for its source text again, and it has nothing to read there
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
     object: Literal["list"] = "list"
     data: list[Item]
     has_more: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from importlib.resources import files
 
 from alembic.config import Config
@@ -54,16 +55,22 @@ _REFUSALS = {
 
 def read_schema_status(connection: Connection) -> SchemaStatus:
     """Compare the database's tables with the packaged migrations."""
-    scripts = ScriptDirectory.from_config(alembic_config(connection))
-    order = [script.revision for script in scripts.walk_revisions()][::-1]  # oldest first
+    order = _packaged_revisions()
     needed = order[-1]
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision in order:
-        pending = tuple(order[order.index(revision) + 1 :])
+        pending = order[order.index(revision) + 1 :]
         return SchemaStatus(SchemaState.OLDER if pending else SchemaState.CURRENT, revision, needed, pending)
     if revision is None and not Record.metadata.tables.keys() & set(inspect(connection).get_table_names()):
-        return SchemaStatus(SchemaState.EMPTY, None, needed, tuple(order))
+        return SchemaStatus(SchemaState.EMPTY, None, needed, order)
     return SchemaStatus(SchemaState.UNKNOWN, revision, needed, ())
+
+
+@cache
+def _packaged_revisions() -> tuple[str, ...]:
+    """The revisions that the migrations lead through, oldest first; each is a file to be compiled."""
+    scripts = ScriptDirectory.from_config(alembic_config(None))
+    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
 
 
 def alembic_config(connection: Connection | None) -> Config:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.audit import service
 from api.audit.schemas import AuditOut
 from api.dependencies import Administrator, ServicesDep
+from api.routers import make_router
 from api.schemas import After, CursorListOut
 from sgg_store.audit import AuditFilter
 
-router = APIRouter(prefix="/v1/organization/audit_logs", tags=["audit log"])
+router = make_router("/v1/organization/audit_logs", "audit log")
 Text = Annotated[str, Query(max_length=200)]
 Seconds = Annotated[float | None, Query(ge=0, le=2**40, description="Unix seconds.")]
 

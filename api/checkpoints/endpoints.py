@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.checkpoints import service
 from api.checkpoints.schemas import PermissionOut, PermissionsIn
 from api.dependencies import JobsReader, JobsWriter, ServicesDep
+from api.routers import make_router
 from api.schemas import After, CursorListOut, DeletedOut, PageLimit
 
-router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{checkpoint}/permissions", tags=["fine-tuning"])
+router = make_router("/v1/fine_tuning/checkpoints/{checkpoint}/permissions", "fine-tuning")
 
 
 @router.post("")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.comparisons import service
 from api.comparisons.schemas import ComparisonOut
 from api.dependencies import JobsReader, ServicesDep
+from api.routers import make_router
 
-router = APIRouter(prefix="/v1/fine_tuning/compare", tags=["fine-tuning"])
+router = make_router("/v1/fine_tuning/compare", "fine-tuning")
 
 
 @router.get("")

@@ -11,8 +11,11 @@ from api.dashboard import service
 from api.dashboard.schemas import SessionIn, SessionOut
 from api.dashboard.web_files import HEADERS, WebFile, web_files
 from api.dependencies import ServicesDep
+from api.openapi import RESPONSES
 
-router = APIRouter(tags=["dashboard"])
+router = APIRouter(
+    tags=["dashboard"], responses={status: RESPONSES[status] for status in (400, 401, 403, 413, 500, 503)}
+)
 PRIVATE = {"cache-control": "no-store"}
 LASTING = "public, max-age=31536000, immutable"
 

@@ -6,16 +6,17 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.dependencies import FilesReader, FilesWriter, ServicesDep
 from api.files import service
 from api.files.schemas import UPLOAD_BODY, FileOut
 from api.files.upload import received_upload
+from api.routers import make_router
 from api.schemas import After, CursorListOut, DeletedOut
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+router = make_router("/v1/files", "files")
 
 
 @router.post("", openapi_extra=UPLOAD_BODY)

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.health import service
 from api.health.schemas import LiveOut, ReadyOut
+from api.openapi import RESPONSES
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], responses={500: RESPONSES[500]})
 
 
 @router.get("/live")

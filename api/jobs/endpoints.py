@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import JobsReader, JobsWriter, ServicesDep
@@ -14,12 +14,13 @@ from api.jobs.dry_run_schemas import DryRunOut
 from api.jobs.examples import ExamplesOut, examples
 from api.jobs.filters import metadata_filter
 from api.jobs.schemas import EVENT_STREAM, REPORT_FORMATS, CheckpointOut, EventOut, JobIn, JobOut, MetricsOut
+from api.routers import make_router
 from api.schemas import After, CursorListOut, DeletedOut, ListOut, PageLimit, json_answer
 from sgg_core.report import TrainingReport
 from sgg_store.job_state import JobStatus
 from sgg_store.metrics import Window
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+router = make_router("/v1/fine_tuning/jobs", "fine-tuning")
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 RetryCount = Annotated[str, Header(alias="x-stainless-retry-count")]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Never
 
-from fastapi import APIRouter
-
 from api.dependencies import JobsWriter
 from api.errors import NotOfferedError
+from api.routers import make_router
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["fine-tuning"])
+router = make_router("/v1/fine_tuning/alpha/graders", "fine-tuning")
 
 
 @router.post("/run", response_model=None)

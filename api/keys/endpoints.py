@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.dependencies import Administrator, ServicesDep
 from api.keys import service
 from api.keys.schemas import KeyIn, KeyOut, NewKeyOut
+from api.routers import make_router
 from api.schemas import After, CursorListOut, DeletedOut, PageLimit
 
-router = APIRouter(prefix="/v1/organization/projects/{project_id}/api_keys", tags=["API keys"])
+router = make_router("/v1/organization/projects/{project_id}/api_keys", "API keys")
 Revoked = Annotated[bool, Query(description="Also list keys that were revoked.")]
 
 

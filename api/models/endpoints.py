@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from api.dependencies import JobsReader, JobsWriter, ServicesDep
 from api.models import service
 from api.models.schemas import ModelListOut, ModelOut
+from api.routers import make_router
 from api.schemas import DeletedOut
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = make_router("/v1/models", "models")
 
 
 @router.get("")

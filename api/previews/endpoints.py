@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import Body, Request
 
 from api.dependencies import JobsWriter, ServicesDep
 from api.previews import service
 from api.previews.schemas import PreviewIn, PreviewOut
+from api.routers import make_router
 
-router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
+router = make_router("/v1/fine_tuning", "fine-tuning")
 
 
 @router.post("/preview", response_model=PreviewOut)

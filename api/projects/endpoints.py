@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from api.dependencies import Administrator, JobsReader, ServicesDep
 from api.projects import service
 from api.projects.schemas import ProjectChangeIn, ProjectIn, ProjectOut
+from api.routers import make_router
 from api.schemas import After, CursorListOut, PageLimit
 
-router = APIRouter(prefix="/v1", tags=["projects"])
+router = make_router("/v1", "projects")
 
 
 @router.post("/organization/projects")

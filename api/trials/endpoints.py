@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import Body, Request
 
 from api.dependencies import ServicesDep, Trier
+from api.routers import make_router
 from api.trials import service
 from api.trials.reading import read_request
 from api.trials.schemas import ChatIn, ChatOut, ClassificationIn, ClassificationOut, CompletionIn, CompletionOut
 
-router = APIRouter(prefix="/v1", tags=["trials"])
+router = make_router("/v1", "trials")
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "The text, or with `stream` its pieces.", "content": {"text/event-stream": {}}}
 }

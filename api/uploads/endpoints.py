@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from api.dependencies import FilesWriter, ServicesDep
 from api.errors import InvalidRequestError
+from api.routers import make_router
 from api.uploads import service
 from api.uploads.schemas import PART_BODY, CompletionIn, PartOut, UploadIn, UploadOut
 from api.validation import RequestProblem
 
-router = APIRouter(prefix="/v1/uploads", tags=["files"])
+router = make_router("/v1/uploads", "files")
 
 
 @router.post("")

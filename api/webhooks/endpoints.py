@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from api.dependencies import JobsReader, JobsWriter, ServicesDep
+from api.routers import make_router
 from api.schemas import After, CursorListOut, DeletedOut, PageLimit
 from api.webhooks import service
 from api.webhooks.schemas import DeliveryOut, EndpointChangeIn, EndpointIn, EndpointOut, EndpointWithSecretOut
 
-router = APIRouter(prefix="/v1/webhook_endpoints", tags=["webhooks"])
+router = make_router("/v1/webhook_endpoints", "webhooks")
 
 
 @router.post("")

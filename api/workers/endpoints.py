@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from api.dependencies import Administrator, ServicesDep
+from api.routers import make_router
 from api.schemas import ListOut
 from api.workers import service
 from api.workers.schemas import WorkerOut
 
-router = APIRouter(prefix="/v1/organization/workers", tags=["workers"])
+router = make_router("/v1/organization/workers", "workers")
 
 
 @router.get("")
