@@ -12,6 +12,7 @@ import typer
 from cli.errors import CliError
 from cli.output import JsonFlag, complain, print_json_line, print_table
 from cli.remote_predict import RemotePredictor, row_of
+from sgg_core.imports import without_collector
 
 if TYPE_CHECKING:
     from sgg_core.parsing import Row
@@ -73,9 +74,10 @@ def _there(model: str | None, text: list[str] | None, read: list[Row]) -> Answer
 
 
 def _here(directory: Path, text: list[str] | None, read: list[Row], file: Path | None) -> Answered:
-    from sgg_core.catalogue import Catalogue
-    from sgg_core.predictor import load_predictor
-    from sgg_store.settings import StoreSettings
+    with without_collector():
+        from sgg_core.catalogue import Catalogue
+        from sgg_core.predictor import load_predictor
+        from sgg_store.settings import StoreSettings
 
     predictor = load_predictor(directory, catalogue=Catalogue.load(StoreSettings().catalogue_dir))
     if (warning := predictor.warning()) is not None:

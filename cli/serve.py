@@ -18,6 +18,7 @@ from cli.late_worker import LateWorker
 from cli.metrics_server import metrics_served, share_metrics
 from cli.output import JsonFlag, print_json_line, say
 from cli.server_processes import ServerProcesses
+from sgg_core.imports import without_collector
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -84,11 +85,12 @@ def kinds_of_settings() -> tuple[type[BaseSettings], ...]:
 
 
 def _run(listener: socket.socket, with_worker: bool, processes: int, announce: Callable[[Database, str], None]) -> None:
-    from api.settings import ApiSettings
-    from sgg_store.database import Database
-    from sgg_store.keys import ensure_admin_key
-    from sgg_store.object_probe import open_probed_object_store
-    from sgg_store.queue_metrics import QueueCollector
+    with without_collector():
+        from api.settings import ApiSettings
+        from sgg_store.database import Database
+        from sgg_store.keys import ensure_admin_key
+        from sgg_store.object_probe import open_probed_object_store
+        from sgg_store.queue_metrics import QueueCollector
 
     stop = _StopSignals()
     settings = ApiSettings()
@@ -139,10 +141,11 @@ def _serve_http(
     stop: _StopSignals,
     on_started: Callable[[], None],
 ) -> None:
-    import uvicorn
+    with without_collector():
+        import uvicorn
 
-    from api.app import create_app
-    from api.server import Server, spare_the_collector
+        from api.app import create_app
+        from api.server import Server, spare_the_collector
 
     def announce() -> None:
         if worker is not None:
@@ -171,9 +174,10 @@ def _serve_http(
 
 
 def _start_worker(settings: ApiSettings, database: Database) -> EmbeddedWorker:
-    from sgg_store.objects import open_object_store
-    from worker.embedded import start_embedded
-    from worker.errors import TrainerNotInstalledError
+    with without_collector():
+        from sgg_store.objects import open_object_store
+        from worker.embedded import start_embedded
+        from worker.errors import TrainerNotInstalledError
 
     try:
         return start_embedded(settings, database, open_object_store(settings.object_store_url))

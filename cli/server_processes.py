@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from cli.errors import CliError
+from sgg_core.imports import without_collector
 
 READY = "ready"
 LOOK_SECONDS = 0.2
@@ -74,13 +75,14 @@ def _is_ready(process: subprocess.Popen[str]) -> bool:
 
 def serve_one(listener: socket.socket) -> None:
     """Be one of the processes, until told to stop or until the one that started this one is gone."""
-    import uvicorn
+    with without_collector():
+        import uvicorn
 
-    from api.app import create_app
-    from api.server import Server, spare_the_collector
-    from api.settings import ApiSettings
-    from sgg_store import logs, tracing
-    from sgg_store.queue import doorbell
+        from api.app import create_app
+        from api.server import Server, spare_the_collector
+        from api.settings import ApiSettings
+        from sgg_store import logs, tracing
+        from sgg_store.queue import doorbell
 
     logs.configure("server")
     tracing.configure("server")

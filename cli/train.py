@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +26,10 @@ from cli.hyperparameters import (
 from cli.job_file import FILE_ID, JobFile, read_job_file, refuse_beside_spec, spec_of
 from cli.output import JsonFlag, print_json_line, say
 from cli.progress import Figures, Pace, ProgressView, absorb, open_view
+from sgg_core.imports import without_collector
 
 if TYPE_CHECKING:
+    from sgg_core.catalogue import BaseModelEntry
     from sgg_core.examples import ExampleSet
     from sgg_core.reporting import AnyMessage, Control, Finished, Reporter, Stopped
     from sgg_core.spec import TrainingSpec
@@ -91,13 +95,15 @@ def train(
         spec = build_spec(model, method or DEFAULT_METHOD, seed or 0, chosen)
         order = Order(spec, training, validation, tuple(source or ()), start, retention)
     inputs = _read(order)
+    entry = _base_model(order.spec, inputs)
+    _import_training()
     if as_json:
         reporter = JsonReporter()
-        outcome = _run(order.spec, inputs, reporter, out, checkpoints, order.start)
+        outcome = _run(order.spec, entry, inputs, reporter, out, checkpoints, order.start)
         reporter.report(outcome)
     else:
         with open_view() as view:
-            outcome = _run(order.spec, inputs, ViewReporter(view), out, checkpoints, order.start)
+            outcome = _run(order.spec, entry, inputs, ViewReporter(view), out, checkpoints, order.start)
     if outcome.type == "stopped":
         kept = f"The same command goes on from {outcome.directory}." if outcome.directory else "No checkpoint was kept."
         raise CliError(f"Stopped after step {outcome.step}.", kept, exit_code=INTERRUPTED)
@@ -186,16 +192,37 @@ def _read(order: Order) -> Inputs:
     return Inputs(train_set, valid_set, source_sets, retention)
 
 
-def _run(
-    spec: TrainingSpec, inputs: Inputs, reporter: Reporter, out: Path, checkpoints: Path | None, start: Path | None
-) -> Finished | Stopped:
-    from sgg_core.backbone import load_base
+def _base_model(spec: TrainingSpec, inputs: Inputs) -> BaseModelEntry:
     from sgg_core.catalogue import Catalogue, check_task
-    from sgg_core.trainer import train as train_adapter
     from sgg_store.settings import StoreSettings
 
     entry = Catalogue.load(StoreSettings().catalogue_dir).get(spec.base_model)
     check_task(entry, inputs.training.kind)
+    return entry
+
+
+def _import_training() -> None:
+    """Load torch and its company once: a process that has done nothing yet is what the adapter's proof forks from."""
+    unused = "torch" not in sys.modules and threading.active_count() == 1
+    with without_collector():
+        import sgg_core.trainer  # noqa: F401  # imported for the loading alone
+        from sgg_core.proof import branch_off
+    if unused:
+        branch_off()
+
+
+def _run(
+    spec: TrainingSpec,
+    entry: BaseModelEntry,
+    inputs: Inputs,
+    reporter: Reporter,
+    out: Path,
+    checkpoints: Path | None,
+    start: Path | None,
+) -> Finished | Stopped:
+    from sgg_core.backbone import load_base
+    from sgg_core.trainer import train as train_adapter
+
     return train_adapter(
         spec,
         load_base(entry),

@@ -7,14 +7,16 @@ import os
 from cli.errors import CliError
 from cli.metrics_server import metrics_served
 from cli.output import JsonFlag, print_json_line, say
+from sgg_core.imports import without_collector
 
 
 def worker(as_json: JsonFlag = False) -> None:
     """Run a worker against SGG_DATABASE_URL, SGG_BROKER_URL and SGG_OBJECT_STORE_URL; stop it with Ctrl-C."""
-    from sgg_store import logs, tracing
-    from sgg_store.settings import StoreSettings
-    from worker.app import create_worker
-    from worker.errors import PartsEndedError, TrainerNotInstalledError
+    with without_collector():
+        from sgg_store import logs, tracing
+        from sgg_store.settings import StoreSettings
+        from worker.app import create_worker
+        from worker.errors import PartsEndedError, TrainerNotInstalledError
 
     logs.configure("worker")
     tracing.configure("worker")

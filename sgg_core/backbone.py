@@ -21,6 +21,7 @@ from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource, Packa
 from sgg_core.errors import BaseModelUnavailableError, SpecError
 from sgg_core.files import exclusive, sha256_of, whole_directory
 from sgg_core.halves import Halves, wanted_halves
+from sgg_core.imports import without_collector
 from sgg_core.mounted import Mounted
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts, let_share_rows
@@ -179,7 +180,8 @@ def _dequantize(name: str, gguf: Path, target: Path) -> None:
 
 def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device) -> LoadedBase:
     """Load a directory in Hugging Face layout: safetensors only, and never code that comes with the weights."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    with without_collector():
+        from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     refuse_foreign_code(entry.name, directory)
     auto = AutoModelForCausalLM if entry.kind == "causal" else AutoModel
@@ -248,7 +250,8 @@ def prepared(
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hold back transformers' progress bars and hints; errors still raise."""
-    from transformers.utils import logging
+    with without_collector():
+        from transformers.utils import logging
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -314,7 +317,8 @@ def lora(base: LoadedBase, spec: LoraSpec, seed: int) -> Iterator[Any]:
 
 
 def _peft_config(base: LoadedBase, spec: LoraSpec) -> Any:
-    from peft import LoraConfig, TaskType
+    with without_collector():
+        from peft import LoraConfig, TaskType
 
     targets = adapted_names(base, spec)
     names = "|".join(re.escape(target) for target in targets)

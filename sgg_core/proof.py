@@ -32,6 +32,7 @@ from torch import Tensor
 from sgg_core.backbone import LoadedBase, quiet_transformers
 from sgg_core.encoding import Encoded
 from sgg_core.errors import VerificationError
+from sgg_core.imports import without_collector
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 TOLERANCE = 1e-3  # of logits of one prompt, computed twice in float32 on the same device
@@ -178,8 +179,9 @@ def branch_off() -> None:
 
 def import_libraries() -> None:
     """Import what a proof needs, which takes seconds."""
-    import peft  # noqa: F401  # imported for the loading alone
-    from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
+    with without_collector():
+        import peft  # noqa: F401  # imported for the loading alone
+        from transformers import AutoModel, AutoModelForCausalLM  # noqa: F401  # the same
 
 
 def prove(base: LoadedBase, directory: Path, probes: Sequence[Encoded]) -> Proof | None:
@@ -292,7 +294,9 @@ def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
 def _become_server(questions: int, answers: int) -> NoReturn:
     """Serve from now on, in a process that was forked for it, and end."""
     try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever handles it
         os.dup2(questions, 0)
+        os.dup2(2, 1)  # libraries print: what they say goes to stderr instead
         os.dup2(answers, 3)
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))  # the pipes of the process that it was are none of its business
         with os.fdopen(0, "rb") as asked, os.fdopen(3, "wb") as told:

@@ -20,6 +20,7 @@ from pathlib import Path
 from structlog.contextvars import bound_contextvars
 
 from sgg_core.errors import SggError
+from sgg_core.imports import without_collector
 from sgg_core.pipe import MessagePipe, die_with_parent
 from sgg_core.trials import TrialError, TrialFailure
 from sgg_store import logs
@@ -36,9 +37,10 @@ class PredictorProcess:
     """Answers one trial after the other."""
 
     def __init__(self, pipe: MessagePipe, memory: int, device: str) -> None:
-        import torch
+        with without_collector():
+            import torch
 
-        from sgg_core.shelf import Shelf
+            from sgg_core.shelf import Shelf
 
         self._pipe = pipe
         self._shelf = Shelf(memory, torch.device(device))

@@ -30,6 +30,7 @@ from sgg_core.errors import (
     SourceFileError,
     ValidationFileError,
 )
+from sgg_core.imports import without_collector
 from sgg_core.pipe import MessagePipe, die_with_parent, name_process
 from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
@@ -183,11 +184,12 @@ def read_commands(wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> 
 
 def import_training() -> None:
     """Pay for torch, transformers and peft before a job waits for them, once for this process and all its forks."""
-    import sgg_core.backbone
-    import sgg_core.proof
-    import sgg_core.trainer  # imported for the loading alone
+    with without_collector():
+        import sgg_core.backbone
+        import sgg_core.proof
+        import sgg_core.trainer  # imported for the loading alone
 
-    sgg_core.proof.import_libraries()
+        sgg_core.proof.import_libraries()
 
 
 def run_trainer(parent: int) -> None:
