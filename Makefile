@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## Train an adapter through the real service and predict with
 	PATH="$(abspath $(BIN)):$$PATH" DEMO_DIR="$(DEMO_DIR)" DEMO_STEPS="$(DEMO_STEPS)" examples/demo.sh
 
 test: $(INSTALLED) ## Run all tests that this machine can run
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/unit tests/integration
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/conformance
 	$(BIN)/python -m pytest -n 3 tests/faults
 	$(BIN)/python -m pytest -m figures

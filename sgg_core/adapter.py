@@ -84,8 +84,10 @@ class Adapted:
     retention: Retention | None = None
 
 
-def write_adapter(result: Adapted, output: Path) -> TrainingReport:
+def write_adapter(result: Adapted, output: Path, *, with_documents: bool = True) -> TrainingReport:
     """Write the output directory, load the adapter from it again, and compare; whole or not at all.
+
+    Without documents it has but the report as JSON, until `add_to_report` makes them all.
 
     Raises VerificationError if the reloaded adapter answers differently, here or in a process of its own, and
     DiskFullError where space ran out.
@@ -104,13 +106,16 @@ def write_adapter(result: Adapted, output: Path) -> TrainingReport:
         history = [m for m in result.progress.history if isinstance(m, StepMetrics | EvaluationMetrics)]
         lines = "".join(message.model_dump_json() + "\n" for message in history)
         (work / METRICS).write_text(lines, encoding="utf-8")
-        write_documents(work, report, _manifest(result, work), result.base.entry)
+        manifest = _manifest(result, work)
+        if with_documents:
+            write_documents(work, report, manifest, result.base.entry)
+        else:
+            _write_report(work, report, manifest)
     return report
 
 
 def write_documents(work: Path, report: TrainingReport, manifest: Manifest, entry: BaseModelEntry) -> None:
     """Write the report in its three forms with its pictures, and the manifest of all that is in the directory then."""
-    (work / REPORT).write_text(report.model_dump_json(indent=2, exclude=IN_ANSWERS) + "\n", encoding="utf-8")
     lines = (work / METRICS).read_bytes().splitlines()
     history = [m for m in map(message_adapter.validate_json, lines) if isinstance(m, StepMetrics | EvaluationMetrics)]
     figures = pictures(history, report)
@@ -119,6 +124,11 @@ def write_documents(work: Path, report: TrainingReport, manifest: Manifest, entr
     (work / CARD).write_text(card, encoding="utf-8")
     drawings = {f"{PLOTS}/{name}.png": drawing(figure) for name, figure in figures.items()}
     (work / PAGE).write_text(render_page(card, drawings), encoding="utf-8")
+    _write_report(work, report, manifest)
+
+
+def _write_report(work: Path, report: TrainingReport, manifest: Manifest) -> None:
+    (work / REPORT).write_text(report.model_dump_json(indent=2, exclude=IN_ANSWERS) + "\n", encoding="utf-8")
     manifest = manifest.model_copy(update={"files": _hashes(work)})
     (work / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 

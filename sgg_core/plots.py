@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from PIL import Image
 
 from sgg_core.evidence import Baseline, Calibration
 from sgg_core.report import TrainingReport
@@ -50,7 +52,10 @@ def write_plots(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
     paths = [directory / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
         # not savefig: it draws everything once more to find out about margins, which are set
-        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # none of it is transparent
+        drawn.save(path, dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=2)
     return paths
 
 
@@ -100,6 +105,7 @@ def gradient_norm_figure(steps: Sequence[StepMetrics]) -> Figure:
     norms = [step.gradient_norm for step in steps]
     positive = [norm for norm in norms if norm > 0]
     axes.set_yscale("log" if positive else "linear")
+    axes.yaxis.set_minor_locator(NullLocator())  # nothing is drawn there, which takes time all the same
     axes.plot([step.step for step in steps], norms, color=BLUE, linewidth=1.5, marker=".", markersize=4, label="|g|")
     clipped = [step for step in steps if step.clipped]
     if clipped:
@@ -109,7 +115,6 @@ def gradient_norm_figure(steps: Sequence[StepMetrics]) -> Figure:
     if positive and max(positive) < 30 * min(positive):  # less than two decades: label the numbers in between
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(min(positive) / 1.5, max(positive) * 1.5)
     return _finished(figure, axes)
 
@@ -181,7 +186,7 @@ def _axes(title: str, ylabel: str) -> tuple[Figure, Any]:
     axes.yaxis.set_label_coords(0.005, 0.5, figure.transFigure)
     axes.set_xlabel("optimizer step", color=MUTED)
     axes.set_ylabel(ylabel, color=MUTED)
-    axes.tick_params(colors=MUTED, which="both", length=0)
+    axes.tick_params(colors=MUTED, which="both", length=0, bottom=False, left=False)  # numbers alone, no marks
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):

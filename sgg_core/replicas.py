@@ -148,7 +148,7 @@ class Group:
                         judged = run.judge(checkpoints, resume_from)
                         if isinstance(judged, Evaluation):
                             self._judged(member, run, judged)
-                    elif isinstance(run.go(output, checkpoints, resume_from), Finished):
+                    elif isinstance(run.go(output, checkpoints, resume_from, with_documents=False), Finished):
                         self.states.end(member.number, output)
             except TrainingDivergedError as error:
                 self._leave_out(member, error)

@@ -127,8 +127,10 @@ class Run:
         self.saved: Path | None = None  # the newest checkpoint, which is of this step:
         self.saved_step = 0
 
-    def go(self, output: Path, checkpoints: Path | None, resume_from: Path | None) -> Finished | Stopped:
-        """From the first step, or from a checkpoint, to the adapter on disk."""
+    def go(
+        self, output: Path, checkpoints: Path | None, resume_from: Path | None, *, with_documents: bool = True
+    ) -> Finished | Stopped:
+        """From the first step, or from a checkpoint, to the adapter on disk, as `write_adapter` does it."""
         if (stopped := self._train(checkpoints, resume_from)) is not None:
             return stopped
         if self._wants_plain() and self.progress.plain is None:
@@ -138,7 +140,7 @@ class Run:
                 self._save(checkpoints)
         if (wish := self.reach(self.plan.total_steps + 2)) != "continue":
             return self._stopped(wish, checkpoints)
-        return self._finish(output)
+        return self._finish(output, with_documents)
 
     def judge(self, checkpoints: Path | None, resume_from: Path | None) -> Evaluation | Stopped:
         """From the first step, or from a checkpoint, to figures on the validation examples; no adapter is written."""
@@ -322,7 +324,7 @@ class Run:
             )
         )
 
-    def _finish(self, output: Path) -> Finished:
+    def _finish(self, output: Path, with_documents: bool) -> Finished:
         stopped_early, distance = self._patience_is_over(), self._distance()
         if self.spec.evaluation.keep == "best" and self.best is not None:
             with torch.no_grad():
@@ -349,7 +351,7 @@ class Run:
             retention_data=self.retention,
             retention=self._retained(),
         )
-        report = write_adapter(result, output)
+        report = write_adapter(result, output, with_documents=with_documents)
         if (remark := self.source_tasks.remark(report.source)) is not None:
             self.reporter.report(remark)
         if report.retention is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -38,6 +40,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
     if same:
         raise pytest.UsageError(f"xdist would run only the first of the tests with one id: {same}")
+
+
+gc.disable()  # until the first test: what is imported meanwhile stays
+_spared_modules = 0
+
+
+@pytest.fixture(autouse=True)
+def spared_collector() -> None:
+    """Let the garbage collector look at no module again: torch and its company make it take 300 ms, again and again."""
+    global _spared_modules
+    if len(sys.modules) > _spared_modules + 50:
+        _spared_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
