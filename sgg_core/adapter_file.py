@@ -9,6 +9,7 @@ named as PEFT names them (`base_model.model.<layer>.lora_A.weight`); an encoder'
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ HEAD = "head.safetensors"
 MANIFEST = "sgg.json"
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_CONFIG_BYTES = 2**20
+MOST_EXTENTS = 8  # of a tensor; a layer's have two
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}
 WEIGHT = re.compile(r"(?P<layer>base_model\.model\..+)\.(?P<side>lora_[AB])(\.default)?\.weight")
 BESIDE = re.compile(r"(head|source\d+)\.(weight|bias)")
@@ -199,10 +201,11 @@ def _check_layout(header: Header, data_bytes: int) -> None:
         length = BYTES_OF.get(entry["dtype"], 0)
         if not length:
             raise ValueError(f"{name!r:.200} is of type {entry['dtype']!r:.20}; use one of {', '.join(BYTES_OF)}")
-        for extent in entry["shape"]:
-            if not isinstance(extent, int) or extent < 1:
-                raise ValueError(f"{name!r:.200} has the shape {entry['shape']!r:.100}")
-            length *= extent
+        shape = entry["shape"]
+        # a product of many extents would be a number of so many digits
+        if len(shape) > MOST_EXTENTS or not all(isinstance(extent, int) and extent > 0 for extent in shape):
+            raise ValueError(f"{name!r:.200} has the shape {shape[: MOST_EXTENTS + 1]!r:.100}")
+        length *= math.prod(shape)
         if begin != at or end != at + length:
             raise ValueError(f"the bytes of {name!r:.200} are not where its shape says")
         at = end

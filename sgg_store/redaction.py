@@ -23,14 +23,15 @@ _PATTERNS = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
-    # the password of an address; it may hold any character but those that end an address
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s:/@'\"]*:)[^\s'\"]+(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),
     # one setting of a connection string or a query: password=..., X-Amz-Signature=...
     (
         re.compile(r"\b((?:password|passwd|secret|x-amz-signature|x-amz-security-token)=)[^\s&'\"]+", re.IGNORECASE),
         rf"\1{HIDDEN}",
     ),
 )
+# What has no blank or quote may be an address with a password, which may hold any character but these.
+_WORD = re.compile(r"[^\s'\"]+")
+_BEFORE_PASSWORD = re.compile(r"[a-z0-9+.-]://[^:/@]*:", re.IGNORECASE)
 
 
 def redacted(value: Any, name: str = "") -> Any:
@@ -50,4 +51,12 @@ def redacted(value: Any, name: str = "") -> Any:
     text = value if isinstance(value, str) else repr(value)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
-    return text
+    return _WORD.sub(_without_password, text) if "://" in text else text
+
+
+def _without_password(word: re.Match[str]) -> str:
+    """The word, with `***` between a user's name and the last `@`. In linear time, since anyone's path is logged."""
+    text = word[0]
+    end = text.rfind("@")
+    found = _BEFORE_PASSWORD.search(text, 0, max(end, 0))
+    return text if found is None or found.end() == end else text[: found.end()] + HIDDEN + text[end:]

@@ -84,6 +84,7 @@ def zipped():
         (file_of(PLAIN | {"head.weight": ([2, 2], "I64")}), "type 'I64'"),
         (file_of(PLAIN, data=b"\0" * 10), "10 bytes of data"),
         (file_of(PLAIN | {"head.bias": [0]}), "has the shape"),
+        (file_of(PLAIN | {"head.bias": [1] * 9}), "has the shape"),
         (file_of(PLAIN, metadata={"sgg": '{"alpha": -1}'}), "metadata"),
         (file_of(PLAIN, metadata={"sgg": 3}), "something else than texts"),
         (file_of({f"{LAYER}\ud800.lora_{side}.weight": [1, 1] for side in "AB"}), "half of a surrogate pair"),
