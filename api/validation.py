@@ -24,6 +24,11 @@ class RequestProblem:
 _BROKEN = re.compile("[\0\ud800-\udfff]")
 BROKEN_TEXT = "The text holds a NUL character or half of a surrogate pair. Remove the broken character."
 
+MOST_BROKEN = 100  # broken texts that one answer names
+LONGEST_COMPARED = 100  # characters of a name that known ones are compared with, which takes their square
+MOST_COMPARED = 50  # unknown names that are compared
+
+_Place = tuple[str, "_Place"] | None
 _Found = tuple[str, str, str]  # path of the parameter, reason without its full stop, the value as text or ""
 
 
@@ -39,11 +44,13 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
     name gets the known name that is most like it.
     """
     found: list[_Found] = []
+    unknown = 0
     for entry in error.errors(include_url=False):
         is_unknown = entry["type"] == "extra_forbidden"
         path, parent = _resolve(entry["loc"], model, is_unknown)
         if is_unknown:
-            found.append((path, _unknown(str(entry["loc"][-1]), parent), ""))
+            unknown += 1
+            found.append((path, _unknown(str(entry["loc"][-1]), parent, unknown <= MOST_COMPARED), ""))
         else:
             found.append((path, *_reason(entry)))
     return _merged(found)
@@ -52,17 +59,27 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
 def broken_texts(value: Any, path: str = "") -> list[RequestProblem]:
     """Find the texts that no database can keep, in names and values at any depth, and describe each one."""
     found: list[RequestProblem] = []
-    left = [(path, value)]  # a list of its own, since a body may be nested deeper than calls may be
-    while left:
+    # A list of its own, since a body may be nested deeper than calls may be. A place is a name and the place around it,
+    # and becomes a text only where something is wrong: a long name may stand around many values.
+    left: list[tuple[_Place, Any]] = [((path, None) if path else None, value)]
+    while left and len(found) < MOST_BROKEN:
         place, item = left.pop()
         if isinstance(item, str) and _BROKEN.search(item):
-            found.append(RequestProblem(place, "invalid_value", BROKEN_TEXT))
+            found.append(RequestProblem(_written(place), "invalid_value", BROKEN_TEXT))
         elif isinstance(item, list):
-            left += [(f"{place}.{index}", part) for index, part in enumerate(item)][::-1]
+            left += [((str(index), place), part) for index, part in enumerate(item)][::-1]
         elif isinstance(item, Mapping):
-            named = [(f"{place}.{name}" if place else name, name, part) for name, part in item.items()]
-            left += [(inner, name if _BROKEN.search(name) else part) for inner, name, part in named][::-1]
+            named = [((name, place), name if _BROKEN.search(name) else part) for name, part in item.items()]
+            left += named[::-1]
     return found
+
+
+def _written(place: _Place) -> str:
+    names: list[str] = []
+    while place is not None:
+        name, place = place
+        names.append(name)
+    return ".".join(reversed(names))
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -71,7 +88,9 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known names: {', '.join(known)}"
 
 
-def _unknown(name: str, parent: type[BaseModel] | None) -> str:
+def _unknown(name: str, parent: type[BaseModel] | None, is_compared: bool) -> str:
+    if not is_compared or len(name) > LONGEST_COMPARED:
+        return f"Unknown name {name[:LONGEST_COMPARED]!r}. Remove it"
     return f"Unknown name {name!r}. {_did_you_mean(name, _names(parent) if parent else [])}"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
 import pytest
 from pydantic import ValidationError
 
 from api.jobs.schemas import JobIn
-from api.validation import RequestProblem, problems_of_model
+from api.validation import MOST_BROKEN, RequestProblem, broken_texts, problems_of_model
 
 
 def found(body: dict[str, object]) -> list[RequestProblem]:
@@ -53,3 +56,30 @@ def test_a_name_like_no_other_gets_all_known_ones() -> None:
 def test_a_long_value_is_cut() -> None:
     [problem] = found({"suffix": "x" * 10_000})
     assert len(problem.message) < 200
+
+
+def test_a_long_name_around_many_values_takes_no_room_of_its_own_for_each():
+    body = {"k" * 50_000: [0] * 20_000 + ["\0"]}
+    tracemalloc.start()
+    try:
+        (problem,) = broken_texts(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert problem.param == "k" * 50_000 + ".20000"
+    assert peak < 20e6
+
+
+def test_as_many_broken_texts_are_named_as_someone_would_read():
+    assert len(broken_texts(["\0"] * 5000)) == MOST_BROKEN
+
+
+def test_unknown_names_are_compared_with_known_ones_only_while_that_is_quick():
+    names = ["k" * 50_000, *(f"learning_rate_multipl{number}" for number in range(2000))]
+    begun = time.process_time()
+    with pytest.raises(ValidationError) as caught:
+        JobIn.model_validate({"model": "m", "training_file": "f", **dict.fromkeys(names, 0)})
+    problems = problems_of_model(caught.value, JobIn)
+    assert time.process_time() - begun < 2
+    assert len(problems) == len(names)
+    assert problems[0].message == f"Unknown name {'k' * 100!r}. Remove it."
