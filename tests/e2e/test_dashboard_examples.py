@@ -39,6 +39,20 @@ def test_a_contradiction_is_shown_even_where_the_split_parts_it_and_goes_when_co
     expect(phone.get_by_text("1 example says what an earlier one says")).to_be_visible()
 
 
+def test_a_label_that_is_being_chosen_stays_its_examples_when_the_servers_findings_arrive(phone, service, tmp_path):
+    rows = [{"text": "the app hangs on start"}, *labelled(), {"text": "THE APP  crashes, case 0", "label": "bill"}]
+    held = []
+    phone.route("**/v1/files", lambda route: held.append(route) if not held else route.continue_())
+    bring(phone, service, written(tmp_path, rows))
+    chosen = phone.locator(".example", has_text="but is labelled bug.").get_by_label("Label of example 32")
+    element = chosen.element_handle()
+    held[0].continue_()
+    expect(phone.locator(".example", has_text='The field "label" is missing.')).to_have_count(1)
+    assert element.get_attribute("aria-label") == "Label of example 32"
+    element.select_option("bug")
+    expect(phone.get_by_text("but is labelled")).to_have_count(0)
+
+
 def test_a_missing_label_is_chosen_where_it_is_missing(phone, service, tmp_path):
     bring(phone, service, written(tmp_path, [*labelled(), {"text": "what is this"}]))
     finding = phone.locator(".example", has_text='The field "label" is missing.').first

@@ -73,7 +73,7 @@ function Findings({ findings, data, edits }) {
     <ul class="examples">${findings.slice(0, all ? 200 : 8).map((finding) => {
       const row = data.rows[finding.place];
       const words = finding.said.map((said) => html`<span class=${`small ${finding.severity === "error" ? "bad" : "warned"}`}>${said}</span>`);
-      return row ? html`<${Row} row=${row} place=${finding.place} ...${edits}>${words}<//>` : html`<li class="example">${words}</li>`;
+      return row ? html`<${Row} key=${finding.place} row=${row} place=${finding.place} ...${edits}>${words}<//>` : html`<li class="example">${words}</li>`;
     })}</ul>
     ${findings.length > 8 && !all && html`<div><button class="small" onClick=${() => setAll(true)}>Show all ${findings.length}</button></div>`}</div>`;
 }
@@ -81,7 +81,7 @@ function Findings({ findings, data, edits }) {
 function All({ data, edits }) {
   const [from, setFrom] = useState(0);
   return html`<details><summary>All ${plural(data.rows.length, "example")}</summary>
-    <ul class="examples">${data.rows.slice(from, from + SHOWN).map((row, index) => html`<${Row} row=${row} place=${from + index} ...${edits} />`)}</ul>
+    <ul class="examples">${data.rows.slice(from, from + SHOWN).map((row, index) => html`<${Row} key=${from + index} row=${row} place=${from + index} ...${edits} />`)}</ul>
     <div class="row"><button class="small" disabled=${!from} onClick=${() => setFrom(from - SHOWN)}>Back</button><button class="small" disabled=${from + SHOWN >= data.rows.length} onClick=${() => setFrom(from + SHOWN)}>Next</button></div></details>`;
 }
 
