@@ -110,7 +110,7 @@ class Server:
     @classmethod
     def start(cls) -> Server:
         """Let a new process import the libraries, while this one goes on."""
-        command = [sys.executable, "-m", "sgg_core.proof"]
+        command = [sys.executable, "-P", "-m", "sgg_core.proof"]
         # Ctrl-C is for whoever handles it: a group of its own is not reached, and an ignored signal stays ignored
         group = None if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else 0
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group)

@@ -34,7 +34,9 @@ PASSED_ON_PREFIXES = (
 PASSED_ON_HUB = ("HF_HOME", "HF_HUB_CACHE")
 MEMORY_LAST_WORDS = ("Memory allocation still failed", "std::bad_alloc", "MemoryError")
 """How OpenBLAS, C++ and Python end a process that gets no more memory, where none of our code can catch it."""
-TRAINER_COMMAND = (sys.executable, "-X", "faulthandler", "-m", "worker.trainer_process")
+MODULE = (sys.executable, "-P", "-X", "faulthandler", "-m")
+"""Begins the command of a child: nothing is imported from the directory that the worker was started in."""
+TRAINER_COMMAND = (*MODULE, "worker.trainer_process")
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

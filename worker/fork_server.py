@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO, ClassVar
 
-from worker.child import TRAINER_COMMAND, Child, ChildProcess, child_environment, spawn
+from worker.child import MODULE, TRAINER_COMMAND, Child, ChildProcess, child_environment, spawn
 from worker.fork_messages import REQUEST, Born, Ended, ForkMessage, fork_message_adapter
 from worker.messages import Ready
 
-FORK_SERVER_COMMAND = (sys.executable, "-X", "faulthandler", "-m", "worker.fork_server_process")
+FORK_SERVER_COMMAND = (*MODULE, "worker.fork_server_process")
 
 
 class ForkServer(Child[ForkMessage]):

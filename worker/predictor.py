@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from structlog.contextvars import get_contextvars
 
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.trials import Trial
-from worker.child import Child, spawn
+from worker.child import MODULE, Child, spawn
 from worker.messages import Ready
 from worker.settings import WorkerSettings
 from worker.trial_messages import Ask, PredictorMessage, Refused, Stop, Told, predictor_message_adapter
@@ -20,6 +19,8 @@ from worker.trial_messages import Ask, PredictorMessage, Refused, Stop, Told, pr
 STOP_SECONDS = 10.0
 # Threads that wait for each other by spinning would take the trainer's CPU and wait for it at once.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+PREDICTOR_COMMAND = (*MODULE, "worker.predictor_process")
 
 
 class PredictorChild(Child[PredictorMessage]):
@@ -33,7 +34,7 @@ class Predictor:
 
     def __init__(self, settings: WorkerSettings, command: Sequence[str] | None = None) -> None:
         arguments = (str(settings.trial_memory_bytes), settings.trial_device)
-        self._command = command or (sys.executable, "-X", "faulthandler", "-m", "worker.predictor_process", *arguments)
+        self._command = command or (*PREDICTOR_COMMAND, *arguments)
         self._child: PredictorChild | None = None
         self._runs = 0
         self.loaded: set[str] = set()

@@ -34,7 +34,7 @@ def inspect(upload: Upload, max_bytes: int) -> FileFacts | AdapterFileFacts:
 
 
 def _inspect_apart(upload: Upload, max_bytes: int) -> FileFacts:
-    command = [sys.executable, "-m", "api.files.facts", json.dumps(upload.filename), str(max_bytes)]
+    command = [sys.executable, "-P", "-m", "api.files.facts", json.dumps(upload.filename), str(max_bytes)]
     descriptor = upload.stream.fileno()
     os.lseek(descriptor, 0, os.SEEK_SET)  # the child shares the file's position, which the buffer above may hide
     try:

@@ -33,7 +33,7 @@ from sgg_core.team.group import ADVICE, PATIENCE, Group
 from sgg_core.team.messages import Errand, Failed, Learn, Loaded, Start, word_adapter
 from sgg_core.team.parts import part_of
 
-COMMAND = (sys.executable, "-X", "faulthandler", "-m", "sgg_core.team.helper_process")
+COMMAND = (sys.executable, "-P", "-X", "faulthandler", "-m", "sgg_core.team.helper_process")
 LAST_WORDS_SECONDS = 5.0
 
 
