@@ -143,7 +143,7 @@ class Stack:
             "127.0.0.1:8333": f"127.0.0.1:{self.ports['seaweedfs']}",
             "127.0.0.1:8000": f"127.0.0.1:{self.ports['api']}",
             "127.0.0.1:9464": f"127.0.0.1:{self.metrics_ports[name]}",
-            "-ip=seaweedfs": "-ip=127.0.0.1",
+            "-s3.ip.bind=0.0.0.0": "-s3.ip.bind=127.0.0.1",
             "-s3.port=8333": f"-s3.port={self.ports['seaweedfs']}",
             "valkey-server": str(redis_program()),
             "valkey-cli": f"redis-cli -p {self.ports['valkey']}",

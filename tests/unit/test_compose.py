@@ -123,6 +123,13 @@ def test_the_broker_keeps_what_it_is_told_and_never_forgets_for_want_of_memory(s
     assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
 
 
+def test_of_the_object_store_only_what_asks_for_credentials_is_on_the_network(services: dict[str, Any]) -> None:
+    options = dict(word.partition("=")[::2] for word in services["seaweedfs"]["command"])
+    assert options["-ip"] == options["-ip.bind"] == "127.0.0.1"
+    assert options["-s3.ip.bind"] == "0.0.0.0"
+    assert services["seaweedfs"]["environment"]["WEED_JWT_FILER_SIGNING_KEY"]  # else its gRPC asks for nothing
+
+
 def test_the_gpu_is_for_its_profile_alone(services: dict[str, Any]) -> None:
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     [device] = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
