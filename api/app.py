@@ -20,6 +20,7 @@ from api.dashboard import endpoints as dashboard
 from api.dependencies import Services
 from api.errors import register_error_handlers
 from api.files import endpoints as files
+from api.files.upload import MULTIPART_OVERHEAD_BYTES
 from api.health import endpoints as health
 from api.health.service import make_probes
 from api.jobs import endpoints as jobs
@@ -53,11 +54,12 @@ TELEMETRY: TelemetryConfig = {
     "auto_configure": False,  # sgg_store.tracing does it
 }
 TAKES_FILES = re.compile("/v1/files|/v1/uploads/[^/]+/parts")
+SIGN_IN_BOUND = BodyBound(4096, "Signing in takes at most 4,096 bytes. Send an API key, or a link's text, alone.")
+"""Anyone may send these, so nobody may send many."""
 # routes are asked one after the other, so those that are polled most come first
 FINE_TUNING = (jobs, comparisons, previews, graders, checkpoints)
 OTHERS = (files, uploads, models, trials, webhooks, projects, keys, audit, workers, dashboard, health)
 ROUTES: list[BaseRoute] = [route for module in (*FINE_TUNING, *OTHERS) for route in module.router.routes]
-MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and the small fields around an uploaded file
 
 
 def create_app(
@@ -108,6 +110,11 @@ def create_app(
     upload_bound = BodyBound(settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, file_limit)
     json_bound = BodyBound(settings.max_json_bytes, json_limit)
 
+    def bound_of(path: str) -> BodyBound:
+        if TAKES_FILES.fullmatch(path):
+            return upload_bound
+        return SIGN_IN_BOUND if path == dashboard.SESSION_PATH else json_bound
+
     app = FastAPI(
         title="SGG",
         routes=ROUTES,
@@ -119,7 +126,7 @@ def create_app(
     )
     register_error_handlers(app)
     describe(app)
-    app.add_middleware(BodyLimit, bound_of=lambda path: upload_bound if TAKES_FILES.fullmatch(path) else json_bound)
+    app.add_middleware(BodyLimit, bound_of=bound_of)
     app.add_middleware(AuditFrame)
     app.add_middleware(RequestFrame)  # the outermost: what is added last runs first
     return app

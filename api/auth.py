@@ -59,6 +59,7 @@ class KeyRing:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._known: dict[bytes, tuple[Identity, float]] = {}
+        self._forgotten = 0  # how many times something was forgotten
 
     def identify(self, plaintext: str) -> Identity | None:
         """Give what the key stands for, unless it is unknown, expired or revoked."""
@@ -75,6 +76,7 @@ class KeyRing:
     def forget_session(self, token: str) -> None:
         """Ask the database about this session the next time it comes."""
         with self._lock:
+            self._forgotten += 1
             self._known.pop(_digest("session", token), None)
 
     def _known_as(self, digest: bytes) -> Identity | None:
@@ -87,10 +89,12 @@ class KeyRing:
         identity = self._known_as(digest)
         if identity is not None:
             return identity
+        forgotten = self._forgotten
         identity = look_up(secret)
         with self._lock:
             self._known.pop(digest, None)
-            if identity is not None and self._seconds > 0:
+            # what was looked up before something was forgotten may be just that
+            if identity is not None and self._seconds > 0 and forgotten == self._forgotten:
                 if len(self._known) >= self.MOST:
                     self._known.clear()
                 self._known[digest] = identity, now + self._seconds
@@ -99,6 +103,7 @@ class KeyRing:
     def forget(self, key_id: str) -> None:
         """Ask the database about this key the next time it comes."""
         with self._lock:
+            self._forgotten += 1
             self._known = {digest: known for digest, known in self._known.items() if known[0].key_id != key_id}
 
     def _verified(self, plaintext: str) -> Identity | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
@@ -20,6 +21,7 @@ from api.jobs.feed import EventFeed
 from api.rates import RateLimiter
 from api.settings import ApiSettings
 from api.trials.desk import TrialDesk
+from api.turns import Turns
 from api.validation import broken_texts
 from sgg_core.catalogue import Catalogue
 from sgg_store.database import Database
@@ -28,6 +30,9 @@ from sgg_store.objects import ObjectStore
 from sgg_store.periodic import Periodic
 
 STORING_THREADS = 4
+UPLOADS_OF_PROJECT = 4
+COMPARING_THREADS = 2
+READING_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,19 @@ class Services:
     trials: TrialDesk
     inspecting: threading.Lock = field(default_factory=threading.Lock)
     """Held while an upload is inspected: one at a time bounds the memory that uploads take."""
+    uploading: defaultdict[str, CapacityLimiter] = field(
+        default_factory=lambda: defaultdict(lambda: CapacityLimiter(UPLOADS_OF_PROJECT))
+    )
+    """Each project's uploads that are under way, by its id: further ones wait, so that they fill neither the disk nor
+    the threads that all projects share."""
     storing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(STORING_THREADS))
     """Threads that inspect and store uploads: these wait for each other, and must not keep all others waiting."""
+    storing_turns: Turns = field(default_factory=Turns)
+    """In which projects take such a thread: one upload each, so that none waits for all the uploads of another."""
+    comparing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(COMPARING_THREADS))
+    """Threads that compare jobs, which is seconds of computing for large validation files."""
+    reading: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READING_THREADS))
+    """Threads that read whole files of examples: few at a time bound the memory that these take."""
 
     def catalogue(self) -> Catalogue:
         """The base models as they are now; an administrator may add one while the server runs."""

@@ -51,6 +51,12 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     Refusal("upload_checksum_mismatch", 400, "The parts' MD5 is not the one that was sent.", "Begin another upload."),
     Refusal("invalid_upload_status", 400, "The upload is completed, cancelled or expired.", "Begin another upload."),
+    Refusal(
+        "too_many_upload_parts",
+        400,
+        "The upload has 1,000 parts.",
+        "Begin another upload, and send the file in larger parts.",
+    ),
     Refusal("too_many_uploads", 400, "The project has 20 pending uploads.", "Complete or cancel one."),
     Refusal(
         "conflicting_parameters",
@@ -173,6 +179,12 @@ REFUSALS: tuple[Refusal, ...] = (
         "Wait for its end, or read the adapter's archive.",
     ),
     Refusal("method_not_allowed", 405, "The path does not know this verb.", "Use one of those in the header `Allow`."),
+    Refusal(
+        "upload_stalled",
+        408,
+        "Nothing more of an upload came for a minute.",
+        "Send the file again, over a better line.",
+    ),
     Refusal(
         "idempotency_key_reused",
         409,

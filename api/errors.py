@@ -75,6 +75,12 @@ class FileTooLargeError(ApiError):
     code = "request_too_large"
 
 
+class UploadStalledError(ApiError):
+    """A client began to send a file and fell silent."""
+
+    code = "upload_stalled"
+
+
 class AuthenticationError(ApiError):
     """No API key came with the request, or one that is unknown, expired or revoked."""
 
@@ -156,6 +162,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     ApiError: Answer(400),
     FileInspectionError: Answer(500, param="file", headers=_FINAL),
     FileTooLargeError: Answer(413, param="file"),
+    UploadStalledError: Answer(408, headers=_SOON),
     AuthenticationError: Answer(401, headers={"www-authenticate": "Bearer"}),
     PermissionDeniedError: Answer(403),
     RateLimitedError: Answer(429, headers={"retry-after": "1"}),
@@ -174,6 +181,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     store.DeliveryPendingError: Answer(400),
     store.TooManyUploadsError: Answer(400),
     store.UploadStatusError: Answer(400),
+    store.TooManyPartsError: Answer(400, param="data"),
     store.UploadSizeError: Answer(400, param="data"),
     store.IdempotencyMismatchError: Answer(409, param="Idempotency-Key", headers=_FINAL),
     store.QuotaExceededError: Answer(429, headers=_FINAL, type="insufficient_quota"),
@@ -310,4 +318,4 @@ def _joined(problems: Sequence[RequestProblem]) -> str:
     if len(texts) == 1:
         return texts[0]
     lines = "\n".join(f"  {text}" for text in texts)
-    return f"The request has {len(problems)} problems:\n{lines}"
+    return f"The request has these problems:\n{lines}"

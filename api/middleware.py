@@ -20,6 +20,7 @@ from sgg_store.logs import get_logger
 _log = get_logger(__name__)
 
 DISCARDED_BYTES = 16 * 2**20
+LOGGED_CHARACTERS = 500  # of a path
 
 
 class RequestFrame:
@@ -45,6 +46,7 @@ class RequestFrame:
 
     async def _handle(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["request_id"] = request_id
+        path = scope["path"][:LOGGED_CHARACTERS]
         began = time.perf_counter()
         status, answered_after = 0, 0.0
 
@@ -61,15 +63,15 @@ class RequestFrame:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception:
-            _log.exception("a request met a defect", method=scope["method"], path=scope["path"])
+            _log.exception("a request met a defect", method=scope["method"], path=path)
             if status:
                 raise
             await internal_error(request_id)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - began
             measure_request(scope, status, answered_after or seconds)
-            write = _log.debug if scope["path"].startswith("/health/") else _log.info
-            write("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
+            write = _log.debug if path.startswith("/health/") else _log.info
+            write("request", method=scope["method"], path=path, status=status, seconds=round(seconds, 4))
 
 
 @dataclass(frozen=True, slots=True)

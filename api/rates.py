@@ -1,4 +1,4 @@
-"""Rate limits: so many requests of one key in a while, counted in Redis if that is the broker, else here.
+"""Rate limits: so many requests of one caller in a while, counted in Redis if that is the broker, else here.
 
 A process takes a hundredth of a limit at once and counts that down by itself, so that few requests ask Redis. What it
 has left when the while is over is lost.
@@ -120,7 +120,7 @@ def _taken(limiter: FixedWindowRateLimiter, limit: RateLimitItem, who: str) -> _
     headers = _headers(limit, 0, window.reset_time)
     seconds = _seconds_until(window.reset_time)
     raise RateLimitedError(
-        f"This API key may send {limit.amount:,} requests {_period(limit)}. "
+        f"One API key, or one address that signs in, may send {limit.amount:,} requests {_period(limit)}. "
         f"Send the next one in {seconds} s, or ask the administrator for a higher SGG_RATE_LIMIT.",
         {**headers, "retry-after": str(seconds)},
     )

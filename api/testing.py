@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 
 from api.app import create_app
+from api.connections import Connection
 from api.server import Server
 from api.settings import ApiSettings
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
@@ -206,7 +207,8 @@ def serving(settings: ApiSettings, ring: Callable[[str], None] | None = None, **
         admin_key,
     )
     app = create_app(settings, ring=ring or server.rings.append, **options)
-    running = Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=5))
+    configuration = uvicorn.Config(app, http=Connection, log_level="critical", ws="none", timeout_graceful_shutdown=5)
+    running = Server(configuration)
 
     def stop() -> None:
         running.should_exit = True

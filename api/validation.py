@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ class RequestProblem:
 _BROKEN = re.compile("[\0\ud800-\udfff]")
 BROKEN_TEXT = "The text holds a NUL character or half of a surrogate pair. Remove the broken character."
 
-MOST_BROKEN = 100  # broken texts that one answer names
+MOST_PROBLEMS = 100  # that one answer names
+MOST_DESCRIBED = 1000  # of pydantic's errors: several of them, one for each branch of a union, make one problem
+LONGEST_PATH = 300  # characters of a parameter's path
 LONGEST_COMPARED = 100  # characters of a name that known ones are compared with, which takes their square
 MOST_COMPARED = 50  # unknown names that are compared
 
@@ -34,7 +37,8 @@ _Found = tuple[str, str, str]  # path of the parameter, reason without its full 
 
 def problems_of_request(error: RequestValidationError) -> list[RequestProblem]:
     """Describe what FastAPI found wrong with query, form or body."""
-    return _merged([_found_by_fastapi(entry) for entry in error.errors()])
+    entries = error.errors()
+    return _merged([_found_by_fastapi(entry) for entry in entries[:MOST_DESCRIBED]], len(entries))
 
 
 def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[RequestProblem]:
@@ -45,7 +49,8 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
     """
     found: list[_Found] = []
     unknown = 0
-    for entry in error.errors(include_url=False):
+    entries = error.errors(include_url=False)
+    for entry in entries[:MOST_DESCRIBED]:
         is_unknown = entry["type"] == "extra_forbidden"
         path, parent = _resolve(entry["loc"], model, is_unknown)
         if is_unknown:
@@ -53,7 +58,7 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
             found.append((path, _unknown(str(entry["loc"][-1]), parent, unknown <= MOST_COMPARED), ""))
         else:
             found.append((path, *_reason(entry)))
-    return _merged(found)
+    return _merged(found, len(entries))
 
 
 def broken_texts(value: Any, path: str = "") -> list[RequestProblem]:
@@ -62,7 +67,7 @@ def broken_texts(value: Any, path: str = "") -> list[RequestProblem]:
     # A list of its own, since a body may be nested deeper than calls may be. A place is a name and the place around it,
     # and becomes a text only where something is wrong: a long name may stand around many values.
     left: list[tuple[_Place, Any]] = [((path, None) if path else None, value)]
-    while left and len(found) < MOST_BROKEN:
+    while left and len(found) < MOST_PROBLEMS:
         place, item = left.pop()
         if isinstance(item, str) and _BROKEN.search(item):
             found.append(RequestProblem(_written(place), "invalid_value", BROKEN_TEXT))
@@ -79,7 +84,7 @@ def _written(place: _Place) -> str:
     while place is not None:
         name, place = place
         names.append(name)
-    return ".".join(reversed(names))
+    return _path(names[::-1])
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -114,18 +119,26 @@ def _reason(entry: Any) -> tuple[str, str]:
     return entry["msg"].rstrip("."), given if len(given) <= 60 else given[:57] + "..."
 
 
-def _merged(found: Sequence[_Found]) -> list[RequestProblem]:
-    """Make one problem of all that was said of one path: the branches of a union, or several entries of a list."""
+def _merged(found: Sequence[_Found], errors: int) -> list[RequestProblem]:
+    """Make one problem of all that was said of one path: the branches of a union, or several entries of a list.
+
+    `errors` counts also those that are not in `found`. The last problem says how many are not named.
+    """
     reasons: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for path, reason, value in found:
         if reason not in reasons.setdefault(path, []):
             reasons[path].append(reason)
         given.setdefault(path, value)
-    return [
+    problems = [
         RequestProblem(path or None, "invalid_value", _sentence(", or: ".join(texts), given[path]))
-        for path, texts in reasons.items()
+        for path, texts in itertools.islice(reasons.items(), MOST_PROBLEMS)
     ]
+    unnamed = len(reasons) - len(problems) + errors - len(found)
+    if unnamed:
+        message = f"There are {unnamed:,} more problems. Mend those that are named first."
+        problems.append(RequestProblem(None, "invalid_value", message))
+    return problems
 
 
 def _sentence(text: str, given: str) -> str:
@@ -170,4 +183,5 @@ def _flat(annotation: Any) -> list[type]:
 
 
 def _path(parts: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in parts)
+    path = ".".join(str(part) for part in parts)
+    return path if len(path) <= LONGEST_PATH else path[: LONGEST_PATH - 3] + "..."

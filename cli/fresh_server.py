@@ -53,7 +53,7 @@ def fresh_server(settings: Mapping[str, str]) -> Iterator[FreshServer]:
     environment |= {**settings, "SGG_LOG_FORMAT": "json", "SGG_LOG_LEVEL": "info"}
     with tempfile.TemporaryDirectory(prefix="sgg-bench-") as directory:
         log, data = Path(directory) / "log", Path(directory) / "data"
-        command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--json", "--data-dir", str(data)]
+        command = [sys.executable, "-P", "-m", "cli.main", "serve", "--port", "0", "--json", "--data-dir", str(data)]
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends with this process
         began = time.time()
         with (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 USAGE = 2
 LINK_SECONDS = 600.0
+MOST_OPEN_FILES = 65_536
 
 
 def serve(
@@ -50,6 +53,7 @@ def serve(
 ) -> None:
     """Start the whole service in this terminal; stop it with Ctrl-C. Jobs that are running resume at the next start."""
     _check_bind(host, allow_remote)
+    _allow_many_connections()
     if data_dir is not None:
         os.environ["SGG_DATA_DIR"] = str(data_dir.expanduser().absolute())
     if processes > 1:
@@ -145,6 +149,7 @@ def _serve_http(
         import uvicorn
 
         from api.app import create_app
+        from api.connections import Connection
         from api.server import Server, spare_the_collector
 
     def announce() -> None:
@@ -162,7 +167,7 @@ def _serve_http(
         from sgg_store.queue import doorbell  # loads Celery, which an embedded worker does while requests come
 
         app = create_app(settings, ring=doorbell(settings))
-    configuration = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    configuration = uvicorn.Config(app, http=Connection, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = Server(configuration, announce)
     spare_the_collector()
     try:
@@ -220,6 +225,15 @@ def _check_bind(host: str, allow_remote: bool) -> None:
             "Keep 127.0.0.1 and put a reverse proxy with TLS in front, or add --allow-remote on a trusted network.",
             exit_code=USAGE,
         )
+
+
+def _allow_many_connections() -> None:
+    """Raise this process's own limit of open files, a usual 1,024, as far as it may: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # macOS may allow less than its hard limit says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from cli.errors import CliError
 from sgg_core.imports import without_collector
 
+COMMAND = (sys.executable, "-P", "-m", "cli.server_processes")
 READY = "ready"
 LOOK_SECONDS = 0.2
 RESTART_SECONDS = 1.0
@@ -48,9 +49,13 @@ class ServerProcesses:
 
     def _start(self) -> subprocess.Popen[str]:
         number = self._listener.fileno()
-        command = [sys.executable, "-m", "cli.server_processes", str(number)]
         return subprocess.Popen(
-            command, pass_fds=[number], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [*COMMAND, str(number)],
+            pass_fds=[number],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
 
     def _end(self) -> None:
@@ -79,6 +84,7 @@ def serve_one(listener: socket.socket) -> None:
         import uvicorn
 
         from api.app import create_app
+        from api.connections import Connection
         from api.server import Server, spare_the_collector
         from api.settings import ApiSettings
         from sgg_store import logs, tracing
@@ -88,7 +94,7 @@ def serve_one(listener: socket.socket) -> None:
     tracing.configure("server")
     settings = ApiSettings()
     app = create_app(settings, ring=doorbell(settings))
-    configuration = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    configuration = uvicorn.Config(app, http=Connection, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = Server(configuration, on_started=lambda: print(READY, flush=True))
 
     def stop_with_parent() -> None:

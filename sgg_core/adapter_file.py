@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sgg_core.errors import StartingPointError
-from sgg_core.shapes import is_broken
-from sgg_core.spec import MOST_TARGETS
+from sgg_core.shapes import Limits, is_broken
+from sgg_core.spec import MAX_TARGET_CHARS, MOST_TARGETS
 
 ADAPTER = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -28,6 +28,7 @@ MANIFEST = "sgg.json"
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_CONFIG_BYTES = 2**20
 MOST_EXTENTS = 8  # of a tensor; a layer's have two
+SHA256_CHARS = 64
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}
 WEIGHT = re.compile(r"(?P<layer>base_model\.model\..+)\.(?P<side>lora_[AB])(\.default)?\.weight")
 BESIDE = re.compile(r"(head|source\d+)\.(weight|bias)")
@@ -99,18 +100,23 @@ def read_facts(stream: BinaryIO, size: int, name: str) -> AdapterFacts:
                 raise StartingPointError(f"{name}: {tensor!r:.200} is no weight of a LoRA adapter.", REMEDY)
             continue
         if len(entry["shape"]) != 2:
-            raise StartingPointError(f"{name}: {tensor} has the shape {entry['shape']}, not a matrix's.", REMEDY)
+            raise StartingPointError(f"{name}: {tensor:.200} has the shape {entry['shape']}, not a matrix's.", REMEDY)
         ranks.add(entry["shape"][0 if found["side"] == "lora_A" else 1])
         sides.setdefault(found["layer"], set()).add(found["side"])
     halves = [layer for layer, found_sides in sides.items() if len(found_sides) != 2]
     if not sides or halves:
-        what = f"{halves[0]} has only one of lora_A and lora_B" if halves else "there is no LoRA weight in it"
+        what = f"{halves[0]:.200} has only one of lora_A and lora_B" if halves else "there is no LoRA weight in it"
         raise StartingPointError(f"{name}: {what}.", REMEDY)
     if len(ranks) != 1 or not 1 <= min(ranks) <= 256:
-        raise StartingPointError(f"{name}: the ranks are {sorted(ranks)}; one rank from 1 to 256 is supported.", REMEDY)
+        what = f"the ranks are {sorted(ranks)!s:.200}; one rank from 1 to 256 is supported"
+        raise StartingPointError(f"{name}: {what}.", REMEDY)
     targets = tuple(sorted({layer.rsplit(".", 1)[-1] for layer in sides}))
     if len(targets) > MOST_TARGETS:
         what = f"layers of {len(targets)} different names are adapted; at most {MOST_TARGETS} are supported"
+        raise StartingPointError(f"{name}: {what}.", REMEDY)
+    longest = max(targets, key=len)
+    if len(longest) > MAX_TARGET_CHARS:
+        what = f"the layer name {longest[:40]!r}... has {len(longest):,} characters; the limit is {MAX_TARGET_CHARS}"
         raise StartingPointError(f"{name}: {what}.", REMEDY)
     return AdapterFacts(rank=ranks.pop(), targets=targets, layers=len(sides), metadata=_own(metadata, name))
 
@@ -140,13 +146,15 @@ def read_directory_metadata(directory: Path) -> AdapterMetadata:
             what = f"it sets {', '.join(odd)}" if odd else f"its peft_type is {config.get('peft_type')!r}"
             raise StartingPointError(f"{directory.name}/{CONFIG}: {what}; only plain LoRA is supported.", REMEDY)
     try:
-        return AdapterMetadata(
+        found = AdapterMetadata(
             alpha=config.get("lora_alpha"),
             labels=manifest.get("labels"),
             base_model_sha256=manifest.get("base_model_sha256"),
         )
-    except ValidationError as error:
-        raise StartingPointError(f"{directory.name} cannot be read: {error}.", REMEDY) from error
+        _check_names(found)
+    except ValueError as error:  # pydantic's ValidationError among them
+        raise StartingPointError(f"{directory.name} cannot be read: {error!s:.500}.", REMEDY) from error
+    return found
 
 
 def pack(directory: Path, target: Path) -> AdapterFacts:
@@ -186,11 +194,25 @@ def canonical(name: str) -> str:
 def _own(metadata: Mapping[str, str], name: str) -> AdapterMetadata:
     try:
         found = AdapterMetadata.model_validate_json(metadata.get("sgg", "{}"))
-        if any(map(is_broken, found.labels or ())):
-            raise ValueError("a label holds a NUL")
-        return found
+        _check_names(found)
     except ValueError as error:  # pydantic's ValidationError among them
-        raise StartingPointError(f"{name}: the metadata under `sgg` cannot be read: {error}.", REMEDY) from error
+        what = f"the metadata under `sgg` cannot be read: {error!s:.500}"
+        raise StartingPointError(f"{name}: {what}.", REMEDY) from error
+    return found
+
+
+def _check_names(found: AdapterMetadata) -> None:
+    """Hold an adapter's labels to the limits of data files. Raises ValueError."""
+    labels, limits = found.labels or (), Limits()
+    if len(labels) > limits.max_labels:
+        raise ValueError(f"it names {len(labels):,} labels; the limit is {limits.max_labels:,}")
+    longest = max(map(len, labels), default=0)
+    if longest > limits.max_label_chars:
+        raise ValueError(f"a label has {longest:,} characters; the limit is {limits.max_label_chars}")
+    if any(map(is_broken, labels)):
+        raise ValueError("a label holds a NUL")
+    if len(found.base_model_sha256 or "") > SHA256_CHARS:
+        raise ValueError(f"base_model_sha256 is longer than {SHA256_CHARS} characters")
 
 
 def _check_layout(header: Header, data_bytes: int) -> None:

@@ -103,6 +103,8 @@ def check_names(line: int, names: frozenset[str], log: ProblemLog) -> Kind | Non
     required = REQUIRED[kind] if kind else ()
     known = {*required, *OPTIONAL[kind]} if kind else {name for fields in REQUIRED.values() for name in fields}
     for name in sorted(names - known):
+        if log.full:  # to look for a name that is meant takes long
+            break
         _note_unknown(line, name, known - names, log)
     for name in required:
         if name not in names:

@@ -14,6 +14,7 @@ THRESHOLD = 0.8
 MIN_WORDS = 5  # shorter texts differ in a word that matters
 # Bounds on the work for files that are no few-shot files: one sentence fifty thousand times, or whole books.
 MAX_LOOKS = 1_000_000
+MAX_COMPARED = 20_000_000
 MAX_WORDS = 500_000
 
 _WORD = re.compile(r"\w+")
@@ -29,13 +30,16 @@ class Pair:
     similarity: float
 
 
-def near_duplicates(texts: Sequence[str], known: int = 0, max_looks: int = MAX_LOOKS) -> Iterator[Pair]:
+def near_duplicates(
+    texts: Sequence[str], known: int = 0, max_looks: int = MAX_LOOKS, max_compared: int = MAX_COMPARED
+) -> Iterator[Pair]:
     """Yield, for each text from index `known` on, the first of the earlier ones that is almost the same.
 
     With `known` > 0 the first so many texts are compared with the others and not among themselves. The join is exact:
     of two sets with a Jaccard index of at least t, each has one of the common words among its n - ceil(t n) + 1 first
     ones in any order of all words (prefix filter: Chaudhuri et al., ICDE 2006; Bayardo et al., WWW 2007). Rare words
-    come first. It ends after `max_looks` looks at a candidate, and reads no more than `MAX_WORDS` words.
+    come first. It ends after `max_looks` looks at a candidate, or once the candidates that were compared had
+    `max_compared` words together, and reads no more than `MAX_WORDS` words.
     """
     sets = _read(texts)
     frequency = array("L", bytes(_BUCKETS * array("L").itemsize))
@@ -43,7 +47,7 @@ def near_duplicates(texts: Sequence[str], known: int = 0, max_looks: int = MAX_L
         for word in words:
             frequency[word % _BUCKETS] += 1
     index: dict[int, array[int]] = defaultdict(lambda: array("L"))
-    looks = 0
+    looks = compared = 0
     for number, words in enumerate(sets):
         if len(words) < MIN_WORDS:
             continue
@@ -52,10 +56,12 @@ def near_duplicates(texts: Sequence[str], known: int = 0, max_looks: int = MAX_L
         if number >= known:
             candidates = {candidate for word in prefix for candidate in index.get(word, ())}
             looks += sum(len(index.get(word, ())) for word in prefix)
-            pair = _first(number, words, sets, sorted(candidates))
+            fitting = [candidate for candidate in sorted(candidates) if _may_be_alike(words, sets[candidate])]
+            pair = _first(number, words, sets, fitting)
+            compared += sum(len(sets[candidate]) for candidate in fitting if pair is None or candidate <= pair.earlier)
             if pair is not None:
                 yield pair
-            if looks > max_looks:
+            if looks > max_looks or compared > max_compared:
                 return
         if not known or number < known:
             for word in prefix:
@@ -80,13 +86,16 @@ def _read(texts: Sequence[str]) -> list[array[int]]:
     return sets
 
 
+def _may_be_alike(words: Sequence[int], others: Sequence[int]) -> bool:
+    return THRESHOLD * len(words) <= len(others) <= len(words) / THRESHOLD
+
+
 def _first(number: int, words: Sequence[int], sets: Sequence[Sequence[int]], candidates: Sequence[int]) -> Pair | None:
     own = set(words)
     for candidate in candidates:
         other = sets[candidate]
-        if THRESHOLD * len(own) <= len(other) <= len(own) / THRESHOLD:
-            shared = len(own.intersection(other))
-            similarity = shared / (len(own) + len(other) - shared)
-            if similarity >= THRESHOLD:
-                return Pair(number, candidate, similarity)
+        shared = len(own.intersection(other))
+        similarity = shared / (len(own) + len(other) - shared)
+        if similarity >= THRESHOLD:
+            return Pair(number, candidate, similarity)
     return None

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 Auto = Literal["auto"]
 MOST_TARGETS = 64
+MAX_TARGET_CHARS = 200
+Target = Annotated[str, Field(max_length=MAX_TARGET_CHARS)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -57,7 +59,7 @@ class LoraSpec(Group):
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input. 0 keeps both passes of a guided step equal for free."""
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_TARGETS)] = (
+    targets: Literal["all-linear"] | Annotated[tuple[Target, ...], Field(min_length=1, max_length=MOST_TARGETS)] = (
         "all-linear"
     )
     """Names of the linear layers that get an adapter."""

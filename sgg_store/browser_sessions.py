@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 from sgg_store.keys import valid_key
 from sgg_store.records import ApiKeyRecord, BrowserSessionRecord, SessionKind, database_now
 
+MOST_OF_KEY = 50
+
 
 class BrowserSessions:
     """Sessions by their tokens of 32 random bytes, of which only a digest is kept."""
@@ -19,9 +21,17 @@ class BrowserSessions:
         self.session = session
 
     def begin(self, key_id: str, seconds: float) -> tuple[str, float]:
-        """Make a session of `seconds` for a key; gives its token, and when it ends. Forgets those that have ended."""
+        """Make a session of `seconds` for a key; gives its token, and when it ends.
+
+        Forgets those that have ended, and the key's oldest where it has more than MOST_OF_KEY.
+        """
         expired = delete(BrowserSessionRecord).where(BrowserSessionRecord.expires_at <= database_now())
         self.session.execute(expired.execution_options(synchronize_session=False))
+        of_key = (BrowserSessionRecord.key_id == key_id, BrowserSessionRecord.kind == SessionKind.SESSION)
+        newest = select(BrowserSessionRecord.token_hash).where(*of_key)
+        newest = newest.order_by(BrowserSessionRecord.created_at.desc()).limit(MOST_OF_KEY - 1)
+        oldest = delete(BrowserSessionRecord).where(*of_key, BrowserSessionRecord.token_hash.not_in(newest))
+        self.session.execute(oldest.execution_options(synchronize_session=False))
         return self._add(SessionKind.SESSION, key_id, seconds)
 
     def make_link(self, key_id: str, seconds: float) -> str:

@@ -126,6 +126,23 @@ class UploadSizeError(StoreError):
         return type(self), (self.upload_id, self.announced, self.total)
 
 
+class TooManyPartsError(StoreError):
+    """An upload has as many parts as it may have."""
+
+    code = "too_many_upload_parts"
+
+    def __init__(self, upload_id: str, most: int) -> None:
+        super().__init__(
+            f"The upload {upload_id} has {most:,} parts, which is as many as one may have.",
+            "Begin another upload, and send the file in larger parts.",
+        )
+        self.upload_id = upload_id
+        self.most = most
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.upload_id, self.most)
+
+
 class DeliveryPendingError(StoreError):
     """A delivery cannot be sent again while it is still on its way."""
 

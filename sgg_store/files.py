@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Select, Text, bindparam, cast, func, or_, select, true, union_all
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from sgg_store.checkpoints import named_for
 from sgg_store.errors import FileInUseError, RecordNotFoundError
@@ -84,8 +84,9 @@ class Files:
         order: Order = "desc",
         purpose: str | None = None,
     ) -> Page[FileRecord]:
-        """The project's files by time of creation. Raises CursorNotFoundError."""
+        """The project's files by time of creation, without their facts (`facts_of`). Raises CursorNotFoundError."""
         query = select(FileRecord).where(FileRecord.project_id == project_id)
+        query = query.options(defer(FileRecord.facts, raiseload=True))
         if purpose is not None:
             query = query.where(FileRecord.purpose == purpose)
         return read_page(
@@ -99,6 +100,11 @@ class Files:
             limit=limit,
             order=order,
         )
+
+    def facts_of(self, file_ids: Collection[str]) -> dict[str, dict[str, Any] | None]:
+        """What is known of files, by their ids; those that are gone are left out."""
+        found = self.session.execute(select(FileRecord.id, FileRecord.facts).where(FileRecord.id.in_(file_ids)))
+        return dict(found.all())
 
     def delete(self, project_id: str, file_id: str) -> FileRecord:
         """Delete the file's row and give it back, so that the caller can delete the object after the commit.

@@ -1,4 +1,4 @@
-"""The queue of trials: bounded, oldest first, each taken by one worker, gone when its time is over."""
+"""The queue of trials: bounded, its projects take turns, each taken by one worker, gone when its time is over."""
 
 from __future__ import annotations
 
@@ -119,9 +119,10 @@ class Trials:
         self.session.execute(delete(TrialRecord).where(TrialRecord.id == trial_id))
 
     def next_waiting(self, loaded: Collection[str], left_to_others_seconds: float) -> str | None:
-        """Id of the trial that waits longest: at once if it is on a base model that is `loaded`, others after a while.
+        """Id of the trial whose turn it is: at once if it is on a base model that is `loaded`, others after a while.
 
-        So, of several workers, the one answers that need not load anything.
+        So, of several workers, the one answers that need not load anything. It is the turn of the project whose oldest
+        trial has waited longest since it was asked, or since another one of the project was taken.
         """
         patient = TrialRecord.created_at < database_now() - left_to_others_seconds
         query = select(TrialRecord.id).where(
@@ -129,17 +130,35 @@ class Trials:
             TrialRecord.expires_at > database_now(),
             or_(TrialRecord.base_model.in_(loaded), patient),
         )
-        return self.session.scalars(query.order_by(TrialRecord.created_at, TrialRecord.id).limit(1)).first()
+        in_turn = (TrialRecord.heard_at, TrialRecord.created_at, TrialRecord.id)
+        return self.session.scalars(query.order_by(*in_turn).limit(1)).first()
 
     def claim(self, trial_id: str) -> TrialRecord | None:
-        """Take a waiting trial; None if another worker was faster, or its caller has gone. The record is detached."""
+        """Take a waiting trial; None if another worker was faster, or its caller has gone. The record is detached.
+
+        The other trials of its project go to the end of the queue, so that those of other projects come first.
+        """
         query = (
             update(TrialRecord)
             .where(TrialRecord.id == trial_id, TrialRecord.state == TrialState.WAITING)
             .values(state=TrialState.RUNNING, token=secrets.token_hex(8), heard_at=database_now())
             .returning(TrialRecord)
         )
-        return self.session.scalars(query, execution_options={"synchronize_session": False}).one_or_none()
+        trial = self.session.scalars(query, execution_options={"synchronize_session": False}).one_or_none()
+        if trial is not None:
+            self._end_turn(trial)
+        return trial
+
+    def _end_turn(self, taken: TrialRecord) -> None:
+        others = select(TrialRecord.id).where(
+            TrialRecord.project_id == taken.project_id, TrialRecord.state == TrialState.WAITING
+        )
+        self.session.execute(
+            update(TrialRecord)  # those that other workers are taking are left out: each would wait for the other
+            .where(TrialRecord.id.in_(others.with_for_update(skip_locked=True)))
+            .values(heard_at=taken.heard_at)  # one time for all, so that they stay in their order
+            .execution_options(synchronize_session=False)
+        )
 
     def tell(self, trial: TrialRecord, state: TrialState, answer: BaseModel | None) -> bool:
         """Say that the worker is at a trial, or how it ended. False: nobody waits for it any more, so stop.

@@ -8,7 +8,13 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from sgg_store import ids
-from sgg_store.errors import RecordNotFoundError, TooManyUploadsError, UploadSizeError, UploadStatusError
+from sgg_store.errors import (
+    RecordNotFoundError,
+    TooManyPartsError,
+    TooManyUploadsError,
+    UploadSizeError,
+    UploadStatusError,
+)
 from sgg_store.objects import upload_part_key
 from sgg_store.projects import take_turns
 from sgg_store.records import UploadPartRecord, UploadRecord, database_now
@@ -16,6 +22,7 @@ from sgg_store.records import UploadPartRecord, UploadRecord, database_now
 LIFETIME_SECONDS = 3600.0
 REMEMBERED_SECONDS = 24 * 3600.0
 MOST_PENDING = 20
+MOST_PARTS = 1000  # of an upload, those that were sent again among them
 SPARE = 2  # a client that got no answer sends a part again, and names only one of the two at the end
 
 
@@ -70,15 +77,25 @@ class Uploads:
             raise UploadStatusError(upload_id, status, action)
         return upload
 
-    def add_part(self, project_id: str, upload_id: str, part_id: str, bytes: int) -> UploadPartRecord:
-        """Add a part whose bytes lie under its key. Raises UploadStatusError, or UploadSizeError if it is too much."""
+    def expect_part(self, project_id: str, upload_id: str, bytes: int) -> None:
+        """Check that the upload takes a part of so many bytes, now and until this transaction ends.
+
+        Raises RecordNotFoundError, UploadStatusError, TooManyPartsError, or UploadSizeError if it is too much.
+        """
         upload = self.pending(project_id, upload_id, "added to")
-        before = select(func.coalesce(func.sum(UploadPartRecord.bytes), 0)).where(
+        before = select(func.count(), func.coalesce(func.sum(UploadPartRecord.bytes), 0)).where(
             UploadPartRecord.upload_id == upload_id
         )
-        total = int(self.session.execute(before).scalar_one()) + bytes
+        count, bytes_before = self.session.execute(before).one()
+        if count >= MOST_PARTS:
+            raise TooManyPartsError(upload_id, MOST_PARTS)
+        total = int(bytes_before) + bytes
         if bytes > upload.bytes or total > SPARE * upload.bytes:
             raise UploadSizeError(upload_id, upload.bytes, total)
+
+    def add_part(self, project_id: str, upload_id: str, part_id: str, bytes: int) -> UploadPartRecord:
+        """Add a part whose bytes lie under its key. Raises what `expect_part` raises."""
+        self.expect_part(project_id, upload_id, bytes)
         part = UploadPartRecord(
             id=part_id, upload_id=upload_id, bytes=bytes, object_key=upload_part_key(upload_id, part_id)
         )

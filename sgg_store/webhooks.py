@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from sgg_store import ids
@@ -18,7 +18,6 @@ from sgg_store.records import DeliveryState, WebhookDeliveryRecord, WebhookEndpo
 
 MOST_ENDPOINTS = 20
 PAUSES = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0)  # seconds between attempts
-LOOK_AHEAD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,61 +122,41 @@ class Webhooks:
         self.session.flush()
         return delivery
 
-    def any_due(self) -> bool:
-        """Whether there may be something to send."""
-        query = (
-            select(WebhookDeliveryRecord.id)
-            .join(WebhookEndpointRecord, WebhookEndpointRecord.id == WebhookDeliveryRecord.endpoint_id)
-            .where(
-                WebhookDeliveryRecord.state == DeliveryState.PENDING,
-                WebhookDeliveryRecord.next_attempt_at <= database_now(),
-                WebhookEndpointRecord.enabled.is_(True),
-            )
+    def waiting_projects(self, busy: Collection[str]) -> list[str]:
+        """The projects that have something to send now, to endpoints that are not `busy`."""
+        query = select(WebhookEndpointRecord.project_id).join(
+            WebhookDeliveryRecord, WebhookDeliveryRecord.endpoint_id == WebhookEndpointRecord.id
         )
-        return self.session.execute(query.limit(1)).first() is not None
+        return list(self.session.scalars(query.where(*_to_be_sent(busy)).distinct()))
 
-    def claim_due(self, slots: int, busy: Collection[str], hold_seconds: float) -> list[Due]:
-        """Take up to `slots` deliveries to send now, one for each endpoint that is not `busy`, oldest first.
+    def claim_due(self, project_id: str, busy: Collection[str], hold_seconds: float) -> Due | None:
+        """Take the project's oldest delivery that is to be sent now to an endpoint that is not `busy`, if there is one.
 
         Endpoints that did not take their last one come after the others, whom they would else hold up.
 
         A job's events go to an endpoint in their order: none before an earlier one is through or given up. For
-        `hold_seconds` nobody else takes them; a sender that died by then is followed by another attempt.
+        `hold_seconds` nobody else takes it; a sender that died by then is followed by another attempt.
         """
-        row, earlier = WebhookDeliveryRecord, aliased(WebhookDeliveryRecord)
-        waits = select(1).where(
-            earlier.endpoint_id == row.endpoint_id,
-            earlier.job_id == row.job_id,
-            earlier.state == DeliveryState.PENDING,
-            tuple_(earlier.created_at, earlier.id) < tuple_(row.created_at, row.id),
-        )
+        row, other = WebhookDeliveryRecord, aliased(WebhookDeliveryRecord)
         failing = select(1).where(
-            earlier.endpoint_id == row.endpoint_id, earlier.state == DeliveryState.PENDING, earlier.attempts > 0
+            other.endpoint_id == row.endpoint_id, other.state == DeliveryState.PENDING, other.attempts > 0
         )
         query = (
             select(row, WebhookEndpointRecord)
             .join(WebhookEndpointRecord, WebhookEndpointRecord.id == row.endpoint_id)
-            .where(
-                row.state == DeliveryState.PENDING,
-                row.next_attempt_at <= database_now(),
-                WebhookEndpointRecord.enabled.is_(True),
-                row.endpoint_id.not_in(busy),
-                ~waits.exists(),
-            )
+            .where(WebhookEndpointRecord.project_id == project_id, *_to_be_sent(busy))
             .order_by(failing.exists(), row.created_at, row.id)
-            .limit(LOOK_AHEAD)
+            .limit(1)
             .with_for_update(of=row, skip_locked=True)
         )
-        first: dict[str, tuple[WebhookDeliveryRecord, WebhookEndpointRecord]] = {}
-        for delivery, endpoint in self.session.execute(query):
-            first.setdefault(endpoint.id, (delivery, endpoint))
-        taken = list(first.values())[:slots]
-        held_until = self.session.execute(select(database_now() + hold_seconds)).scalar_one()
-        for delivery, _ in taken:
-            delivery.attempts += 1
-            delivery.next_attempt_at = held_until
+        taken = self.session.execute(query).one_or_none()
+        if taken is None:
+            return None
+        delivery, endpoint = taken
+        delivery.attempts += 1
+        delivery.next_attempt_at = self.session.execute(select(database_now() + hold_seconds)).scalar_one()
         self.session.flush()
-        return [Due(delivery, endpoint, delivery.attempts) for delivery, endpoint in taken]
+        return Due(delivery, endpoint, delivery.attempts)
 
     def record(self, due: Due, outcome: Outcome) -> None:
         """Note how an attempt went: it is through, or tried again after a pause, or given up.
@@ -207,3 +186,21 @@ class Webhooks:
             )
             .execution_options(synchronize_session=False)
         )
+
+
+def _to_be_sent(busy: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+    """Of deliveries joined with endpoints, those that are due, with no earlier one of their job still pending."""
+    row, earlier = WebhookDeliveryRecord, aliased(WebhookDeliveryRecord)
+    waits = select(1).where(
+        earlier.endpoint_id == row.endpoint_id,
+        earlier.job_id == row.job_id,
+        earlier.state == DeliveryState.PENDING,
+        tuple_(earlier.created_at, earlier.id) < tuple_(row.created_at, row.id),
+    )
+    return (
+        row.state == DeliveryState.PENDING,
+        row.next_attempt_at <= database_now(),
+        row.endpoint_id.not_in(busy),
+        WebhookEndpointRecord.enabled.is_(True),
+        ~waits.exists(),
+    )

@@ -13,6 +13,9 @@ from sgg_store.audit import AuditEntry, AuditLog, Outcome
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """The verbs that change nothing."""
 
+LONGEST_TARGET = 300
+"""Characters. Ids are shorter; what a stranger puts in their place may be as long as a request line."""
+
 _PAST = {"cancel": "cancelled"}
 
 
@@ -46,7 +49,8 @@ class Trail:
     def entry(self, outcome: Outcome, status: int, **values: Any) -> AuditEntry:
         """Make an entry about the request."""
         named = next(reversed(self.scope.get("path_params", {}).values()), None)
-        values["target"] = values.get("target") or self.target or named
+        target = values.get("target") or self.target or named
+        values["target"] = target and str(target)[:LONGEST_TARGET]
         return AuditEntry(
             action=action_of(self.scope["endpoint"].__name__),
             outcome=outcome,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import Query
 
 from api.comparisons import service
@@ -15,11 +16,11 @@ router = make_router("/v1/fine_tuning/compare", "fine-tuning")
 
 
 @router.get("")
-def compare_jobs(
+async def compare_jobs(
     services: ServicesDep,
     caller: JobsReader,
     jobs: Annotated[str, Query(max_length=1000, description="Ids of two to eight jobs, with commas between.")],
     resolution: Annotated[int, Query(ge=1, le=5000, description="How many points to give at most for a curve.")] = 500,
 ) -> ComparisonOut:
     """Compare jobs: what they were told, how they went, and what they say of the same validation examples."""
-    return service.compare(services, caller, jobs, resolution)
+    return await run_sync(service.compare, services, caller, jobs, resolution, limiter=services.comparing)

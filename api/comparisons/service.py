@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -27,13 +27,43 @@ MOST_JOBS = 8
 NOT_COMPARED = ("seconds", "tokens", "epoch", "replica")  # of the machine, the data and the order, not of the training
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a comparison needs of a job's answers, and no more: those of eight jobs are held at the same time.
+
+    `hits` are of labelled examples; `tokens`, and the loss of all of these in `totals`, are of other texts.
+    """
+
+    hits: list[bool] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, lines: Iterable[bytes]) -> Judged:
+        """Read the answers, one a line."""
+        judged = cls()
+        for line in lines:
+            row = json.loads(line)
+            if "tokens" in row:
+                judged.tokens.append(row["tokens"])
+                judged.totals.append(row["loss"] * row["tokens"])
+            else:
+                judged.hits.append(row["label"] == row["predicted"])
+        return judged
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an answer."""
+        return bool(self.hits or self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """A job with what is known of its end; the report is None before that, or where an older version made it."""
 
     job: JobRecord
     report: TrainingReport | None = None
-    answers: list[dict[str, Any]] = field(default_factory=list)
+    answers: Judged = field(default_factory=Judged)
 
 
 def compare(services: Services, caller: Caller, named: str, resolution: int) -> ComparisonOut:
@@ -66,8 +96,7 @@ def _compared(objects: ObjectStore, job: JobRecord, report_key: str | None, answ
     answers = None if answers_key is None else _read(objects, answers_key)
     if report is None:
         return Compared(job)
-    rows = [json.loads(line) for line in (answers or b"").splitlines()]
-    return Compared(job, TrainingReport.model_validate_json(report), rows)
+    return Compared(job, TrainingReport.model_validate_json(report), Judged.read((answers or b"").splitlines()))
 
 
 def _read(objects: ObjectStore, key: str) -> bytes | None:
@@ -120,10 +149,9 @@ def _paired(first: Compared, second: Compared) -> PairOut:
     of_labels = first.report is not None and first.report.kind == "classification"
     measure: Measure = "accuracy" if of_labels else "loss"
     if of_labels:
-        found = paired_difference(_hits(first), _hits(second))
+        found = paired_difference(first.answers.hits, second.answers.hits)
     else:
-        tokens = [row["tokens"] for row in first.answers]
-        found = paired_loss_difference(_totals(first), _totals(second), tokens)
+        found = paired_loss_difference(first.answers.totals, second.answers.totals, first.answers.tokens)
     return PairOut(
         a=a,
         b=b,
@@ -136,19 +164,6 @@ def _paired(first: Compared, second: Compared) -> PairOut:
     )
 
 
-def _hits(found: Compared) -> list[bool]:
-    return [row["label"] == row["predicted"] for row in found.answers]
-
-
-def _tokens(found: Compared) -> list[int | None]:
-    """Of each text; None for labelled examples."""
-    return [row.get("tokens") for row in found.answers]
-
-
-def _totals(found: Compared) -> list[float]:
-    return [row["loss"] * row["tokens"] for row in found.answers]
-
-
 def _unpaired(first: Compared, second: Compared) -> str | None:
     """Why two jobs cannot be paired, in words; None if they can."""
     for each in (first, second):
@@ -156,11 +171,11 @@ def _unpaired(first: Compared, second: Compared) -> str | None:
             return f"{each.job.id} is {each.job.status} and has no report, so its answers cannot be compared."
         if each.report.validation_sha256 is None:
             return f"{each.job.id} had no validation file, so nothing is known of its answers."
-        if not each.answers:
+        if not each.answers.known:
             return f"An older version trained {each.job.id} and kept nothing of single texts; compare the losses."
     assert first.report is not None and second.report is not None
     if first.report.validation_sha256 != second.report.validation_sha256:
         return "The jobs had different validation files. Train both with the same one to compare them."
-    if _tokens(first) != _tokens(second):
+    if first.answers.tokens != second.answers.tokens:
         return "The base models cut the texts into different tokens, so that losses per token cannot be compared."
     return None

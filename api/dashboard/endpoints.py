@@ -14,8 +14,9 @@ from api.dependencies import ServicesDep
 from api.openapi import RESPONSES
 
 router = APIRouter(
-    tags=["dashboard"], responses={status: RESPONSES[status] for status in (400, 401, 403, 413, 500, 503)}
+    tags=["dashboard"], responses={status: RESPONSES[status] for status in (400, 401, 403, 413, 429, 500, 503)}
 )
+SESSION_PATH = "/dashboard/session"
 PRIVATE = {"cache-control": "no-store"}
 LASTING = "public, max-age=31536000, immutable"
 
@@ -38,9 +39,11 @@ async def show_dashboard_file(request: Request, version: str, path: str) -> Resp
     return _sent(request, found, {"cache-control": LASTING})
 
 
-@router.post("/dashboard/session")
+@router.post(SESSION_PATH)
 def create_session(body: SessionIn, request: Request, response: Response, services: ServicesDep) -> SessionOut:
     """Sign in: the answer sets a cookie that stands for the key."""
+    address = request.client.host if request.client else "unknown"
+    request.state.headers = services.rates.hit(f"sign-in {address}")
     token, session = service.sign_in(services, body, request.state.trail)
     response.set_cookie(
         session_cookie(request),
@@ -54,7 +57,7 @@ def create_session(body: SessionIn, request: Request, response: Response, servic
     return session
 
 
-@router.get("/dashboard/session", response_model=SessionOut, responses={204: {"description": "Nobody is signed in."}})
+@router.get(SESSION_PATH, response_model=SessionOut, responses={204: {"description": "Nobody is signed in."}})
 def retrieve_session(request: Request, response: Response, services: ServicesDep) -> Any:
     """Say who is signed in."""
     session = service.current(services, session_token(request))
@@ -64,7 +67,7 @@ def retrieve_session(request: Request, response: Response, services: ServicesDep
     return session
 
 
-@router.delete("/dashboard/session", status_code=204)
+@router.delete(SESSION_PATH, status_code=204)
 def delete_session(request: Request, response: Response, services: ServicesDep) -> None:
     """Sign out."""
     identity = authenticate(services.keys, request)

@@ -23,7 +23,7 @@ router = make_router("/v1/files", "files")
 async def create_file(request: Request, services: ServicesDep, caller: FilesWriter) -> FileOut:
     """Upload a file of examples. It is checked at once; a bad one is refused with all its problems."""
     # the body is read here, after the key was checked: a stranger cannot make the server store bytes
-    async with received_upload(request, services.settings.max_upload_bytes) as upload:
+    async with received_upload(request, services, caller) as upload, services.storing_turns.of(caller.project_id):
         return await run_sync(service.create, services, caller, upload, limiter=services.storing)
 
 
@@ -38,8 +38,7 @@ def list_files(
 ) -> CursorListOut[FileOut]:
     """List files, newest first unless `order` says otherwise."""
     page = service.list_page(services, caller, after=after, limit=limit, order=order, purpose=purpose)
-    data = [service.to_out(record) for record in page.items]
-    return CursorListOut[FileOut](data=data, has_more=page.has_more)
+    return CursorListOut[FileOut](data=page.items, has_more=page.has_more)
 
 
 @router.get("/{file_id}")

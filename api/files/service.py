@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,10 @@ from sgg_store.objects import file_key
 from sgg_store.pages import Page
 from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord
+
+READ_AT_ONCE = 20
+MOST_LISTED_CHARACTERS = 10_000_000
+"""What is known of the files of one page has about so many at most."""
 
 
 def create(
@@ -76,10 +80,24 @@ def list_page(
     limit: int,
     order: Literal["asc", "desc"],
     purpose: str | None,
-) -> Page[FileRecord]:
-    """Give one page of the caller's files."""
+) -> Page[FileOut]:
+    """Give one page of the caller's files: fewer than `limit` where very much is known of them.
+
+    Of a file with many long labels that can be a megabyte, so that it is read of few files at a time.
+    """
+    listed: list[FileOut] = []
+    characters = 0
     with services.database.read() as session:
-        return Files(session).list_page(caller.project_id, after=after, limit=limit, order=order, purpose=purpose)
+        files = Files(session)
+        page = files.list_page(caller.project_id, after=after, limit=limit, order=order, purpose=purpose)
+        for start in range(0, len(page.items), READ_AT_ONCE):
+            if characters >= MOST_LISTED_CHARACTERS:
+                return Page(listed, has_more=True)
+            records = page.items[start : start + READ_AT_ONCE]
+            facts = files.facts_of([record.id for record in records])
+            characters += sum(len(repr(each)) for each in facts.values())
+            listed += [_out(record, facts[record.id]) for record in records if record.id in facts]
+    return Page(listed, page.has_more)
 
 
 def retrieve(services: Services, caller: Caller, file_id: str) -> FileRecord:
@@ -122,14 +140,18 @@ def content(services: Services, caller: Caller, file_id: str) -> Content:
 
 def to_out(record: FileRecord) -> FileOut:
     """Translate a row."""
+    return _out(record, record.facts)
+
+
+def _out(record: FileRecord, found: dict[str, Any] | None) -> FileOut:
     known = SggFileOut(sha256=record.sha256)
-    if record.facts is not None and record.facts["kind"] == "adapter":
-        adapter = AdapterFileFacts.model_validate(record.facts)
+    if found is not None and found["kind"] == "adapter":
+        adapter = AdapterFileFacts.model_validate(found)
         known = SggFileOut(
             sha256=adapter.sha256, kind="adapter", rank=adapter.adapter.rank, targets=adapter.adapter.targets
         )
-    elif record.facts is not None:
-        facts = FileFacts.model_validate(record.facts)
+    elif found is not None:
+        facts = FileFacts.model_validate(found)
         known = SggFileOut(
             sha256=facts.sha256,
             kind=facts.kind,

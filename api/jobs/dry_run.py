@@ -45,7 +45,7 @@ CODES = {
 class Findings:
     """Collects what is found, each thing once."""
 
-    found: list[FindingOut] = field(default_factory=list)
+    found: dict[FindingOut, None] = field(default_factory=dict)
 
     def add_error(self, code: str, param: str | None, message: str) -> None:
         """Add something that speaks against the request; the message ends with what to do."""
@@ -77,8 +77,7 @@ class Findings:
             reason=problem.reason,
             remedy=problem.remedy,
         )
-        if finding not in self.found:
-            self.found.append(finding)
+        self.found[finding] = None
 
 
 async def dry_run(services: Services, caller: Caller, request: Request, body: dict[str, Any]) -> DryRunOut:
@@ -88,8 +87,7 @@ async def dry_run(services: Services, caller: Caller, request: Request, body: di
     for problem in _of_request(checked):
         findings.add_error(problem.code, problem.param, problem.message)
     await run_in_threadpool(_expect_admission, services, caller, checked, findings)
-    for problem, record, error in checked.data.in_files:
-        findings.add_file("error", error.code, problem.param or "", record.id, error.problems)
+    await run_in_threadpool(_add_from_checks, checked, findings)
     survey = await _survey(services, caller, request, checked, findings)
     seconds = await run_in_threadpool(_duration, services, checked, survey)
     plan = _plan(checked)
@@ -108,6 +106,11 @@ def _of_request(checked: CheckedRequest) -> Iterator[RequestProblem]:
     """Yield the problems that are not those of files."""
     in_files = [problem for problem, _, _ in checked.data.in_files]
     yield from (problem for problem in checked.problems if problem not in in_files)
+
+
+def _add_from_checks(checked: CheckedRequest, findings: Findings) -> None:
+    for problem, record, error in checked.data.in_files:
+        findings.add_file("error", error.code, problem.param or "", record.id, error.problems)
 
 
 def _expect_admission(services: Services, caller: Caller, checked: CheckedRequest, findings: Findings) -> None:
@@ -149,12 +152,16 @@ async def _survey(
             findings.add_warning("not_surveyed", "model", reason, remedy)
         else:
             if isinstance(answer, Survey):
-                _add_surveyed(answer, files, checked, findings)
+                await run_in_threadpool(_add_surveyed, answer, files, checked, findings)
                 return answer
+    await run_in_threadpool(_add_from_uploads, files, checked, findings)
+    return None
+
+
+def _add_from_uploads(files: dict[str, FileRecord], checked: CheckedRequest, findings: Findings) -> None:
     for role, file in files.items():
         warnings = FileFacts.model_validate(file.facts).warnings if file.facts else ()
         findings.add_file("warning", "suspicious_data", _param(role, checked), file.id, warnings)
-    return None
 
 
 def _add_surveyed(survey: Survey, files: dict[str, FileRecord], checked: CheckedRequest, findings: Findings) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
+from anyio.to_thread import run_sync
 from fastapi import Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -52,7 +54,7 @@ def list_jobs(
     limit: PageLimit = 20,
     status: JobStatus | None = None,
 ) -> Response:
-    """List jobs, newest first. `metadata[k]=v` gives only those that carry this pair."""
+    """List jobs, newest first. `metadata[k]=v`, up to 16 times, gives only those that carry these pairs."""
     metadata = metadata_filter(request.query_params)
     page = service.list_page(services, caller, after=after, limit=limit, metadata=metadata, status=status)
     return json_answer(page)
@@ -92,6 +94,7 @@ def resume_job(job_id: str, services: ServicesDep, caller: JobsWriter, retry_cou
 @router.get("/{job_id}/events", response_model=ListOut[EventOut], responses=EVENT_STREAM)
 def list_events(
     job_id: str,
+    request: Request,
     services: ServicesDep,
     caller: JobsReader,
     accept: Annotated[str, Header()] = "",
@@ -105,7 +108,7 @@ def list_events(
     `stream=true`, or the header `Accept: text/event-stream`, opens a stream, which begins after `Last-Event-ID`.
     """
     if stream or "text/event-stream" in accept:
-        return service.stream_events(services, caller, job_id, last_event_id=last_event_id)
+        return service.stream_events(services, caller, job_id, request, last_event_id=last_event_id)
     return service.list_events(services, caller, job_id, after=after, limit=limit)
 
 
@@ -136,7 +139,7 @@ def retrieve_report(
 
 
 @router.get("/{job_id}/examples", response_model=ExamplesOut)
-def list_examples(
+async def list_examples(
     job_id: str,
     services: ServicesDep,
     caller: JobsReader,
@@ -146,7 +149,8 @@ def list_examples(
 
     What the training found out with the frozen base model: cross-validated disagreement and agreement of gradients.
     """
-    return json_answer(examples(services, caller, job_id, limit=limit))
+    read = functools.partial(examples, services, caller, job_id, limit=limit)
+    return json_answer(await run_sync(read, limiter=services.reading))
 
 
 @router.get("/{job_id}/checkpoints")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from pathlib import PurePath
 from typing import Literal
 
 from api.auth import Caller
@@ -19,6 +20,7 @@ from sgg_store.records import FileRecord
 from sgg_store.reports import key_of_report
 
 SHOWN_CHARACTERS = 1000
+OF_JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
 class ExampleOut(Out):
@@ -70,14 +72,33 @@ def examples(services: Services, caller: Caller, job_id: str, *, limit: int) -> 
     return ExamplesOut(data=data, has_more=len(lines) > limit)
 
 
-def _texts(services: Services, file: FileRecord, wanted: Iterable[int]) -> dict[int, str]:
+def wanted_lines(chunks: Iterable[bytes], wanted: Collection[int]) -> bytes:
+    """Give a file whose lines are blank where they are not wanted, up to the last that is.
+
+    A file without LF is given whole: its lines end in CR.
+    """
+    last = max(wanted, default=0)
+    kept, number, rest = bytearray(), 0, b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            number += 1
+            kept += line + b"\n" if number in wanted else b"\n"
+        if number >= last:
+            return bytes(kept)
+    return bytes(kept + rest)
+
+
+def _texts(services: Services, file: FileRecord, wanted: Collection[int]) -> dict[int, str]:
     """Give the texts on some lines of a file that was parsed before."""
     left = set(wanted)
     found: dict[int, str] = {}
     try:
-        content = b"".join(services.objects.open(file.object_key))
+        chunks = services.objects.open(file.object_key)
     except ObjectNotFoundError:
         return {}
+    by_lines = PurePath(file.filename).suffix.lower() in OF_JSON_LINES  # a record of CSV may take several
+    content = wanted_lines(chunks, left) if by_lines else b"".join(chunks)
     for row in read_rows(content, file.filename, ProblemLog()):
         if row.line in left:
             texts = [row.fields.get("text"), row.fields.get("text_pair")]

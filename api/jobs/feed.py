@@ -75,16 +75,24 @@ class EventFeed:
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def stream(self, project_id: str, job_id: str, seq: int) -> AsyncIterator[bytes]:
+    async def stream(
+        self, project_id: str, job_id: str, seq: int, is_allowed: Callable[[], bool]
+    ) -> AsyncIterator[bytes]:
         """Give the job's events after number `seq` as server-sent events, each once and in order.
 
         After the event of the final status comes one named `end`. A stream without it broke off: come again with the
-        last event's id, and learn that the job was deleted if that is why.
+        last event's id, and learn that the job was deleted if that is why. Every KEEPALIVE_SECONDS it asks, in a
+        thread, whether this `is_allowed` still, and breaks off if not.
         """
-        ends_at = time.monotonic() + LONGEST_SECONDS
+        asked_at = time.monotonic()
+        ends_at = asked_at + LONGEST_SECONDS
         yield RECONNECT
         with self._following(project_id, job_id) as job:
             while not (self._closed or job.deleted) and time.monotonic() < ends_at:
+                if time.monotonic() - asked_at >= KEEPALIVE_SECONDS:
+                    asked_at = time.monotonic()
+                    if not await run_in_threadpool(is_allowed):
+                        return
                 changed = job.changed  # taken before looking, so that no change falls between look and wait
                 lines = job.after(seq)
                 if lines is None:

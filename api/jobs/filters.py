@@ -9,6 +9,9 @@ from starlette.datastructures import QueryParams
 from api.errors import InvalidRequestError
 from api.validation import RequestProblem
 
+MOST_PAIRS = 16
+"""As many as a job's metadata may have."""
+
 _PAIR = re.compile(r"metadata\[(?P<key>.+)\]", re.DOTALL)
 
 
@@ -23,4 +26,7 @@ def metadata_filter(query: QueryParams) -> dict[str, str]:
             message = f"{name!r} is no filter. Write metadata[key]=value, each key once."
             raise InvalidRequestError([RequestProblem("metadata", "invalid_value", message)])
         pairs[match["key"]] = value
+        if len(pairs) > MOST_PAIRS:
+            message = f"A list can be filtered by {MOST_PAIRS} pairs, as many as a job can have. Leave the others out."
+            raise InvalidRequestError([RequestProblem("metadata", "invalid_value", message)])
     return pairs

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fastapi import Request
 from fastapi.sse import EventSourceResponse
 from opentelemetry.trace import SpanKind
 from starlette.responses import Response
 
-from api.auth import Caller
+from api.auth import Caller, authenticate
 from api.dependencies import Services
-from api.errors import InvalidRequestError, NoReportError, PermissionDeniedError
+from api.errors import AuthenticationError, InvalidRequestError, NoReportError, PermissionDeniedError
 from api.jobs.presentation import checkpoint_out, event_out, job_out
 from api.jobs.requests import check_request, forbidden_priority
 from api.jobs.schemas import CheckpointOut, EventOut, JobIn, JobOut, MetricsOut, SeriesOut
@@ -23,7 +25,13 @@ from api.validation import RequestProblem
 from sgg_core.report import CARD, PAGE, PAGE_POLICY, REPORT
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import delete_objects
-from sgg_store.errors import BrokerUnavailableError, IdempotencyMismatchError, ObjectNotFoundError, TransitionError
+from sgg_store.errors import (
+    BrokerUnavailableError,
+    IdempotencyMismatchError,
+    ObjectNotFoundError,
+    StoreError,
+    TransitionError,
+)
 from sgg_store.events import Events, seq_of
 from sgg_store.failpoints import Failpoint, reach
 from sgg_store.job_state import TERMINAL, JobStatus
@@ -173,10 +181,13 @@ def list_events(services: Services, caller: Caller, job_id: str, *, after: str |
         return ListOut[EventOut](data=[event_out(event) for event in page.items], has_more=page.has_more)
 
 
-def stream_events(services: Services, caller: Caller, job_id: str, *, last_event_id: str | None) -> Response:
+def stream_events(
+    services: Services, caller: Caller, job_id: str, request: Request, *, last_event_id: str | None
+) -> Response:
     """Open a stream of a job's events after the one with the id `last_event_id`, or of all. 204 if none can follow.
 
-    Raises RecordNotFoundError, or InvalidRequestError for an id that is none of this job's events.
+    It breaks off when the key that came with the request is no longer valid. Raises RecordNotFoundError, or
+    InvalidRequestError for an id that is none of this job's events.
     """
     with services.database.read() as session:
         job = Jobs(session).get(caller.project_id, job_id)
@@ -187,7 +198,18 @@ def stream_events(services: Services, caller: Caller, job_id: str, *, last_event
     if job.status in TERMINAL and seq == job.last_event_seq:
         return Response(status_code=204)  # which tells browsers not to come again
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return EventSourceResponse(services.feed.stream(caller.project_id, job_id, seq), headers=headers)
+    is_allowed = functools.partial(_is_allowed, services, request)
+    return EventSourceResponse(services.feed.stream(caller.project_id, job_id, seq, is_allowed), headers=headers)
+
+
+def _is_allowed(services: Services, request: Request) -> bool:
+    try:
+        authenticate(services.keys, request)
+    except AuthenticationError:
+        return False
+    except StoreError:  # nobody can say now; there are no events without the database, either
+        return True
+    return True
 
 
 def metrics(services: Services, caller: Caller, job_id: str, *, names: str | None, window: Window) -> MetricsOut:

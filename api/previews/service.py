@@ -25,13 +25,7 @@ CALLER_GONE = 499  # nobody reads it but our own log
 
 async def preview(services: Services, caller: Caller, request: Request, body: dict[str, Any]) -> PreviewOut | Response:
     """Give a preview. Raises InvalidRequestError with everything that is wrong, and what TrialDesk.answers raises."""
-    try:
-        asked = PreviewIn.model_validate(body)
-    except ValidationError as error:
-        raise InvalidRequestError(problems_of_model(error, PreviewIn)) from None
-    broken = broken_texts(body)
-    if broken:
-        raise InvalidRequestError(broken)
+    asked = await run_in_threadpool(_read, body)
     job = {name: value for name, value in body.items() if name != "limit"}
     checked = await run_in_threadpool(check_request, services, caller, job)
     if checked.problems:
@@ -41,6 +35,17 @@ async def preview(services: Services, caller: Caller, request: Request, body: di
         return Response(status_code=CALLER_GONE)
     assert isinstance(answer, Preview)
     return PreviewOut(trained=answer.trained, data=[_out(example) for example in answer.examples])
+
+
+def _read(body: dict[str, Any]) -> PreviewIn:
+    try:
+        asked = PreviewIn.model_validate(body)
+    except ValidationError as error:
+        raise InvalidRequestError(problems_of_model(error, PreviewIn)) from None
+    broken = broken_texts(body)
+    if broken:
+        raise InvalidRequestError(broken)
+    return asked
 
 
 def _trial(caller: Caller, checked: CheckedRequest, limit: int) -> NewTrial:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Body, Request
+from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import ServicesDep, Trier
 from api.routers import make_router
@@ -27,9 +28,8 @@ async def create_chat_completion(
 ) -> Any:
     """Let a model write the assistant's next turn."""
     caller.trail.changes_nothing = True
-    return await service.write(
-        services, caller, request, read_request(body, ChatIn, services.settings.max_trial_tokens)
-    )
+    asked = await run_in_threadpool(read_request, body, ChatIn, services.settings.max_trial_tokens)
+    return await service.write(services, caller, request, asked)
 
 
 @router.post("/completions", response_model=CompletionOut, responses=STREAM)
@@ -41,9 +41,8 @@ async def create_completion(
 ) -> Any:
     """Let a model go on after a prompt."""
     caller.trail.changes_nothing = True
-    return await service.write(
-        services, caller, request, read_request(body, CompletionIn, services.settings.max_trial_tokens)
-    )
+    asked = await run_in_threadpool(read_request, body, CompletionIn, services.settings.max_trial_tokens)
+    return await service.write(services, caller, request, asked)
 
 
 @router.post("/classifications", response_model=ClassificationOut)
@@ -55,6 +54,5 @@ async def create_classification(
 ) -> Any:
     """Let a model give labels, with probabilities."""
     caller.trail.changes_nothing = True
-    return await service.classify(
-        services, caller, request, read_request(body, ClassificationIn, services.settings.max_trial_tokens)
-    )
+    asked = await run_in_threadpool(read_request, body, ClassificationIn, services.settings.max_trial_tokens)
+    return await service.classify(services, caller, request, asked)

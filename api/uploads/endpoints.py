@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from anyio.to_thread import run_sync
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from api.dependencies import FilesWriter, ServicesDep
 from api.errors import InvalidRequestError
+from api.files.upload import received_form
 from api.routers import make_router
 from api.uploads import service
 from api.uploads.schemas import PART_BODY, CompletionIn, PartOut, UploadIn, UploadOut
@@ -26,18 +26,20 @@ def create_upload(body: UploadIn, services: ServicesDep, caller: FilesWriter) ->
 @router.post("/{upload_id}/parts", openapi_extra=PART_BODY)
 async def add_part(upload_id: str, request: Request, services: ServicesDep, caller: FilesWriter) -> PartOut:
     """Add a part. Parts may come at once, and in any order."""
-    async with request.form(max_files=1, max_fields=1) as form:
+    async with received_form(request, services, caller, max_fields=1) as form:
         data = form.get("data")
         if not isinstance(data, UploadFile) or not data.size:
             message = "Send the part's bytes as a part named 'data', with a filename, in a multipart/form-data body."
             raise InvalidRequestError([RequestProblem("data", "missing_file", message)])
-        return await run_in_threadpool(service.add_part, services, caller, upload_id, data.size, data.file)
+        size, stream = data.size, data.file
+        return await run_sync(service.add_part, services, caller, upload_id, size, stream, limiter=services.storing)
 
 
 @router.post("/{upload_id}/complete")
 async def complete_upload(upload_id: str, body: CompletionIn, services: ServicesDep, caller: FilesWriter) -> UploadOut:
     """Make a file of the parts. It is checked as any upload is; a bad one is refused with all its problems."""
-    return await run_sync(service.complete, services, caller, upload_id, body, limiter=services.storing)
+    async with services.uploading[caller.project_id], services.storing_turns.of(caller.project_id):
+        return await run_sync(service.complete, services, caller, upload_id, body, limiter=services.storing)
 
 
 @router.post("/{upload_id}/cancel")

@@ -43,11 +43,11 @@ def create(services: Services, caller: Caller, wanted: UploadIn) -> UploadOut:
 
 
 def add_part(services: Services, caller: Caller, upload_id: str, size: int, stream: BinaryIO) -> PartOut:
-    """Store a part. Then nothing is kept where it raises: RecordNotFoundError, UploadStatusError, UploadSizeError,
-    QuotaExceededError.
+    """Store a part. Then nothing is kept where it raises: RecordNotFoundError, UploadStatusError, TooManyPartsError,
+    UploadSizeError, QuotaExceededError.
     """
     with services.database.begin() as session:
-        Uploads(session).pending(caller.project_id, upload_id, "added to")
+        Uploads(session).expect_part(caller.project_id, upload_id, size)
     part_id = ids.new_id("part_")
     key = upload_part_key(upload_id, part_id)
     services.objects.put(key, stream)

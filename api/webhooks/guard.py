@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,15 @@ import httpcore
 MAX_URL_CHARS = 2000
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(  # though some versions of Python call addresses in them global
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocols between neighbours
+        "192.88.99.0/24",  # relays of 6to4
+        "3fff::/20",  # documentation
+        "fec0::/10",  # the private networks of old
+    )
+)
 
 
 class ForbiddenAddressError(OSError):
@@ -57,7 +68,7 @@ class AddressRule:
             return self.private
         if found.is_link_local or found.is_multicast or found.is_unspecified or found.is_reserved:
             return False
-        return self.private or found.is_global
+        return self.private or (found.is_global and not any(found in network for network in _NOT_PUBLIC))
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], rule: AddressRule, seconds: float) -> int:
@@ -92,8 +103,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        addresses = _looked_up(host, port, _left(self._deadline))
         if not all(self._rule.allows(address) for address in addresses):
             raise ForbiddenAddressError("the name leads to an address that webhooks may not reach")
         refusal: Exception = ForbiddenAddressError("the name leads nowhere")
@@ -130,6 +140,24 @@ class _DeadlineStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+def _looked_up(host: str, port: int, seconds: float) -> list[IpAddress]:
+    """The addresses of a name. Raises TimeoutError if they are not known within `seconds`.
+
+    The resolver knows no deadline: it is asked in a thread that nobody waits for, not even the end of the process.
+    """
+    found: Future[list[IpAddress]] = Future()
+
+    def ask() -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.set_result([ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries])
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=ask, name="webhook-name", daemon=True).start()
+    return found.result(seconds)
 
 
 def _left(deadline: float) -> float:

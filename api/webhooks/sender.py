@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from api.settings import ApiSettings
@@ -19,10 +20,14 @@ from sgg_store.webhooks import Due, Outcome, Webhooks
 _log = get_logger(__name__)
 
 SLOTS = 8
+SLOTS_OF_PROJECT = 2
 
 
 class WebhookSender:
-    """Looks for due deliveries, and sends up to SLOTS at once, one at a time to each endpoint."""
+    """Looks for due deliveries, and sends up to SLOTS at once, one at a time to each endpoint.
+
+    Projects take turns and never hold all slots, so that one with slow receivers does not keep the others waiting.
+    """
 
     def __init__(self, settings: ApiSettings, database: Database, signer: Signer) -> None:
         self._settings = settings
@@ -32,7 +37,8 @@ class WebhookSender:
         self._over = threading.Event()
         self._look = threading.Event()
         self._pool = ThreadPoolExecutor(SLOTS, "webhook")
-        self._busy: set[str] = set()
+        self._busy: dict[str, str] = {}  # the endpoints that are being sent to, and whose they are
+        self._turns: dict[str, float] = {}  # when each project had its last one
         self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
 
     def start(self) -> None:
@@ -58,18 +64,24 @@ class WebhookSender:
             self._look.clear()
 
     def _send_due(self) -> None:
-        """Hand due deliveries to the pool."""
-        busy = set(self._busy)
+        """Hand the pool one delivery of each project that may send more, as far as there are slots."""
+        busy = dict(self._busy)
         if len(busy) >= SLOTS:
             return
         with self._database.read() as session:
-            if not Webhooks(session).any_due():
-                return
-        with self._database.begin() as session:
-            taken = Webhooks(session).claim_due(SLOTS - len(busy), busy, 6 * self._settings.webhook_timeout_seconds)
-        for due in taken:
-            self._busy.add(due.endpoint.id)
+            waiting = Webhooks(session).waiting_projects(set(busy))
+        sending = Counter(busy.values())
+        able = [project_id for project_id in waiting if sending[project_id] < SLOTS_OF_PROJECT]
+        longest_ago_first = sorted(able, key=lambda project_id: self._turns.get(project_id, 0.0))
+        for project_id in longest_ago_first[: SLOTS - len(busy)]:
+            with self._database.begin() as session:
+                due = Webhooks(session).claim_due(project_id, set(busy), 6 * self._settings.webhook_timeout_seconds)
+            if due is None:  # another process was faster
+                continue
+            self._turns[project_id] = time.monotonic()
+            self._busy[due.endpoint.id] = project_id
             self._pool.submit(self._deliver, due)
+            self._look.set()  # it may have more
 
     def _deliver(self, due: Due) -> None:
         try:
@@ -81,7 +93,7 @@ class WebhookSender:
         except Exception:
             _log.exception("a delivery met a defect", delivery=due.delivery.id)
         finally:
-            self._busy.discard(due.endpoint.id)
+            del self._busy[due.endpoint.id]
             self._look.set()
 
     def _attempt(self, due: Due) -> Outcome:

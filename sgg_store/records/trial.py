@@ -36,6 +36,7 @@ class TrialRecord(Record):
     state: Mapped[TrialState] = mapped_column(default=TrialState.WAITING)
     token: Mapped[str | None]  # of the worker that took it
     created_at: Mapped[float] = mapped_column(default=database_now())
-    heard_at: Mapped[float] = mapped_column(default=database_now())  # the worker's last sign of life
+    # the worker's last sign of life; while none has it, since when its project has waited for its turn
+    heard_at: Mapped[float] = mapped_column(default=database_now())
     expires_at: Mapped[float]
     answer: Mapped[dict[str, Any] | None]  # a TrialAnswer, complete once the state says so; or a TrialFailure

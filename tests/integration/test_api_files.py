@@ -16,7 +16,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from api.files import service
 from api.files.inspection import inspect
+from api.files.schemas import Upload
 from api.testing import ApiServer, jsonl, labelled
 from sgg_store.records import FileRecord
 
@@ -197,6 +199,31 @@ def test_uploads_that_wait_for_each_other_keep_nobody_else_waiting(
         assert {upload.result().status_code for upload in uploads} == {200}
 
 
+def test_a_project_with_many_uploads_keeps_no_other_waiting_for_all_of_them(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected: list[str] = []
+    go_on = threading.Event()
+
+    def noted(upload: Upload, max_bytes: int) -> Any:
+        inspected.append(upload.filename)
+        assert go_on.wait(60)
+        return inspect(upload, max_bytes)
+
+    other = api_server.new_key(project_id="proj_other")
+    monkeypatch.setattr("api.files.service.inspect", noted)
+    with ThreadPoolExecutor(11) as pool:
+        uploads = [pool.submit(api_server.upload, labelled(), f"many{number}.jsonl") for number in range(10)]
+        try:
+            time.sleep(2)
+            uploads.append(pool.submit(api_server.upload, labelled(), "only.jsonl", other))
+            time.sleep(2)
+        finally:
+            go_on.set()
+        assert {upload.result().status_code for upload in uploads} == {200}
+    assert len(inspected) == 11 and inspected[1] == "only.jsonl"
+
+
 def test_a_file_whose_row_was_kept_although_the_database_broke_off_keeps_its_bytes(api_server: ApiServer) -> None:
     def break_off(session: Session) -> None:
         if any(isinstance(row, FileRecord) for row in session.identity_map.values()):
@@ -295,6 +322,22 @@ def test_pages_of_files_follow_each_other_in_both_orders(api_server: ApiServer) 
         assert http.get("/v1/files", params={"purpose": "fine-tune-results"}).json() == {
             "object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None
         }  # fmt: skip
+
+
+def test_a_page_ends_early_where_much_is_known_of_its_files(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [api_server.file_id(labelled(1, [f"{number} {'x' * 190}" for number in range(20)])) for _ in range(5)]
+    with api_server.http() as http:
+        whole = http.get("/v1/files", params={"order": "asc"}).json()
+        assert ([file["id"] for file in whole["data"]], whole["has_more"]) == (made, False)
+        monkeypatch.setattr(service, "READ_AT_ONCE", 2)
+        monkeypatch.setattr(service, "MOST_LISTED_CHARACTERS", 10_000)
+        pages = [http.get("/v1/files", params={"order": "asc"}).json()]
+        while pages[-1]["has_more"]:
+            pages.append(http.get("/v1/files", params={"order": "asc", "after": pages[-1]["last_id"]}).json())
+    assert [len(page["data"]) for page in pages] == [2, 2, 1]
+    assert [file for page in pages for file in page["data"]] == whole["data"]
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 10_001}, {"order": "up"}, {"after": "file-unknown"}])

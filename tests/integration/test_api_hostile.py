@@ -96,6 +96,17 @@ def test_a_path_that_leads_elsewhere_finds_nothing(api_server: ApiServer, path: 
     assert api_server.admin_key not in answer.text
 
 
+def test_a_long_path_is_cut_in_the_logs(api_server: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), api_server.http() as http:
+        assert http.delete(f"/v1/files/{'x' * 60_000}").status_code == 404
+        with api_server.database.read() as session:
+            [entry] = AuditLog(session).list_page(limit=100).items
+    assert entry.target is not None and set(entry.target) == {"x"} and len(entry.target) == 300
+    logged = repr([record.__dict__ for record in caplog.records if record.name.startswith("api.")])
+    is_cut = "/v1/files/xxx" in logged and "x" * 1000 not in logged
+    assert is_cut  # pytest would write the text out
+
+
 def test_keys_are_in_no_log_and_no_audit_entry(api_server: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
     wrong = "sgg_0123456789abcdef_" + "w" * 43
     with caplog.at_level(logging.DEBUG), api_server.http() as http:

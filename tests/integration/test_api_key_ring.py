@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.auth import KeyRing
+from api.auth import Identity, KeyRing
 from sgg_store.database import Database
 from sgg_store.keys import DEFAULT_PROJECT_ID, ApiKeys, ensure_project
 from sgg_store.testing import statements
@@ -61,3 +61,20 @@ def test_the_last_use_is_noted_once_a_minute(database: Database) -> None:
         with database.read() as session:
             noted.append(ApiKeys(session, SECRET).get(DEFAULT_PROJECT_ID, key_id).last_used_at)
     assert noted[0] is not None and len(set(noted)) == 1
+
+
+def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(database: Database) -> None:
+    key_id, plaintext = new_key(database)
+
+    class Overtaken(KeyRing):
+        def _verified(self, plaintext: str) -> Identity | None:
+            identity = super()._verified(plaintext)
+            with database.begin() as session:
+                ApiKeys(session, SECRET).revoke(DEFAULT_PROJECT_ID, key_id)
+            self.forget(key_id)
+            return identity
+
+    keys = Overtaken(database, SECRET, seconds=3600)
+    assert keys.identify(plaintext) is not None  # it was good when it was looked up
+    assert keys.remembered(plaintext) is None
+    assert KeyRing(database, SECRET, seconds=3600).identify(plaintext) is None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from api.testing import ApiServer, jsonl
 from sgg_core.evidence import against
 from sgg_core.figures import Answers, Evaluation
 from sgg_core.report import ANSWERS, CARD, PAGE, REPORT, FinalFigures, TrainingReport, Verification
+from sgg_core.significance import paired_difference
 from sgg_core.telemetry import Direction, Stability
 from sgg_store.objects import report_key
 
@@ -126,6 +130,29 @@ def test_jobs_on_texts_are_compared_by_their_loss_per_token(api_server: ApiServe
     other = text_finished(api_server, [1.0] * 12, tokens=5)
     (pair,) = compare(api_server, good, other).json()["paired"]
     assert pair["difference"] is None and "different tokens" in pair["verdict"]
+
+
+def test_comparisons_that_take_long_keep_nobody_else_waiting(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def late(*given: Any) -> Any:
+        assert go_on.wait(60)
+        return paired_difference(*given)
+
+    ids = finished(api_server, [True] * 8), finished(api_server, [True] * 8)
+    monkeypatch.setattr("api.comparisons.service.paired_difference", late)
+    with ThreadPoolExecutor(50) as pool:  # more than the server has threads
+        comparisons = [pool.submit(compare, api_server, *ids) for _ in range(50)]
+        try:
+            time.sleep(3)
+            with api_server.http() as http:
+                assert http.get("/v1/fine_tuning/jobs", timeout=10).status_code == 200
+            assert not any(comparison.done() for comparison in comparisons)
+        finally:
+            go_on.set()
+        assert {comparison.result().status_code for comparison in comparisons} == {200}
 
 
 def test_what_cannot_be_paired_is_told_in_words(api_server: ApiServer) -> None:

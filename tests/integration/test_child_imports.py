@@ -6,6 +6,7 @@ import pytest
 
 from api.files.inspection import SMALL_BYTES, inspect
 from api.files.schemas import Upload
+from cli.server_processes import COMMAND as SERVER_COMMAND
 from sgg_core.proof import Question, Server
 from sgg_core.team.leader import COMMAND as TEAM_COMMAND
 from worker.child import TRAINER_COMMAND, spawn
@@ -17,7 +18,7 @@ INTRUDER = "import os; os.write(2, b'an intruder'); os._exit(66)\n"
 
 @pytest.fixture(autouse=True)
 def _strangers(tmp_path, monkeypatch):
-    for name in ("api", "worker", "sgg_core"):
+    for name in ("api", "cli", "worker", "sgg_core"):
         package = tmp_path / name
         package.mkdir()
         (package / "__init__.py").write_text(INTRUDER)
@@ -34,9 +35,10 @@ def test_large_uploads_are_inspected():
 
 
 @pytest.mark.parametrize(
-    "command", [TRAINER_COMMAND, FORK_SERVER_COMMAND, TEAM_COMMAND, (*PREDICTOR_COMMAND, "0", "cpu")]
+    "command",
+    [SERVER_COMMAND, TRAINER_COMMAND, FORK_SERVER_COMMAND, TEAM_COMMAND, (*PREDICTOR_COMMAND, "0", "cpu")],
 )
-def test_processes_of_the_worker_begin(command):
+def test_processes_that_stay_begin(command):
     child = spawn(command)
     child.stdin.close()
     said = child.stderr.read()

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from api.auth import KeyRing
-from api.testing import ApiServer
-from sgg_store.browser_sessions import BrowserSessions
+from api.settings import ApiSettings
+from api.testing import ApiServer, serving
+from sgg_store.browser_sessions import MOST_OF_KEY, BrowserSessions
 from sgg_store.database import Database
 from sgg_store.keys import DEFAULT_PROJECT_ID, ApiKeys, ensure_project
 
@@ -186,3 +187,38 @@ def test_no_other_file_is_given(api_server: ApiServer, path: str) -> None:
         answer = http.get(f"/dashboard/{path.format(version=version)}")
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_signing_in_is_limited_for_each_address(api_settings: ApiSettings) -> None:
+    with serving(api_settings.model_copy(update={"rate_limit": "3/hour"})) as server, browser(server) as http:
+        asked = [http.post("/dashboard/session", json={"key": "wrong"}) for _ in range(4)]
+        assert [answer.status_code for answer in asked] == [401, 401, 401, 429]
+        assert asked[-1].json()["error"]["code"] == "rate_limit_exceeded"
+        assert int(asked[-1].headers["retry-after"]) > 0
+        another = http.post("/dashboard/session", json={"key": "wrong"}, headers={"x-forwarded-for": "192.0.2.7"})
+        assert another.status_code == 401
+
+
+def test_a_key_has_a_bounded_number_of_sessions_of_which_the_oldest_end(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session)
+        keys = [ApiKeys(session, b"s" * 32).create(DEFAULT_PROJECT_ID, ["jobs:read"])[0] for _ in range(2)]
+        links = BrowserSessions(session).make_link(keys[0].id, 3600)
+        others, _ = BrowserSessions(session).begin(keys[1].id, 3600)
+    made = []
+    for _ in range(MOST_OF_KEY + 3):
+        with database.begin() as session:
+            made.append(BrowserSessions(session).begin(keys[0].id, 3600)[0])
+    with database.begin() as session:
+        sessions = BrowserSessions(session)
+        assert [sessions.find(token) is not None for token in made] == [False] * 3 + [True] * MOST_OF_KEY
+        assert sessions.find(others) is not None and sessions.redeem(links) is not None
+
+
+def test_strangers_can_send_little_and_are_told_little(api_server: ApiServer) -> None:
+    with browser(api_server) as http:
+        large = http.post("/dashboard/session", json=dict.fromkeys(map(str, range(100_000)), 0))
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
+        small = http.post("/dashboard/session", json=dict.fromkeys(map(str, range(400)), 0))
+        assert small.status_code == 400 and len(small.content) < 40_000
+        assert "There are 300 more problems." in small.json()["error"]["message"]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -138,6 +139,38 @@ def test_a_quiet_stream_is_kept_alive_and_a_stopping_server_ends_it(
             threading.Thread(target=lambda: server.stop()).start()
             assert all(message == {"comment": "still here"} for message in told)
         assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_stream_breaks_off_when_its_key_is_revoked(
+    api_settings: ApiSettings, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    monkeypatch.setattr(feed, "KEEPALIVE_SECONDS", 1.0)
+    with serving(api_settings) as server:
+        job_id = server.job_id()
+        worker = server.claim(job_id)
+        key = server.new_key(["jobs:read"])
+        with stream(replace(server, admin_key=key), job_id) as told:
+            next(told)
+            with server.http() as http:
+                path = f"/v1/organization/projects/{DEFAULT_PROJECT_ID}/api_keys/{key.split('_')[1]}"
+                assert http.delete(path).status_code == 200
+            ended = threading.Event()
+
+            def talk() -> None:
+                while is_busy and not ended.is_set():
+                    worker.say("more")
+                    time.sleep(0.1)
+
+            talker = threading.Thread(target=talk)
+            talker.start()
+            try:
+                began = time.monotonic()
+                for message in told:
+                    assert message.get("event") != "end" and time.monotonic() - began < 20
+            finally:
+                ended.set()
+                talker.join()
 
 
 def test_one_poller_serves_all_streams_and_rests_without_any(

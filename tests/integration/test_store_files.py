@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from sqlalchemy.exc import InvalidRequestError
 
 from sgg_store.database import Database
 from sgg_store.errors import CursorNotFoundError, FileInUseError, RecordNotFoundError
@@ -44,6 +45,19 @@ def test_pages_follow_the_order_and_the_purpose(database: Database, order: str) 
         assert results.id in {file.id for file in files.list_page(DEFAULT_PROJECT_ID).items}
         with pytest.raises(CursorNotFoundError):
             files.list_page(DEFAULT_PROJECT_ID, after=results.id, purpose="fine-tune")
+
+
+def test_a_page_is_read_without_what_is_known_of_its_files(database: Database) -> None:
+    facts = {"kind": "classification", "labels": ["ä", "b"]}
+    with database.begin() as session:
+        known, unknown = add_file(session, facts=facts).id, add_file(session).id
+    with database.read() as session:
+        for file in Files(session).list_page(DEFAULT_PROJECT_ID).items:
+            assert file.filename
+            with pytest.raises(InvalidRequestError):
+                _ = file.facts
+        found = Files(session).facts_of([known, unknown, "file-gone"])
+    assert found == {known: facts, unknown: None}
 
 
 @pytest.mark.parametrize("role", ["training", "validation", "source"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -60,6 +61,37 @@ def test_the_oldest_is_taken_first_and_by_one_worker_only(database: Database) ->
         taken = [each for each in pool.map(lambda _: take(database, first), range(4)) if each]
     assert len(taken) == 1
     assert waiting(database, "tiny") == second
+
+
+def test_projects_take_turns_however_many_trials_one_of_them_has(database: Database) -> None:
+    def taken() -> str:
+        trial_id = waiting(database, "tiny")
+        assert trial_id is not None
+        trial = take(database, trial_id)
+        assert tell(database, trial, TrialState.ANSWERED, HALF)
+        return trial_id
+
+    busy = [ask(database) for _ in range(3)]
+    ages = [(busy[0], 9), (busy[1], 8), (busy[2], 7), (other := ask(database, "proj-other"), 6)]
+    for trial_id, age in ages:
+        change(database, trial_id, created_at=database_now() - age, heard_at=database_now() - age)
+    assert [taken(), taken()] == [busy[0], other]
+    later = ask(database)  # the project that has most asks again and again
+    again = ask(database, "proj-other")
+    time.sleep(0.01)  # SQLite's clock has milliseconds
+    assert [taken(), taken()] == [busy[1], again]
+    assert [taken(), taken()] == [busy[2], later]
+
+
+def test_workers_that_take_trials_of_one_project_at_once_do_not_wait_for_each_other(database: Database) -> None:
+    for _ in range(20):
+        ids = [ask(database) for _ in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            taken = list(pool.map(lambda trial_id: take(database, trial_id), ids))
+        assert all(taken)
+        for trial_id in ids:
+            with database.begin() as session:
+                Trials(session).forget(trial_id)
 
 
 def test_a_trial_is_left_for_a_while_to_workers_that_have_its_base_model(database: Database) -> None:

@@ -17,8 +17,11 @@ from sqlalchemy import update
 from api.settings import ApiSettings
 from api.testing import ApiServer, jsonl, labelled, serving
 from sgg_store.cleaning import Cleaner
+from sgg_store.database import Database
+from sgg_store.errors import TooManyPartsError
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.records import FileRecord, UploadPartRecord, UploadRecord, database_now
-from sgg_store.uploads import MOST_PENDING
+from sgg_store.uploads import MOST_PENDING, Uploads
 
 CONTENT = labelled(40)
 
@@ -144,6 +147,39 @@ def test_bounds_are_told_before_anything_is_sent(client: openai.OpenAI, api_serv
     with pytest.raises(openai.BadRequestError) as wrong:
         client.uploads.create(bytes=1, filename="t", mime_type="text/jsonl", purpose="vision")
     assert wrong.value.param == "purpose"
+
+
+def test_an_upload_has_a_bounded_number_of_parts_and_is_good_for_a_file_with_all_of_them(
+    client: openai.OpenAI, api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgg_store.uploads.MOST_PARTS", 3)
+    upload_id = begin(client)
+    parts = send(client, upload_id, CONTENT[:1], CONTENT[1:2], CONTENT[2:])
+    with pytest.raises(openai.BadRequestError) as caught:
+        send(client, upload_id, b"x")
+    assert refused(caught) == ("too_many_upload_parts", "data") and "larger parts" in caught.value.message
+    assert len(parts_stored(api_server)) == 3
+    assert client.uploads.complete(upload_id, part_ids=parts).status == "completed"
+
+
+def test_parts_that_come_at_once_are_counted_one_after_the_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgg_store.uploads.MOST_PARTS", 3)
+    with database.begin() as session:
+        ensure_project(session, DEFAULT_PROJECT_ID)
+        upload_id = Uploads(session).create(DEFAULT_PROJECT_ID, "t.jsonl", "fine-tune", 100, None).id
+
+    def add_part(number: int) -> bool:
+        try:
+            with database.begin() as session:
+                Uploads(session).add_part(DEFAULT_PROJECT_ID, upload_id, f"part_{number}", 1)
+        except TooManyPartsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(add_part, range(8))) == 3
 
 
 def test_parts_of_uploads_count_as_stored_bytes_until_they_are_a_file_or_nothing(

@@ -9,6 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import openai
@@ -16,13 +18,14 @@ import pytest
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
-from api.webhooks.guard import AddressRule
+from api.webhooks.guard import ERRORS, AddressRule, post
+from api.webhooks.sender import SLOTS, SLOTS_OF_PROJECT
 from sgg_store import webhooks as stored
 from sgg_store.announcements import EVENT_TYPES
 from sgg_store.database import Database
 from sgg_store.errors import StoreError
 from sgg_store.jobs import Jobs
-from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Leases
 from sgg_store.testing import add_job
 
@@ -34,15 +37,24 @@ class Receiver:
 
     def __init__(self) -> None:
         self.taken: list[tuple[dict[str, str], bytes]] = []
+        self.paths: list[str] = []
         self.statuses: list[int] = []
         self.pause = 0.0
+        self.at_once = self.most_at_once = 0
+        counting = threading.Lock()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                with counting:
+                    outer.at_once += 1
+                    outer.most_at_once = max(outer.most_at_once, outer.at_once)
+                outer.paths.append(self.path)
                 outer.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 time.sleep(outer.pause)
+                with counting:
+                    outer.at_once -= 1
                 self.send_response(outer.statuses.pop(0) if outer.statuses else 200)
                 self.send_header("location", "/elsewhere")
                 self.send_header("content-length", "0")
@@ -104,7 +116,8 @@ def test_endpoints_that_take_nothing_come_after_those_that_do(database: Database
 
     def send(*busy: str) -> str:
         with database.begin() as session:
-            (due,) = stored.Webhooks(session).claim_due(1, busy, 60.0)
+            due = stored.Webhooks(session).claim_due(DEFAULT_PROJECT_ID, busy, 60.0)
+        assert due is not None
         outcome = stored.Outcome(None, "Timeout", 10.0) if due.endpoint.id == dead else stored.Outcome(200, None, 0.1)
         with database.begin() as session:
             stored.Webhooks(session).record(due, outcome)
@@ -112,6 +125,33 @@ def test_endpoints_that_take_nothing_come_after_those_that_do(database: Database
 
     assert send(alive) == dead
     assert [send() for _ in range(5)] == [alive, alive, alive, dead, dead]
+
+
+def test_a_delivery_is_waited_for_by_its_project_until_nothing_can_be_sent(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session, "proj-other")
+        webhooks, jobs = stored.Webhooks(session), [add_job(session).id for _ in range(2)]
+        mine = webhooks.add(DEFAULT_PROJECT_ID, "https://example.com/", EVENT_TYPES, None).id
+        webhooks.add("proj-other", "https://example.com/", EVENT_TYPES, None)
+        for job_id in jobs:
+            lease = Leases(session).claim(job_id, "w").lease  # type: ignore[union-attr]
+            Leases(session).fail(lease, "training_diverged", "NaN")
+
+    def claim(project_id: str, *busy: str) -> stored.Due | None:
+        with database.begin() as session:
+            return stored.Webhooks(session).claim_due(project_id, busy, 60.0)
+
+    def waiting(*busy: str) -> list[str]:
+        with database.read() as session:
+            return stored.Webhooks(session).waiting_projects(busy)
+
+    assert waiting(mine) == [] and claim(DEFAULT_PROJECT_ID, mine) is None
+    assert waiting() == [DEFAULT_PROJECT_ID] and claim("proj-other") is None
+    with ThreadPoolExecutor(4) as pool:
+        taken = [due.delivery for due in pool.map(lambda _: claim(DEFAULT_PROJECT_ID), range(4)) if due is not None]
+    assert sorted(delivery.job_id for delivery in taken) == sorted(jobs)
+    assert {delivery.type for delivery in taken} == {"fine_tuning.job.started"}
+    assert waiting() == []  # what follows them waits until they are through
 
 
 @pytest.fixture
@@ -260,6 +300,43 @@ def test_a_silent_receiver_holds_up_nobody_but_itself(server: ApiServer, receive
     assert 0.8 < attempt["seconds"] < 3
 
 
+def test_slow_receivers_of_one_project_leave_slots_to_the_others(server: ApiServer, receiver: Receiver) -> None:
+    other = server.new_key(project_id="proj-other")
+    with closing(Receiver()) as slow:
+        slow.pause = 0.5
+        for _ in range(SLOTS + 2):
+            add(server, slow.url, key=other)
+        heard = add(server, receiver.url)
+        with server.database.begin() as session:
+            jobs = [add_job(session, project_id="proj-other").id for _ in range(2)]
+        for job_id in jobs:
+            server.claim(job_id)
+        until(lambda: slow.at_once)
+        server.claim(server.job_id())
+        began = time.monotonic()
+        settled(server, heard, 1)
+        assert time.monotonic() - began < 2
+        until(lambda: len(slow.taken) >= 2 * (SLOTS + 2))
+        assert slow.most_at_once == SLOTS_OF_PROJECT
+
+
+def test_projects_take_turns(open_settings: ApiSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.webhooks.sender.SLOTS", 1)
+    projects = [DEFAULT_PROJECT_ID, "proj-second", "proj-third"]
+    with serving(open_settings) as server:
+        database = server.database
+        for project_id in projects:
+            add(server, f"{receiver.url}/{project_id}", key=server.new_key(project_id=project_id))
+    with database.begin() as session:
+        for project_id in projects:  # whose events are older than those of the projects after it
+            for _ in range(3):
+                assert Leases(session).claim(add_job(session, project_id=project_id).id, "w") is not None
+    with serving(open_settings):
+        until(lambda: len(receiver.taken) == 9)
+    told = [path.rpartition("/")[2] for path in receiver.paths]
+    assert [sorted(told[first : first + 3]) for first in (0, 3, 6)] == [sorted(projects)] * 3
+
+
 def test_secrets_are_shown_once_and_rotate_without_a_gap(server: ApiServer, receiver: Receiver) -> None:
     endpoint = add(server, receiver.url, description="mine")
     with server.http() as http:
@@ -334,10 +411,34 @@ def test_addresses_that_nobody_may_choose_are_refused(api_server: ApiServer, url
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "url")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1", "fd00::1"])
+NOT_PUBLIC = ["fec0::1", "192.0.0.9", "192.88.99.1", "3fff::1"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1", "fd00::1", *NOT_PUBLIC])
 @pytest.mark.parametrize("private", [True, False])
 def test_addresses_inside_are_open_to_those_whom_the_administrator_lets_in(address: str, private: bool) -> None:
     assert AddressRule(private).allows(ipaddress.ip_address(address)) is private
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::1"])
+def test_public_addresses_are_open(address: str) -> None:
+    assert AddressRule(private=False).allows(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "0.0.0.0", "5f00::1", "64:ff9b:1::1", "224.0.0.1"])
+@pytest.mark.parametrize("private", [True, False])
+def test_some_addresses_are_open_to_nobody(address: str, private: bool) -> None:
+    assert not AddressRule(private).allows(ipaddress.ip_address(address))
+
+
+def test_a_name_that_nobody_looks_up_in_time_ends_with_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: never.wait(30))
+    began = time.monotonic()
+    with pytest.raises(ERRORS):
+        post("https://example.com/", b"{}", {}, AddressRule(private=False), 0.2)
+    assert time.monotonic() - began < 5
+    never.set()
 
 
 def test_a_public_name_that_leads_inside_is_not_followed(

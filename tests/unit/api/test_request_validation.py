@@ -8,8 +8,9 @@ import tracemalloc
 import pytest
 from pydantic import ValidationError
 
+from api.errors import InvalidRequestError
 from api.jobs.schemas import JobIn
-from api.validation import MOST_BROKEN, RequestProblem, broken_texts, problems_of_model
+from api.validation import LONGEST_PATH, MOST_PROBLEMS, RequestProblem, broken_texts, problems_of_model
 
 
 def found(body: dict[str, object]) -> list[RequestProblem]:
@@ -66,12 +67,12 @@ def test_a_long_name_around_many_values_takes_no_room_of_its_own_for_each():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert problem.param == "k" * 50_000 + ".20000"
+    assert problem.param == "k" * (LONGEST_PATH - 3) + "..."
     assert peak < 20e6
 
 
 def test_as_many_broken_texts_are_named_as_someone_would_read():
-    assert len(broken_texts(["\0"] * 5000)) == MOST_BROKEN
+    assert len(broken_texts(["\0"] * 5000)) == MOST_PROBLEMS
 
 
 def test_unknown_names_are_compared_with_known_ones_only_while_that_is_quick():
@@ -81,5 +82,18 @@ def test_unknown_names_are_compared_with_known_ones_only_while_that_is_quick():
         JobIn.model_validate({"model": "m", "training_file": "f", **dict.fromkeys(names, 0)})
     problems = problems_of_model(caught.value, JobIn)
     assert time.process_time() - begun < 2
-    assert len(problems) == len(names)
     assert problems[0].message == f"Unknown name {'k' * 100!r}. Remove it."
+
+
+def test_what_is_wrong_many_times_is_named_a_hundred_times_and_counted():
+    problems = found(dict.fromkeys((f"{number}{'k' * 5000}" for number in range(5000)), 0))
+    assert problems[-1] == RequestProblem(
+        None, "invalid_value", "There are 4,900 more problems. Mend those that are named first."
+    )
+    assert len(problems) == MOST_PROBLEMS + 1
+    assert len(str(InvalidRequestError(problems))) < 100_000
+
+
+def test_many_broken_texts_below_one_long_name_do_not_repeat_it_in_full():
+    problems = broken_texts({"k" * 50_000: ["\0"] * 5000})
+    assert len(str(InvalidRequestError(problems))) < 100_000

@@ -1,11 +1,12 @@
 """What `sgg serve` refuses before it touches anything, and the socket it listens on."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
 
-from cli.serve import _listen
+from cli.serve import MOST_OPEN_FILES, _allow_many_connections, _listen
 
 
 def test_a_server_without_a_worker_needs_a_broker(tmp_path):
@@ -22,3 +23,16 @@ def test_answers_do_not_wait_until_the_client_has_acknowledged_their_beginning()
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_server_may_open_as_many_files_as_the_system_lets_it():
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, most // 2), hard))
+    try:
+        _allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+        _allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

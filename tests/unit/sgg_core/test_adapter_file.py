@@ -92,6 +92,16 @@ def zipped():
         (file_of(PLAIN, metadata={"about": "\0"}), "holds a NUL"),
         (file_of(PLAIN, metadata={"sgg": '{"labels": ["\\ud800"]}'}), "metadata"),
         (file_of(PLAIN, metadata={"sgg": '{"labels": ["\\u0000"]}'}), "metadata"),
+        (
+            file_of(PLAIN, metadata=AdapterMetadata(labels=("a",) * 1_001).for_file()),
+            "1,001 labels; the limit is 1,000",
+        ),
+        (file_of(PLAIN, metadata=AdapterMetadata(labels=("a" * 201,)).for_file()), "201 characters; the limit is 200"),
+        (file_of(PLAIN, metadata=AdapterMetadata(base_model_sha256="f" * 65).for_file()), "longer than 64"),
+        (
+            file_of({f"base_model.model.{'q' * 201}.lora_{side}.weight": [1, 1] for side in "AB"}),
+            "201 characters; the limit is 200",
+        ),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "file",
 )
@@ -99,6 +109,33 @@ def test_anything_else_is_refused_in_words(content, told):
     with pytest.raises(StartingPointError, match=told) as caught:
         judge(content)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {f"{LAYER}{'x' * 10_000}.lora_A.weight": [4, 32]},
+        {f"{LAYER}{'x' * 10_000}.lora_A.weight": [4]},
+        {f"{LAYER}{n}.lora_{side}.weight": [n, 1] if side == "A" else [1, n] for n in range(1, 1_000) for side in "AB"},
+        {"x" * 10_000: [4]},
+    ],
+)
+def test_what_is_told_of_a_refused_file_is_short(tensors):
+    for content in (file_of(tensors), file_of(PLAIN, metadata={"sgg": json.dumps({"labels": [1] * 10_000})})):
+        with pytest.raises(StartingPointError) as caught:
+            judge(content)
+        assert len(caught.value.message) < 700
+
+
+def test_as_much_as_data_files_may_hold_is_taken(tmp_path):
+    metadata = AdapterMetadata(labels=tuple(f"{number:0200}" for number in range(1_000)), base_model_sha256="f" * 64)
+    layers = {f"base_model.model.{'q' * 200}.lora_{side}.weight": [1, 1] for side in "AB"}
+    facts = judge(file_of(layers, metadata.for_file()))
+    assert (facts.metadata, facts.targets) == (metadata, ("q" * 200,))
+    (tmp_path / "adapter_model.safetensors").write_bytes(file_of(PLAIN))
+    (tmp_path / "sgg.json").write_text(json.dumps({"labels": ["a" * 201]}))
+    with pytest.raises(StartingPointError, match="the limit is 200"):
+        facts_of(tmp_path)
 
 
 @given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 255))

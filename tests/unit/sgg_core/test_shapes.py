@@ -1,5 +1,6 @@
 """From rows to examples: accepted shapes, and a named reason for everything else."""
 
+import difflib
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from sgg_core.examples import (
     Limits,
     parse_examples,
 )
+from sgg_core.parsing import MAX_PROBLEMS
 
 
 def parsed(*rows, limits=Limits()):  # noqa: B008  (frozen)
@@ -142,3 +144,13 @@ def test_limits_hold_exactly():
     assert problems_of({"text": "123456", "label": "abcd"}, limits=limits) == [(1, "text"), (1, "label")]
     three_labels = [{"text": "x", "label": label} for label in "abc"]
     assert problems_of(*three_labels, limits=Limits(max_labels=2)) == [(3, "label")]
+
+
+def test_no_meant_name_is_looked_for_once_there_are_problems_enough(monkeypatch):
+    looked = []
+    find = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib, "get_close_matches", lambda name, *rest, **more: looked.append(name) or find(name, *rest)
+    )
+    problems = problems_of({f"name{number}": "x" for number in range(MAX_PROBLEMS + 500)})
+    assert len(problems) == MAX_PROBLEMS == len(looked)

@@ -1,11 +1,15 @@
 """Paired comparison against enumeration, and what few items can show."""
 
 import itertools
+import math
+import random
+import time
 
 import pytest
 
 from sgg_core.significance import (
     LEVEL,
+    MOST_DRAWN,
     paired_difference,
     paired_loss_difference,
     sign_flip_test,
@@ -96,3 +100,61 @@ def test_the_interval_agrees_with_published_values_and_stays_a_share():
     assert (round(low, 3), round(high, 3)) == (0.596, 0.982)
     assert wilson_interval(1.0, 5)[1] == 1.0
     assert wilson_interval(0.0, 5)[0] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(520, 480), (800, 1_200), (1_500, 1_500), (1_030, 950)])
+def test_the_sign_test_sums_as_exactly_as_whole_numbers_do(wins, losses):
+    tosses = wins + losses
+    tail = sum(math.comb(tosses, k) for k in range(min(wins, losses) + 1))
+    assert sign_test(wins, losses) == pytest.approx(min(1.0, 2 * tail / 2**tosses), rel=1e-9)
+
+
+def resampled(values, weights, draws=2_000):
+    """The interval of the sum of values over that of weights, by drawing single items again."""
+    generator, items = random.Random(1), list(zip(values, weights, strict=True))
+    found = []
+    for _ in range(draws):
+        drawn = generator.choices(items, k=len(items))
+        found.append(sum(value for value, _ in drawn) / sum(weight for _, weight in drawn))
+    found.sort()
+    return found[int(0.025 * draws)], found[int(0.975 * draws) - 1]
+
+
+@pytest.mark.parametrize(("wins", "losses", "ties"), [(30, 10, 160), (3, 60, 37), (1, 0, 40), (25, 0, 0), (0, 0, 25)])
+def test_the_interval_of_an_accuracy_is_that_of_single_items_drawn_again(wins, losses, ties):
+    first = [True] * wins + [False] * losses + [True] * ties
+    second = [False] * wins + [True] * losses + [True] * ties
+    low, high = resampled([1] * wins + [-1] * losses + [0] * ties, [1] * len(first))
+    found = paired_difference(first, second)
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.03))
+
+
+def test_the_interval_of_many_losses_is_that_of_single_items_drawn_again():
+    generator = random.Random(2)
+    tokens = [generator.randint(3, 60) for _ in range(MOST_DRAWN + 100)]
+    second = [generator.gammavariate(2, 1) * count for count in tokens]
+    first = [loss * generator.lognormvariate(-0.05, 0.3) for loss in second]
+    low, high = resampled([one - other for one, other in zip(first, second, strict=True)], tokens)
+    found = paired_loss_difference(first, second, tokens)
+    margin = 0.1 * (high - low)
+    assert (found.low, found.high) == (pytest.approx(low, abs=margin), pytest.approx(high, abs=margin))
+
+
+@pytest.mark.parametrize("wins", range(266, 285))
+def test_the_sign_flip_test_of_many_differences_is_near_the_exact_one_even_where_it_moves_in_coarse_steps(wins):
+    losses = MOST_DRAWN + 1 - wins
+    exact = sign_test(wins, losses)
+    assert sign_flip_test([0.3] * wins + [-0.3] * losses) == pytest.approx(exact, abs=0.006 if exact < 0.06 else 0.02)
+
+
+def test_the_largest_validation_files_are_compared_in_a_moment():
+    items = 50_000
+    generator = random.Random(3)
+    first, second = ([generator.random() < share for _ in range(items)] for share in (0.5, 0.501))
+    losses = [generator.random() for _ in range(items)]
+    others = [loss + generator.gauss(0, 0.1) for loss in losses]
+    start = time.monotonic()
+    found = paired_difference(first, second)
+    of_losses = paired_loss_difference(losses, others, [10] * items)
+    assert time.monotonic() - start < 5
+    assert found.low < found.difference < found.high and of_losses.low < of_losses.difference < of_losses.high

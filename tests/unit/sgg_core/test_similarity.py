@@ -51,3 +51,12 @@ def test_the_work_is_bounded():
     alike = [f"this very sentence stands here for the time number {number}" for number in range(3_000)]
     found = list(near_duplicates(alike, max_looks=10_000))
     assert 0 < len(found) < 200
+
+
+def test_the_words_of_the_texts_that_are_compared_are_bounded_as_well():
+    shared = " ".join(f"shared{number}" for number in range(80))
+    long = [f"{shared} {' '.join(f'own{text}x{number}' for number in range(20))}" for text in range(40)]
+    texts = [*long, long[-1]]
+    assert [pair.later for pair in near_duplicates(texts)] == [40]
+    assert not list(near_duplicates(texts, max_compared=40_000))
+    assert [pair.later for pair in near_duplicates(texts, max_compared=200_000)] == [40]

@@ -123,6 +123,7 @@ def test_unknown_names_are_refused_in_every_group(group):
         ("lora.dropout", 1),
         ("lora.targets", []),
         ("lora.targets", "q_proj"),
+        ("lora.targets", ["q" * 201]),
         ("guidance.variant", "sam"),
         ("guidance.every", 0),
         ("guidance.magnitude_threshold", -1),

@@ -19,6 +19,7 @@ EXAMPLES = [
     errors.TooManyEndpointsError(10),
     errors.DeliveryPendingError("whd_1"),
     errors.TooManyUploadsError(10),
+    errors.TooManyPartsError("upload_1", 10),
     errors.UploadStatusError("upload_1", "completed", "cancelled"),
     errors.UploadSizeError("upload_1", 10, 20),
     errors.TrialQueueFullError(8, "this project"),
