@@ -214,9 +214,17 @@ def more_room(entry: BaseModelEntry, max_tokens: int) -> str:
     return f"choose a base model that sees more: {entry.name!r} sees {entry.context_tokens:,} tokens"
 
 
-def check_objective(entry: BaseModelEntry, objective: str) -> None:
-    """Raise SpecError if this base model cannot be trained on `objective`."""
-    if objective == "contrast" and entry.kind == "causal":
+def check_objective(entry: BaseModelEntry, objective: str, balanced_batches: bool | Literal["auto"]) -> None:
+    """Raise SpecError if this base model, or such batches, cannot be trained on `objective`."""
+    if objective != "contrast":
+        return
+    if balanced_batches is False:
+        raise SpecError(
+            "task.objective 'contrast' compares examples within a batch, which optimization.balanced_batches "
+            "'false' may leave without two of a label.",
+            "Leave one of them at 'auto'.",
+        )
+    if entry.kind == "causal":
         raise SpecError(
             f"task.objective 'contrast' is for encoders, and {entry.name!r} is a causal language model.",
             "Leave task.objective at 'auto', or choose an encoder.",

@@ -46,6 +46,8 @@ class Workload(Message):
     steps: int
     rival_steps: int = 0
     """Of plain LoRA, trained after the adapter to compare with: one gradient of the target and no sources each."""
+    rival_positions: float = 0.0
+    """Of one such gradient of the rival's, whose batches may be others."""
     gradients: float
     """How many gradients of the target a step takes."""
     positions: float
@@ -82,9 +84,10 @@ def reference_seconds(load: Workload) -> ReferenceSeconds:
     gradient = 2.0 * forward  # no gradient of the frozen weights themselves
     output = 2.0 * load.vocabulary * load.width
     overhead = STEP_SECONDS[load.kind] + SECONDS_PER_WEIGHT * load.adapter_weights
-    of_target = load.positions * gradient + load.trained * 3 * output
+    of_outputs = load.trained * 3 * output
+    of_target = load.positions * gradient + of_outputs
     step = (load.gradients * of_target + load.source_positions * gradient) / rate + overhead
-    rival = load.rival_steps * (of_target / rate + overhead)
+    rival = load.rival_steps * ((load.rival_positions * gradient + of_outputs) / rate + overhead)
     looking_back = 4.0 * load.in_context_prefix * load.width * load.layers
     rehearsal = load.rehearsal_positions * gradient / rate
     operations = load.evaluations * (load.evaluation_positions * forward + load.evaluation_trained * output)

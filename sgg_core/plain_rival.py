@@ -1,4 +1,4 @@
-"""The rival of a guided run: the same run by plain LoRA, from the same weights, with the same batches and schedule."""
+"""The rival of a guided run: the same run by plain LoRA, from the same weights, with every `auto` as it is for that."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def train_plainly(
     return evaluate_plain(target, held_out, initial, spec, start, may_go_on), wish
 
 
+def rival_of(spec: TrainingSpec) -> TrainingSpec:
+    """The rival's own spec."""
+    task = spec.task.model_copy(update={"objective": "cross_entropy"})
+    return spec.model_copy(update={"method": "supervised", "task": task})
+
+
 def evaluate_plain(
     target: TaskData,
     held_out: Sequence[Encoded],
@@ -58,8 +64,7 @@ def evaluate_plain(
     `go_on` is asked before each step, with its number and that of all steps; None if it said no. Raises
     TrainingDivergedError.
     """
-    task = spec.task.model_copy(update={"objective": "cross_entropy"})
-    spec = spec.model_copy(update={"method": "supervised", "task": task})
+    spec = rival_of(spec)
     looks = spec.evaluation
     plan = make_plan(spec, target.task.base.entry.kind, *target.sizes)
     objective = Objective(target, {}, plan, spec.seed)

@@ -10,7 +10,7 @@ from typing import Literal
 from sgg_core.seeding import balanced_batch, epoch_order
 from sgg_core.spec import TrainingSpec
 
-BATCH_SIZE = {"cross_entropy": 8, "contrast": 16}
+BATCH_SIZE, BALANCED_BATCH_SIZE = 8, 16
 # What was best over several tasks with few examples per class (docs/results/): peak learning rates, bounds of the
 # gradient's norm, and numbers of optimizer steps for 32 examples. More examples get more steps, but fewer epochs.
 LEARNING_RATE = {"causal": 5e-4, "encoder": 1e-3}
@@ -19,7 +19,7 @@ STEPS = {"causal": 32, "encoder": 80}  # of cross-entropy
 STEPS_OF_CONTRAST = 20
 EVALUATIONS = 4
 MAX_CHECKPOINT_GAP, MIN_CHECKPOINT_GAP = 50, 10
-MOST_COMPARED = BATCH_SIZE["contrast"] // 2  # labels: a batch holds two examples of each
+MOST_TOGETHER = BALANCED_BATCH_SIZE // 2  # labels: a batch holds two examples of each
 LONGEST_REHEARSAL = 4  # in runs; a source has more examples than its target, as a rule
 
 
@@ -31,6 +31,7 @@ class Plan:
     label_names: bool | Literal["auto"]
     examples: int
     epochs: int
+    balanced: bool
     batch_size: int
     learning_rate: float
     clip_norm: float | None
@@ -58,12 +59,12 @@ class Plan:
 
     def contrasts(self, labels: Sequence[int]) -> bool:
         """Whether a run compares examples with these labels with each other: some label needs two of them."""
-        return self.objective == "contrast" and len(set(labels)) < len(labels)
+        return self.objective == "contrast" and _repeated(labels)
 
     def indices(self, step: int, seed: int, labels: Sequence[int]) -> list[int]:
-        """The examples of one step: those of `batch`, or as many of each label where they are compared."""
-        if self.contrasts(labels):
-            return balanced_batch(labels, self.batch_size, step, seed)
+        """The examples of one step: those of `batch`, or as many of each label."""
+        if self.balanced and _repeated(labels):
+            return balanced_batch(labels, self.batch_size, step, seed, least=2 if self.objective == "contrast" else 1)
         return self.batch(step, seed)
 
     def evaluates_at(self, step: int) -> bool:
@@ -89,7 +90,8 @@ def objective_of(
     if names is False and labels == examples:
         return "cross_entropy", False
     if wanted == "auto" and spec.guided:
-        return "contrast" if labels <= MOST_COMPARED else "cross_entropy", names
+        few = labels <= MOST_TOGETHER and spec.optimization.balanced_batches is not False
+        return "contrast" if few else "cross_entropy", names
     return ("contrast", names) if wanted == "contrast" else ("cross_entropy", names is True)
 
 
@@ -100,7 +102,9 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     """
     wanted = spec.optimization
     objective, label_names = objective_of(spec, kind, examples, labels)
-    batch_size = min(BATCH_SIZE[objective] if wanted.batch_size == "auto" else wanted.batch_size, examples)
+    balanced = objective == "contrast" or _balanced(spec, kind, labels)
+    usual = BALANCED_BATCH_SIZE if balanced else BATCH_SIZE
+    batch_size = min(usual if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
     steps = _steps(kind, objective) * math.sqrt(examples / 32)
     epochs = max(2, round(steps / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
@@ -115,6 +119,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
         label_names=label_names,
         examples=examples,
         epochs=math.ceil(total / steps_per_epoch),
+        balanced=balanced,
         batch_size=batch_size,
         learning_rate=rate * wanted.multiplier,
         clip_norm=CLIP_NORM[kind] if wanted.clip_norm == "auto" else wanted.clip_norm,
@@ -123,6 +128,19 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
         evaluate_every=evaluate_every,
         checkpoint_every=_checkpoint_gap(evaluate_every) if save == "auto" else save,
     )
+
+
+def _balanced(spec: TrainingSpec, kind: Literal["causal", "encoder"], labels: int) -> bool:
+    """Whether every label has its share of each batch, so that no step goes towards the labels that chance drew."""
+    wanted = spec.optimization
+    if labels < 2 or wanted.balanced_batches != "auto":
+        return labels >= 2 and wanted.balanced_batches is True
+    size = BALANCED_BATCH_SIZE if wanted.batch_size == "auto" else wanted.batch_size
+    return spec.guided and kind == "causal" and 2 * labels <= size
+
+
+def _repeated(labels: Sequence[int]) -> bool:
+    return len(set(labels)) < len(labels)
 
 
 def _evaluation_gap(total: int) -> int:

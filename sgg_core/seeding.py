@@ -21,18 +21,18 @@ def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def balanced_batch(labels: Sequence[int], size: int, step: int, seed: int) -> list[int]:
-    """Indices of the examples of `step` (from 1): as many of each label, two at least, about `size` in all.
+def balanced_batch(labels: Sequence[int], size: int, step: int, seed: int, least: int) -> list[int]:
+    """Indices of the examples of `step` (from 1): as many of each label, `least` at least, about `size` in all.
 
-    Where `size` does not hold two of every label, the labels take turns, two of them at least. A function of its
-    arguments, too.
+    Where `size` does not hold so many of every label, the labels take turns, `least` of them at least. A function of
+    its arguments, too.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         members[label].append(index)
     names = sorted(members)
-    shown = min(len(names), max(2, size // 2))
-    each = max(2, size // shown)
+    shown = min(len(names), max(least, size // least))
+    each = max(least, size // shown)
     batch: dict[int, None] = {}
     for turn in range((step - 1) * shown, step * shown):
         lap, place = divmod(turn, len(names))

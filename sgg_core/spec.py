@@ -71,7 +71,11 @@ class OptimizationSpec(Group):
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
     """Passes over the training file. `auto`: steps grow with the square root of the number of examples."""
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
-    """Examples per optimizer step."""
+    """Examples per optimizer step. `auto` is 16 where batches are balanced, otherwise 8."""
+    balanced_batches: bool | Auto = "auto"
+    """Whether a batch holds as many examples of each label, instead of the next ones in random order. Contrast needs
+    it, with two of each. `auto`: with contrast, and for causal language models under guidance where a batch holds two
+    of each label."""
     learning_rate: OneRateOrSeveral = "auto"
     """Peak learning rate; `auto` depends on the kind of base model. Of several, 2 to 10 in a list, `folds` choose one;
     without folds each is trained, and the adapter of the lowest validation loss is kept, so that they need a validation

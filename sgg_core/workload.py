@@ -14,6 +14,7 @@ from sgg_core.examples import ExampleSet
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
 from sgg_core.lineup import total_steps
+from sgg_core.plain_rival import rival_of
 from sgg_core.plan import Plan, make_plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec
@@ -45,11 +46,8 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     Its evaluations are those after steps, one before the first, and its rival's.
     """
     target, held_out = data.target, data.held_out
-    looked_at = range(1, min(plan.total_steps, MOST_STEPS) + 1)
-    labels = [item.label for item in target.items]
-    batches = [[target.items[index] for index in plan.indices(step, spec.seed, labels)] for step in looked_at]
     names = _names(plan, target)
-    batches = [with_names(batch, names) for batch in batches]
+    batches = _batches(plan, spec.seed, target, names)
     passes = [target.task.positions(batch) for batch in batches]
     over_vocabulary = isinstance(target.task, TextTask)
     per_source = [sum(source.task.positions(source.items[: plan.batch_size])) for source in data.sources]
@@ -59,6 +57,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     steps = range(1, plan.total_steps + 1)
     evaluations = sum(plan.evaluates_at(step) for step in steps) if held_out else 0
     of_rival = (evaluations if spec.evaluation.chooses else 1) if compared else 0
+    rival_steps, rival_positions = _rival(spec, target) if compared else (0, 0.0)
     checkpoints = sum(plan.saves_at(step) for step in steps) + compared
     prompted, shared = _in_context(spec, data)
     kept_positions, kept_trained = _retained(data.retention)
@@ -68,9 +67,10 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         adapter_weights=adapter_weights,
         replicas=total_steps(spec, base.entry.kind, *target.sizes) / plan.total_steps,
         steps=plan.total_steps,
-        rival_steps=plan.total_steps if compared else 0,
+        rival_steps=rival_steps,
+        rival_positions=rival_positions,
         gradients=_gradients(spec, plan),
-        positions=sum(map(sum, passes)) / len(passes),
+        positions=_mean(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if spec.guided else 0.0,
         rehearsal_positions=_rehearsed(spec, plan, data.sources) if spec.guided else 0.0,
@@ -113,6 +113,25 @@ def _size(base: LoadedBase) -> dict[str, Any]:
         "width": base.hidden_size,
         "layers": int(base.model.config.num_hidden_layers),
     }
+
+
+def _batches(plan: Plan, seed: int, target: TaskData, names: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Those of the first steps."""
+    labels = [item.label for item in target.items]
+    steps = range(1, min(plan.total_steps, MOST_STEPS) + 1)
+    batches = ([target.items[index] for index in plan.indices(step, seed, labels)] for step in steps)
+    return [with_names(batch, names) for batch in batches]
+
+
+def _mean(passes: Sequence[Sequence[int]]) -> float:
+    return sum(map(sum, passes)) / len(passes)
+
+
+def _rival(spec: TrainingSpec, target: TaskData) -> tuple[int, float]:
+    """Steps of plain LoRA, and the positions of one."""
+    plan = make_plan(rival_of(spec), target.task.base.entry.kind, *target.sizes)
+    batches = _batches(plan, spec.seed, target, _names(plan, target))
+    return plan.total_steps, _mean([target.task.positions(batch) for batch in batches])
 
 
 def _gradients(spec: TrainingSpec, plan: Plan) -> float:

@@ -193,7 +193,8 @@ class DataChecks:
             except SpecError as error:
                 self.problems.append(RequestProblem("model", "unsupported_task", str(error)))
             try:
-                check_objective(entry, self.draft.settings.hyperparameters.task.objective)
+                wanted = self.draft.settings.hyperparameters
+                check_objective(entry, wanted.task.objective, wanted.balanced_batches)
             except SpecError as error:
                 param = f"{self.draft.settings_path}hyperparameters.task.objective"
                 self.problems.append(RequestProblem(param, "invalid_value", str(error)))

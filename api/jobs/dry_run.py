@@ -254,6 +254,7 @@ def _resolved(spec: TrainingSpec, plan: Plan, checked: CheckedRequest) -> dict[s
     entry, facts = checked.data.entry, _facts(checked, "training")
     assert entry is not None and facts is not None
     values |= {"n_epochs": plan.epochs, "batch_size": plan.batch_size, "clip_norm": plan.clip_norm}
+    values["balanced_batches"] = plan.balanced
     if values["learning_rate"] == "auto":
         values["learning_rate"] = LEARNING_RATE[entry.kind]
     values["learning_rate_multiplier"] = spec.optimization.multiplier

@@ -131,6 +131,7 @@ def turn(base: LoadedBase, setting: Setting, name: str) -> list[float]:
             "task": {"objective": "cross_entropy"},
             "optimization": {
                 "batch_size": setting.batch_size,
+                "balanced_batches": False,  # the same examples for each way
                 "epochs": 1000,
                 "max_steps": setting.steps + 1,  # never taken
                 "warmup_fraction": 0.0,
@@ -158,8 +159,8 @@ def peak_of(setting: Setting, name: str) -> float:
 
 
 def _peak_in_child(setting: Setting, name: str) -> float:
-    command = [sys.executable, "-m", "cli.main", "bench", "overhead", "--model", setting.entry.name, "--only", name]
-    command += ["--train", str(setting.data), "--steps", "5", "--batch-size", str(setting.batch_size)]
+    command = [sys.executable, "-P", "-m", "cli.main", "bench", "overhead", "--model", setting.entry.name]
+    command += ["--only", name, "--train", str(setting.data), "--steps", "5", "--batch-size", str(setting.batch_size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["peak_gib"])
 

@@ -38,6 +38,7 @@ SETTINGS: dict[str, Groups] = {
     "lora": {"method": "supervised"},
     "lora_contrast": {"method": "supervised", "task": {"objective": "contrast"}},
     "lora_contrast_nameless": {"method": "supervised", "task": {"objective": "contrast", "label_names": False}},
+    "lora_balanced": {"method": "supervised", "optimization": {"balanced_batches": True}},
     "lora_names": {"method": "supervised", "task": {"label_names": True}},
     "lora_clip": {"task": {"objective": "cross_entropy"}, "guidance": NOTHING},
     "lora_sam": {

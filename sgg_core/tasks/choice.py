@@ -28,7 +28,7 @@ def make_task(spec: TrainingSpec, base: LoadedBase, examples: ExampleSet, descri
             f"task.type is {spec.task.type!r}, but {examples.filename} holds {examples.kind} examples.",
             "Leave task.type at 'auto'.",
         )
-    check_objective(base.entry, spec.task.objective)
+    check_objective(base.entry, spec.task.objective, spec.optimization.balanced_batches)
     description = spec.task.description if describe else None
     return task_for(base, examples.kind, examples.labels, description, spec.task.max_tokens, spec.seed)
 

@@ -224,6 +224,12 @@ def test_the_objective_must_suit_the_base_model(api_server: ApiServer) -> None:
     assert encoder.status_code == 200, encoder.text
 
 
+def test_contrast_needs_balanced_batches(api_server: ApiServer) -> None:
+    method = sgg(task={"objective": "contrast"}, balanced_batches=False)
+    found = problems(api_server, model="all-minilm-l6-v2", training_file=api_server.file_id(), method=method)
+    assert "balanced_batches" in found["method.sgg.hyperparameters.task.objective"]
+
+
 def test_what_belongs_to_sgg_is_refused_elsewhere(api_server: ApiServer) -> None:
     settings = {"hyperparameters": {"guidance": {}}, "sources": [api_server.file_id()]}
     method = {"type": "supervised", "supervised": settings, "sgg": {}}

@@ -62,6 +62,16 @@ def test_a_rival_takes_the_steps_of_plain_lora(seconds):
     assert 0 < rival < plain  # which has checkpoints and evaluations of its own besides its steps
 
 
+def test_a_rivals_batches_are_those_of_plain_lora(base, training, spec_for, counted):
+    auto = {"max_steps": None, "epochs": "auto", "batch_size": "auto"}
+    guided = counted(base, spec_for(base, evaluation=RIVAL, optimization=auto))
+    plain = counted(base, spec_for(base, evaluation=RIVAL, optimization=auto, method="supervised"))
+    assert (guided.rival_steps, guided.rival_positions) == (plain.steps, plain.positions)
+    if base.entry.kind == "encoder":  # which compares, in fewer steps, and counts the names of labels
+        assert guided.rival_steps > guided.steps and guided.rival_positions < guided.positions
+    assert (plain.rival_steps, plain.rival_positions) == (0, 0.0)
+
+
 def test_what_trains_no_rival_pays_for_none(seconds):
     assert seconds(evaluation=RIVAL, method="supervised") == seconds(evaluation=ALONE, method="supervised")
     assert seconds(None, evaluation=RIVAL) == seconds(None, evaluation=ALONE)

@@ -1,6 +1,7 @@
 """What `auto` becomes, the learning rate of every step, and which examples each step sees."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sgg_core.plan import (
+    BALANCED_BATCH_SIZE,
     BATCH_SIZE,
     CLIP_NORM,
     LEARNING_RATE,
@@ -28,6 +30,7 @@ optimizations = st.fixed_dictionaries(
     optional={
         "epochs": st.integers(1, 50),
         "batch_size": st.integers(1, 256),
+        "balanced_batches": st.booleans(),
         "learning_rate": st.floats(1e-6, 1.0),
         "learning_rate_multiplier": st.floats(0.01, 100.0),
         "warmup_fraction": st.floats(0.0, 0.5),
@@ -36,15 +39,16 @@ optimizations = st.fixed_dictionaries(
 )
 
 
-def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, labels=2, **optimization):
+def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, labels=2, method="sgg", **optimization):
     groups = {"optimization": optimization, "evaluation": evaluation or {}, "checkpoint": checkpoint or {}}
+    groups["method"] = method
     return make_plan(TrainingSpec.model_validate({"base_model": "tiny", **groups}), kind, examples, labels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_depends_on_the_kind_of_base_model(kind):
     plan = plan_of(32, kind)
-    assert (plan.batch_size, plan.steps_per_epoch) == (BATCH_SIZE[plan.objective], 32 // BATCH_SIZE[plan.objective])
+    assert (plan.balanced, plan.batch_size, plan.steps_per_epoch) == (True, BALANCED_BATCH_SIZE, 2)
     assert (plan.learning_rate, plan.clip_norm) == (LEARNING_RATE[kind], CLIP_NORM[kind])
     assert plan.total_steps == plan.epochs * plan.steps_per_epoch
     assert plan.total_steps == (STEPS_OF_CONTRAST if plan.objective == "contrast" else STEPS[kind])
@@ -65,7 +69,8 @@ def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_
 @given(sizes, kinds, optimizations)
 def test_what_is_asked_for_is_done_within_its_bounds(examples, kind, asked):
     plan = plan_of(examples, kind, **asked)
-    assert plan.batch_size == min(asked.get("batch_size", BATCH_SIZE[plan.objective]), examples)
+    usual = BALANCED_BATCH_SIZE if asked.get("balanced_batches", True) else BATCH_SIZE
+    assert plan.batch_size == min(asked.get("batch_size", usual), examples)
     assert plan.steps_per_epoch == -(-examples // plan.batch_size)
     if "epochs" in asked:
         assert plan.total_steps == min(asked["epochs"] * plan.steps_per_epoch, asked.get("max_steps", 10**9))
@@ -120,6 +125,53 @@ def test_a_batch_is_a_function_of_step_and_seed_so_a_resumed_run_sees_the_same()
     assert [plan.batch(step, 1) for step in reversed(range(1, 16))] == batches[::-1]
     assert replace(plan, total_steps=7).batch(7, 1) == batches[6]
     assert batches[:5] != batches[5:10] and plan.batch(1, 2) != batches[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "labels", "balanced"),
+    [
+        ("causal", "sgg", 2, True),
+        ("causal", "sgg", 8, True),
+        ("causal", "sgg", 9, False),
+        ("causal", "sgg", 0, False),  # texts
+        ("causal", "supervised", 2, False),
+        ("encoder", "sgg", 8, True),
+        ("encoder", "sgg", 9, False),
+        ("encoder", "supervised", 2, False),
+    ],
+)
+def test_batches_are_balanced_under_guidance_where_one_holds_two_of_each_label(kind, method, labels, balanced):
+    plan = plan_of(64, kind, labels=labels, method=method)
+    assert (plan.balanced, plan.batch_size) == (balanced, BALANCED_BATCH_SIZE if balanced else BATCH_SIZE)
+
+
+@given(kinds, st.sampled_from(["sgg", "supervised"]), st.integers(2, 8), st.integers(2, 9), st.booleans())
+def test_balanced_batches_hold_as_many_of_each_label_and_others_follow_the_epoch(kind, method, labels, shots, balanced):
+    plan = plan_of(labels * shots, kind, labels=labels, method=method, balanced_batches=balanced)
+    own = [index % labels for index in range(labels * shots)]
+    for step in range(1, plan.total_steps + 1):
+        batch = plan.indices(step, 3, own)
+        counts = Counter(own[index] for index in batch)
+        assert len(set(batch)) == len(batch)
+        if balanced:
+            assert set(counts) == set(range(labels)) and len(set(counts.values())) == 1
+        else:
+            assert batch == plan.batch(step, 3)
+
+
+@pytest.mark.parametrize(("size", "balanced"), [(1, False), (7, False), (8, True)])
+def test_batches_that_are_asked_for_keep_their_size_and_are_balanced_where_they_hold_two_of_each(size, balanced):
+    plan = plan_of(64, labels=4, batch_size=size)
+    labels = [index % 4 for index in range(64)]
+    assert (plan.balanced, len(plan.indices(1, 0, labels))) == (balanced, size)
+    asked = plan_of(64, labels=4, batch_size=size, balanced_batches=True)
+    assert asked.balanced
+    assert len({labels[index] for index in asked.indices(1, 0, labels)}) == min(size, 4)
+    assert len(asked.indices(1, 0, labels)) == (size if size < 4 else size // 4 * 4)
+
+
+def test_an_encoder_without_balanced_batches_compares_nothing():
+    assert plan_of(32, "encoder", balanced_batches=False).objective == "cross_entropy"
 
 
 @given(sizes, kinds)

@@ -92,26 +92,26 @@ def test_orders_need_no_torch():
 label_lists = st.lists(st.integers(0, 5), min_size=1, max_size=40)
 
 
-@given(label_lists, st.integers(2, 24), st.integers(1, 30), seeds)
-def test_a_balanced_batch_holds_as_many_of_each_label_and_nothing_twice(labels, size, step, seed):
-    batch = balanced_batch(labels, size, step, seed)
+@given(label_lists, st.integers(2, 24), st.integers(1, 30), seeds, st.integers(1, 2))
+def test_a_balanced_batch_holds_as_many_of_each_label_and_nothing_twice(labels, size, step, seed, least):
+    batch = balanced_batch(labels, size, step, seed, least)
     shown = Counter(labels[index] for index in batch)
-    wanted = min(len(set(labels)), max(2, size // 2))
-    each = max(2, size // wanted)
-    assert len(set(batch)) == len(batch) <= max(4, size)
+    wanted = min(len(set(labels)), max(least, size // least))
+    each = max(least, size // wanted)
+    assert len(set(batch)) == len(batch) <= max(least * least, size)
     if wanted == len(set(labels)):
         for label, count in Counter(labels).items():
             assert min(count, each) // 2 <= shown[label] <= min(count, each)
-    assert batch == balanced_batch(labels, size, step, seed)
+    assert batch == balanced_batch(labels, size, step, seed, least)
 
 
-@given(st.integers(1, 6), st.integers(1, 9), st.integers(2, 16), seeds)
-def test_balanced_batches_show_every_example_equally_often(classes, count, size, seed):
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(2, 16), seeds, st.integers(1, 2))
+def test_balanced_batches_show_every_example_equally_often(classes, count, size, seed, least):
     labels = [label for label in range(classes) for _ in range(count)]
-    wanted = min(classes, max(2, size // 2))
-    each = max(2, size // wanted)
+    wanted = min(classes, max(least, size // least))
+    each = max(least, size // wanted)
     steps = classes * count  # whole laps of the labels, and whole epochs of each
-    seen = Counter(index for step in range(1, steps + 1) for index in balanced_batch(labels, size, step, seed))
+    seen = Counter(index for step in range(1, steps + 1) for index in balanced_batch(labels, size, step, seed, least))
     assert set(seen) == set(range(len(labels)))
     if count % each == 0 and classes % wanted == 0:
         assert len(set(seen.values())) == 1

@@ -30,6 +30,7 @@ GROUPS = {
     "optimization": {
         "epochs": AUTO | st.integers(1, 1000),
         "batch_size": AUTO | st.integers(1, 256),
+        "balanced_batches": st.sampled_from(["auto", True, False]),
         "learning_rate": AUTO
         | st.floats(1e-12, 1)
         | st.lists(st.floats(1e-12, 1), min_size=2, max_size=10, unique=True).map(tuple),

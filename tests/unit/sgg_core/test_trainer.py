@@ -109,7 +109,7 @@ def test_a_run_without_guidance_is_plain_lora_bit_for_bit(base, training, spec_f
     for name, groups in WITHOUT_GUIDANCE.items():
         spec = spec_for(
             base, **groups, task={"objective": "cross_entropy"},
-            optimization=TWELVE | {"warmup_fraction": 0.25, "clip_norm": 0.3},
+            optimization=TWELVE | {"warmup_fraction": 0.25, "clip_norm": 0.3, "balanced_batches": False},
         )  # fmt: skip
         train(spec, base, training, output=tmp_path / name, reporter=SilentReporter())
     outcomes = [adapter_bytes(tmp_path / name) for name in WITHOUT_GUIDANCE]
@@ -260,7 +260,10 @@ def test_a_run_that_had_ended_early_ends_again_when_resumed(
 
 def test_the_best_weights_are_kept_on_request(base, training, contrary, spec_for, tmp_path, told):
     evaluation, guidance = {"every_steps": 2, "keep": "best"}, {"every": 1}
-    spec = spec_for(base, evaluation=evaluation, guidance=guidance, task={"objective": "cross_entropy"})
+    spec = spec_for(
+        base, evaluation=evaluation, guidance=guidance, task={"objective": "cross_entropy"},
+        optimization={"balanced_batches": False},
+    )  # fmt: skip
     reporter = SilentReporter()
     train(
         spec,

@@ -5,7 +5,7 @@ import { Card, Field } from "../parts.js";
 
 const numbers = [
   ["n_epochs", "Passes over the file", "auto: small files get enough steps to learn from"],
-  ["batch_size", "Examples a step", "auto: 8, or 16 where an encoder compares examples"],
+  ["batch_size", "Examples a step", "auto: 16 where each step holds as many of each label, otherwise 8"],
   ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, which takes folds or examples set aside"],
   ["folds", "Folds", "empty: none; 5 leaves out a fifth of the examples in turn and tells how good the training is on them, which takes about five times as long"],
   ["max_steps", "At most so many steps", "empty: as many as the passes make"],

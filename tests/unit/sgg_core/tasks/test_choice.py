@@ -28,6 +28,12 @@ def test_an_encoder_cannot_write(encoder, file_of, spec_for, row):
         make_task(spec_for(encoder), encoder, file_of([row]))
 
 
+def test_contrast_without_balanced_batches_is_refused(encoder, training, spec_for):
+    spec = spec_for(encoder, task={"objective": "contrast"}, optimization={"balanced_batches": False})
+    with pytest.raises(SggError, match="balanced_batches"):
+        make_task(spec, encoder, training)
+
+
 def test_a_task_type_that_the_file_is_not_is_refused_and_the_right_one_taken(base, training, spec_for):
     make_task(spec_for(base, task={"type": "classification"}), base, training)
     with pytest.raises(SggError, match=r"task\.type is 'chat'"):
