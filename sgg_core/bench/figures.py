@@ -66,7 +66,8 @@ def write_start_figure(rows: Sequence[StartRow], path: Path) -> None:
 def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | None]) -> Figure | None:
     """A panel for each task and base model, with the methods' means over seeds and their intervals, by shots.
 
-    Nothing is averaged over tasks, since not every method has run on all of them.
+    Nothing is averaged over tasks, since not every method has run on all of them. Methods with less than half as many
+    numbers of shots as the one that has most are left out: a heap of points over one number says less than the table.
     """
     panels: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
@@ -75,7 +76,12 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
             panels[f"{row.task}, {row.base_model}"][row.method][row.shots].append(found)
     if not panels:
         return None
-    methods = sorted({method for by_method in panels.values() for method in by_method})
+    shots_of: dict[str, set[int]] = defaultdict(set)
+    for by_method in panels.values():
+        for method, by_shots in by_method.items():
+            shots_of[method] |= set(by_shots)
+    most = max(map(len, shots_of.values()))
+    methods = sorted(method for method, shots in shots_of.items() if 2 * len(shots) >= most)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.7 * lines + 0.6), dpi=130, layout="constrained")
@@ -84,17 +90,27 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
         axes = figure.add_subplot(lines, columns, place)
         axes.set_title(name, fontsize=8)
         axes.grid(axis="y", color="#e4e4e4")
-        shots = sorted({count for by_shots in by_method.values() for count in by_shots})
+        shots = sorted({count for method in methods for count in by_method[method]})
         axes.set_xticks(range(len(shots)), [str(count) for count in shots])
         axes.set_xlim(-0.5, len(shots) - 0.5)
         for number, method in enumerate(methods):
-            spans = {count: bootstrap(values) for count, values in by_method[method].items()}
+            spans = {count: bootstrap(values) for count, values in sorted(by_method[method].items())}
             at = [shots.index(count) + 0.6 * ((number + 0.5) / len(methods) - 0.5) for count in spans]
             means = [span.mean for span in spans.values()]
             below = [span.mean - span.low for span in spans.values()]
             above = [span.high - span.mean for span in spans.values()]
             colour, mark = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
-            axes.errorbar(at, means, [below, above], fmt=mark, markersize=4, elinewidth=1.2, color=colour, label=method)
+            axes.errorbar(
+                at,
+                means,
+                [below, above],
+                fmt=f"{mark}-",
+                markersize=4,
+                linewidth=0.8,
+                elinewidth=1.2,
+                color=colour,
+                label=method,
+            )
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(6, len(names)), fontsize=8, frameon=False)
     figure.supylabel(label, fontsize=9)

@@ -26,11 +26,11 @@ def folder(tmp_path):
 def test_support_sets_are_balanced_fixed_by_the_seed_and_apart_from_held_out_rows(folder):
     support = folder.support(4, seed=1)
     assert sorted(row["label"] for row in support) == ["a"] * 4 + ["b"] * 4
-    assert support == folder.support(4, seed=1) != folder.support(4, seed=2)
+    assert support == Folder(folder.path).support(4, seed=1) != folder.support(4, seed=2)
     held_out = folder.held_out(50, support)
     assert len(held_out) == 32
     assert not {row["text"] for row in held_out} & {row["text"] for row in support}
-    assert folder.test(10) == folder.test(10) and len(folder.test(99)) == 40
+    assert folder.test(10) == Folder(folder.path).test(10) and len(folder.test(99)) == 40
     assert majority_share(folder.test(99)) == 0.75
 
 
@@ -124,6 +124,19 @@ def test_plots_are_drawn_of_what_there_is(tmp_path):
             for method in ("lora", "sgg") for shots in (4, 8)]  # fmt: skip
     names = {path.name for path in write_figures(rows, "lora", tmp_path / "all")}
     assert names == {"accuracy.png", "stability.png", "alignment.png"}
+
+
+def test_methods_that_ran_with_few_numbers_of_shots_are_in_the_table_and_not_in_the_plot(tmp_path):
+    rows = [row(method, 0, 0.5, shots=shots) for method in ("lora", "sgg") for shots in (1, 4, 8)]
+    drawn = [
+        write_figures(each, "lora", tmp_path / name)[0].read_bytes()
+        for name, each in (
+            ("a", rows),
+            ("b", [*rows, row("full", 0, 0.6, shots=8)]),
+            ("c", [*rows, row("full", 0, 0.6, shots=8), row("full", 0, 0.6, shots=4)]),
+        )
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_parts_are_compared_over_the_cells_that_all_of_them_have(tmp_path):
