@@ -98,7 +98,8 @@ def _open_s3(bucket: str, prefix: str) -> ObjectStore:
         from sgg_store.s3_objects import S3ObjectStore
     except ImportError as error:
         raise ObjectStoreUrlError(
-            "This environment cannot use S3: the package obstore is missing.", "Run `pip install 'sgg[s3]'`."
+            "This environment cannot use S3: the package obstore is missing.",
+            "From a checkout, run `pip install '.[s3]'`.",
         ) from error
     return S3ObjectStore(bucket, check_key(prefix) if prefix else "", S3Settings())
 

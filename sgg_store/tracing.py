@@ -30,7 +30,7 @@ def configure(process: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        _log.warning("no traces are sent: OpenTelemetry is not installed; run `pip install 'sgg[otel]'`")
+        _log.warning("no traces are sent: OpenTelemetry is not installed; run `pip install '.[otel]'` from a checkout")
         return
     name = os.environ.get("OTEL_SERVICE_NAME") or f"sgg-{process}"
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))

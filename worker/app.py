@@ -146,5 +146,6 @@ def require_trainer() -> None:
     missing = [name for name in ("torch", "transformers", "peft") if importlib.util.find_spec(name) is None]
     if missing:
         raise TrainerNotInstalledError(
-            f"This environment cannot train: {', '.join(missing)} missing. Run `pip install 'sgg[train]'`."
+            f"This environment cannot train: {', '.join(missing)} missing. "
+            "From a checkout, run `pip install '.[train]'`."
         )

@@ -38,7 +38,7 @@ def check_python() -> Iterator[Finding]:
     absent = [name for name in TRAINING if importlib.util.find_spec(name) is None]
     if absent:
         message = f"This environment serves but cannot train: {', '.join(absent)} missing."
-        yield Finding("training", "note", message, "To train here, run `pip install 'sgg[train]'`.")
+        yield Finding("training", "note", message, "To train here, run `pip install '.[train]'` from a checkout.")
     else:
         yield Finding("training", "ok", f"torch {_version('torch')}, transformers {_version('transformers')}.")
 

@@ -37,7 +37,9 @@ def run_setfit(base: LoadedBase, training: ExampleSet, test: Sequence[str], seed
         raise NotApplicableError("SetFit needs a sentence encoder")
     interpreter = os.environ.get(INTERPRETER)
     if interpreter is None and find_spec("setfit") is None:
-        raise NotApplicableError(f"setfit is not installed: pip install 'sgg[bench]', or point {INTERPRETER} at one")
+        raise NotApplicableError(
+            f"setfit is not installed: pip install '.[bench]' from a checkout, or point {INTERPRETER} at one"
+        )
     labels = list(training.labels)
     directory = base.directory or weights_directory(base.entry, cache_directory())
     with tempfile.TemporaryDirectory() as scratch:

@@ -40,7 +40,7 @@ def test_without_opentelemetrys_sdk_the_log_says_what_to_install() -> None:
     script = "import sys; sys.modules['opentelemetry.sdk.trace'] = None;" + SET_UP
     environment = {"PYTHONPATH": ":".join(sys.path), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert "pip install 'sgg[otel]'" in done.stderr
+    assert "pip install '.[otel]'" in done.stderr
 
 
 def test_a_callers_trace_and_the_request_are_what_a_job_comes_from() -> None:
