@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from cli.errors import ApiError, CliError, ServerUnreachableError
+from cli.errors import ApiError, CliError, ServerUnreachableError, cannot_read
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 RETRY_PAUSES = (0.5, 2.0)  # seconds
@@ -90,7 +90,7 @@ class Client:
             with path.open("rb") as stream:
                 return self._json("POST", "/files", data={"purpose": purpose}, files={"file": (path.name, stream)})
         except OSError as error:
-            raise CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.") from error
+            raise cannot_read(path, error) from error
 
     def items(
         self,

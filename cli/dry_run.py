@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from cli.output import print_facts, print_json, say, size
+from cli.output import print_facts, print_json, say, size, what_it_shows
 
 
 def print_dry_run(told: dict[str, Any], *, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def _facts(told: dict[str, Any]) -> tuple[tuple[str, object], ...]:
         ("takes", _range(estimate.get("seconds"))),
         ("place in queue", queue["position"]),
         ("starts in", _range(queue["starts_in_seconds"])),
-        ("can show", f"differences in accuracy of {shown:.1%} and more" if shown else None),
+        ("can show", what_it_shows(shown) if shown else None),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -33,3 +35,24 @@ class ApiError(CliError):
         self.status = status
         self.code = code
         self.problems = problems
+
+
+def cannot_read(path: Path, error: OSError) -> CliError:
+    """The failure to read a file that was named."""
+    return CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.")
+
+
+def facts_of(error: Exception) -> dict[str, Any]:
+    """What `--json` tells of an expected failure, of the command line, the core or the store."""
+    problems = [_problem(each) for each in getattr(error, "problems", ())]
+    return {
+        "message": getattr(error, "message", str(error)),
+        "remedy": getattr(error, "remedy", ""),
+        "code": getattr(error, "code", None),
+        "param": problems[0].get("param") if problems else None,
+        "problems": problems,
+    }
+
+
+def _problem(problem: Any) -> dict[str, Any]:
+    return dict(problem) if isinstance(problem, Mapping) else dataclasses.asdict(problem)

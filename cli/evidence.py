@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,11 +22,17 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Write it to this new file instead of printing it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the report on what a job made: figures, baselines, calibration, the hardest examples."""
+    """Print the report on what a job made: figures, baselines, calibration, the hardest examples.
+
+    A terminal is not shown what only a file has a use for: the front matter, and links to pictures.
+    """
     with Client.from_environment() as client:
         content = client.text(f"/fine_tuning/jobs/{job_id}/report", {"format": "json" if as_json else form})
     if out is None:
-        sys.stdout.write(content if as_json or form != "markdown" else printable(content))
+        if as_json or form != "markdown":
+            sys.stdout.write(content)
+        else:
+            sys.stdout.write(printable(without_files(content) if sys.stdout.isatty() else content))
         return
     try:
         with out.open("x", encoding="utf-8") as stream:
@@ -74,6 +81,12 @@ def examples(
         if each["text"] is not None:
             say(f"  {each['text']}")
         say(f"  {each['reason']}")
+
+
+def without_files(card: str) -> str:
+    """The Markdown of a report without its front matter and its pictures."""
+    card = re.sub(r"\A---\n.*?^---\n+", "", card, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^!\[[^\]\n]*\]\([^)\n]*\)\n+", "", card, flags=re.MULTILINE)
 
 
 def _number(value: float | None) -> str | None:

@@ -10,7 +10,8 @@ import typer
 
 from cli.client import Client
 from cli.completion import complete_files
-from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say, size
+from cli.one_by_one import one_by_one
+from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say, size, what_it_shows
 
 if TYPE_CHECKING:
     from sgg_core.errors import Problem
@@ -52,37 +53,34 @@ def upload(
     paths: Annotated[list[Path], typer.Argument(help="Files to upload.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Upload data files; the server refuses bad ones and says what is wrong with them."""
+    """Upload data files; the server refuses bad ones and says what is wrong with them. The others are kept."""
     with Client.from_environment() as client:
-        uploaded = [client.upload(path) for path in paths]
-    if as_json:
-        print_json(uploaded)
-        return
-    print_table(
-        ("ID", "NAME", "SIZE", "KIND", "EXAMPLES", "LABELS"),
-        [(*_row(file), *_contents(file)) for file in uploaded],
-        empty="Nothing was uploaded.",
-    )
-    for file in uploaded:
-        for warning in (file.get("sgg") or {}).get("warnings", ()):
-            say(f"{file['filename']}, {_place(warning)}: {warning['reason']} {warning['remedy']}", style="yellow")
+        one_by_one(paths, client.upload, _tell_upload, as_json=as_json)
 
 
 @app.command("list")
 def list_files(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many, newest first.")] = 50,
+    purpose: Annotated[
+        str | None, typer.Option(help="Only files of this purpose: fine-tune (data) or fine-tune-results.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the files on the server, newest first."""
     with Client.from_environment() as client:
-        found = list(client.items("/files", limit=limit))
+        found = list(client.items("/files", limit=limit, filters={"purpose": [purpose]} if purpose else None))
     if as_json:
         print_json(found)
         return
     print_table(
-        ("ID", "NAME", "SIZE", "CREATED"),
-        [(*_row(file), moment(file["created_at"])) for file in found],
-        empty="There are no files yet; `sgg files upload FILE` adds one.",
+        ("ID", "NAME", "SIZE", "PURPOSE", "CREATED"),
+        [
+            (file["id"], file["filename"], size(file["bytes"]), file["purpose"], moment(file["created_at"]))
+            for file in found
+        ],
+        empty=f"No file is of the purpose {purpose}."
+        if purpose
+        else "There are no files yet; `sgg files upload FILE` adds one.",
     )
 
 
@@ -95,12 +93,12 @@ def delete(
 ) -> None:
     """Delete files; one that a queued or running job needs is kept, and the job is named."""
     with Client.from_environment() as client:
-        deleted = [client.delete(f"/files/{file_id}") for file_id in file_ids]
-    if as_json:
-        print_json(deleted)
-        return
-    for one in deleted:
-        say(f"Deleted {one['id']}.")
+        one_by_one(
+            file_ids,
+            lambda file_id: client.delete(f"/files/{file_id}"),
+            lambda deleted: say(f"Deleted {deleted['id']}."),
+            as_json=as_json,
+        )
 
 
 def _facts(examples: ExampleSet, warnings: Iterable[Problem]) -> dict[str, Any]:
@@ -114,13 +112,14 @@ def _facts(examples: ExampleSet, warnings: Iterable[Problem]) -> dict[str, Any]:
     }
 
 
-def _row(file: dict[str, Any]) -> tuple[str, str, str]:
-    return file["id"], file["filename"], size(file["bytes"])
-
-
-def _contents(file: dict[str, Any]) -> tuple[object, object, object]:
-    contents = file.get("sgg") or {}
-    return contents.get("kind"), contents.get("examples"), ", ".join(contents.get("labels") or ()) or None
+def _tell_upload(file: dict[str, Any]) -> None:
+    contents = file["sgg"]
+    labels = ", ".join(contents["labels"])
+    what = f"{contents['examples']} {contents['kind']} examples" if contents["examples"] else contents["kind"]
+    holds = f"{what}; labels: {labels}" if labels else what
+    say(f"{file['filename']} is {file['id']}: {size(file['bytes'])}, {holds}.")
+    for warning in contents["warnings"]:
+        say(f"{file['filename']}, {_place(warning)}: {warning['reason']} {warning['remedy']}", style="yellow")
 
 
 def _print_check(facts: dict[str, Any]) -> None:
@@ -131,7 +130,7 @@ def _print_check(facts: dict[str, Any]) -> None:
             ("kind", facts["kind"]),
             ("examples", facts["examples"]),
             ("labels", f"{len(labels)}: {', '.join(labels)}" if labels else None),
-            ("can show", f"differences in accuracy of {shown:.1%} and more" if shown else None),
+            ("can show", what_it_shows(shown) if "smallest_difference" in facts and facts["labels"] else None),
             ("sha256", facts["sha256"]),
         )
     )

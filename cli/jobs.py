@@ -1,8 +1,9 @@
-"""`sgg jobs`: submit, list, show, watch, cancel, pause, resume, delete, download what a job made, and judge it."""
+"""`sgg jobs`: submit, list, show, watch, cancel, pause, resume, delete, get what a job made, and judge it."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,14 @@ from cli.client import Client
 from cli.completion import complete_jobs
 from cli.errors import CliError
 from cli.evidence import compare, examples, report
+from cli.one_by_one import one_by_one
 from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say
 from cli.submit import submit
 from cli.watch import watch_job
 
 app = typer.Typer(
-    help="Fine-tuning jobs: submit, list, show, watch, cancel, pause, resume, download, report, compare, delete.",
+    help="Fine-tuning jobs: submit, list, show, watch, cancel, pause, resume, checkpoints, download, report, compare, "
+    "delete.",
     no_args_is_help=True,
 )
 app.command()(report)
@@ -58,6 +61,25 @@ def show(job_id: JobId, as_json: JsonFlag = False) -> None:
         print_json(job)
         return
     print_facts(_facts(job))
+
+
+@app.command()
+def checkpoints(
+    job_id: JobId,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
+    as_json: JsonFlag = False,
+) -> None:
+    """List a job's checkpoints, newest first; each can be tried and started from by its name."""
+    with Client.from_environment() as client:
+        found = list(client.items(f"/fine_tuning/jobs/{job_id}/checkpoints", limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("NAME", "STEP", "TRAINING LOSS", "VALIDATION LOSS"),
+        [(each["fine_tuned_model_checkpoint"], each["step_number"], *_losses(each["metrics"])) for each in found],
+        empty="The job has no checkpoints.",
+    )
 
 
 @app.command()
@@ -121,12 +143,12 @@ def delete(
 ) -> None:
     """Delete finished jobs with their checkpoints, result files and models; the data files stay."""
     with Client.from_environment() as client:
-        deleted = [client.delete(f"/fine_tuning/jobs/{job_id}") for job_id in job_ids]
-    if as_json:
-        print_json(deleted)
-        return
-    for one in deleted:
-        say(f"Deleted {one['id']}.")
+        one_by_one(
+            job_ids,
+            lambda job_id: client.delete(f"/fine_tuning/jobs/{job_id}"),
+            lambda deleted: say(f"Deleted {deleted['id']}."),
+            as_json=as_json,
+        )
 
 
 @app.command()
@@ -145,6 +167,12 @@ def download(
         return
     say(f"{facts['directory']} holds the adapter: {facts['files']} files, every checksum verified.")
     say(f"Try it with: sgg predict {facts['directory']} --text '...'")
+
+
+def _losses(metrics: dict[str, float | None]) -> Iterator[str | None]:
+    for name in ("train_loss", "full_valid_loss"):
+        loss = metrics.get(name)
+        yield None if loss is None else f"{loss:.4f}"
 
 
 def _place(ours: dict[str, Any]) -> str | None:

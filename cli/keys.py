@@ -93,7 +93,7 @@ def revoke(
     project: Project = DEFAULT_PROJECT,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a key useless."""
+    """Revoke a key."""
     with Client.from_environment() as client:
         answer = client.delete(f"{_path(project)}/{key_id}")
     if as_json:

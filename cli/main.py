@@ -30,7 +30,7 @@ from cli import (
     worker,
 )
 from cli.errors import CliError
-from cli.output import print_error
+from cli.output import JSON, print_failure
 
 
 class SggGroup(typer.core.TyperGroup):
@@ -45,24 +45,25 @@ class SggGroup(typer.core.TyperGroup):
 
         try:
             return super().invoke(ctx)
-        except CliError as error:
-            print_error(error.message, error.remedy)
-            raise typer.Exit(error.exit_code) from error
-        except (SggError, StoreError) as error:
-            print_error(error.message, error.remedy)
-            raise typer.Exit(1) from error
+        except (CliError, SggError, StoreError) as error:
+            raise _ended(ctx, error) from error
         except ValidationError as error:
             from cli.settings_problems import REMEDY, problems_of
 
             problems = problems_of(error)
             if not problems:
                 raise
-            print_error("\n".join(problems), REMEDY)
-            raise typer.Exit(2) from error
+            raise _ended(ctx, CliError("\n".join(problems), REMEDY, exit_code=2)) from error
         except BrokenPipeError as error:
             # The reader, such as `head`, has gone: end quietly, and keep the interpreter from flushing into the pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
+
+
+def _ended(context: Any, error: Exception) -> typer.Exit:
+    """Tell an expected failure, and give the exit that follows from it."""
+    print_failure(error, as_json=context.meta.get(JSON, False))
+    return typer.Exit(error.exit_code if isinstance(error, CliError) else 1)
 
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ app = typer.Typer(
     help="Few-shot fine-tuning with structured gradient guidance: a service, its client, and the trainer itself.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # Rich's own would swallow what stands in square brackets, such as defaults
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init")(init.init)

@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+from cli.errors import facts_of
+
+JSON = "sgg.json"
+"""Where the context of a command keeps whether it was asked for JSON; contexts share it with those around them."""
+
+
+def _remember(context: typer.Context, wanted: bool) -> bool:
+    context.meta[JSON] = wanted
+    return wanted
+
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", callback=_remember)]
 
 WIDE = 10_000  # columns of a table that nobody looks at: nothing is cut when the output is piped
 
@@ -40,9 +51,16 @@ def complain(text: str, *, style: str | None = None) -> None:
     console(stderr=True).print(printable(text), style=style)
 
 
-def print_error(message: str, remedy: str) -> None:
-    """Print an expected failure to standard error: `error:`, what happened, what to do."""
-    words = printable(f"{message} {remedy}".strip())
+def print_failure(error: Exception, *, as_json: bool, **more: Any) -> None:
+    """Print an expected failure to standard error: `error:`, what happened, what to do; or `error` as a line of JSON.
+
+    Standard output is left to results, which programs read. `more` stands beside `error` in the JSON.
+    """
+    facts = facts_of(error)
+    if as_json:
+        sys.stderr.write(json.dumps(more | {"error": facts}, ensure_ascii=False) + "\n")
+        return
+    words = printable(f"{facts['message']} {facts['remedy']}".strip())
     console(stderr=True).print(Text.assemble(("error: ", "bold red"), words))
 
 
@@ -90,7 +108,17 @@ def moment(seconds: int | float | None) -> str | None:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes in units a person reads: B, kB, MB (powers of 1000)."""
+    """Return a number of bytes in units a person reads: B, kB, MB, GB (powers of 1000)."""
     if count < 1000:
         return f"{count} B"
-    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+    for power, unit in ((1, "kB"), (2, "MB")):
+        if count < 1000 ** (power + 1):
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count / 1000**3:.1f} GB"
+
+
+def what_it_shows(smallest_difference: float | None) -> str:
+    """Say what a validation file can show, given the smallest difference in accuracy (0 to 1) that it can."""
+    if smallest_difference is None or smallest_difference >= 1:
+        return "no difference in accuracy: these are too few examples"
+    return f"differences in accuracy of {smallest_difference:.1%} and more"

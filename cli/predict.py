@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import CliError, cannot_read
 from cli.output import JsonFlag, complain, print_json_line, print_table
 from cli.remote_predict import RemotePredictor, row_of
 from sgg_core.imports import without_collector
@@ -50,6 +50,8 @@ def predict(
             "Give --text '...' (repeatable) or --file ROWS.",
             exit_code=USAGE,
         )
+    if not all(each.strip() for each in text or ()):
+        raise CliError("The --text is empty.", "Give --text '...' with the text to predict for.", exit_code=USAGE)
     read = [] if file is None else _rows(file)
     answered = _there(model, text, read) if directory is None else _here(directory, text, read, file)
     if as_json or file is not None:
@@ -96,7 +98,7 @@ def _rows(path: Path) -> list[Row]:
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
-        raise CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.") from error
+        raise cannot_read(path, error) from error
     log = ProblemLog()
     rows = list(read_rows(content, path.name, log))
     if log.problems:

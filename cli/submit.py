@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +22,9 @@ from cli.hyperparameters import (
     parse_settings,
     to_request,
 )
-from cli.job_file import FILE_ID, JobFile, read_job_file, refuse_beside_spec
+from cli.job_file import JobFile, read_job_file, refuse_beside_spec
 from cli.output import JsonFlag, print_json, say
+from cli.uploads import Uploads, uploads_for_a_job
 from cli.watch import watch_job
 
 DRY_RUN_SECONDS = 120.0  # a worker may have to load the base model first
@@ -69,7 +69,10 @@ def submit(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Submit a job, from options or from a file; data files given as paths are uploaded first."""
+    """Submit a job, from options or from a file; data files given as paths are uploaded first.
+
+    A file that the server has already is not uploaded again. A dry run, or a refused job, leaves no upload behind.
+    """
     if watch and dry_run:
         raise CliError("A dry run makes no job to watch.", "Leave out --watch or --dry-run.", exit_code=USAGE)
     if spec is not None:
@@ -78,7 +81,9 @@ def submit(
         )
         file = read_job_file(spec)
         with _client(dry_run) as client:
-            _tell(client, _create_from_file(client, file, dry_run), watch=watch, as_json=as_json)
+            with uploads_for_a_job(client, keep=not dry_run) as uploads:
+                made = _create_from_file(client, uploads, file, dry_run)
+            _tell(client, made, watch=watch, as_json=as_json)
         return
     if model is None or training is None:
         raise CliError("A job needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
@@ -88,21 +93,23 @@ def submit(
     _check_sources(method, source)
     with _client(dry_run) as client:
         choice: dict[str, Any] = {"hyperparameters": to_request(chosen)} | ({"priority": priority} if priority else {})
-        if start is not None:
-            choice["start_from"] = _start(client, start, Path(start))
-        if source:
-            choice["sources"] = [_file_id(client, one, Path(one)) for one in source]
-        if retention is not None:
-            choice["retention_file"] = _file_id(client, retention, Path(retention))
-        request = {
-            "model": model,
-            "training_file": _file_id(client, training, Path(training)),
-            "validation_file": _file_id(client, validation, Path(validation)) if validation else None,
-            "suffix": suffix,
-            "seed": seed,
-            "method": {"type": method, method: choice},
-        }
-        _tell(client, _create(client, request, dry_run), watch=watch, as_json=as_json)
+        with uploads_for_a_job(client, keep=not dry_run) as uploads:
+            if start is not None:
+                choice["start_from"] = uploads.start(start, Path(start))
+            if source:
+                choice["sources"] = [uploads.file_id(one, Path(one)) for one in source]
+            if retention is not None:
+                choice["retention_file"] = uploads.file_id(retention, Path(retention))
+            request = {
+                "model": model,
+                "training_file": uploads.file_id(training, Path(training)),
+                "validation_file": uploads.file_id(validation, Path(validation)) if validation else None,
+                "suffix": suffix,
+                "seed": seed,
+                "method": {"type": method, method: choice},
+            }
+            made = _create(client, request, dry_run)
+        _tell(client, made, watch=watch, as_json=as_json)
 
 
 def _client(dry_run: bool) -> Client:
@@ -123,22 +130,20 @@ def _tell(client: Client, job: dict[str, Any], *, watch: bool, as_json: bool) ->
         say(f"Watch it with: sgg jobs watch {job['id']}")
 
 
-def _create_from_file(client: Client, file: JobFile, dry_run: bool) -> dict[str, Any]:
+def _create_from_file(client: Client, uploads: Uploads, file: JobFile, dry_run: bool) -> dict[str, Any]:
     """Upload what the file names by path, and create its job. Raises CliError that names lines."""
     request = dict(file.request)
     for name in ("training_file", "validation_file"):
         if request.get(name):
-            request[name] = _file_id(client, request[name], file.path_of(request[name]))
+            request[name] = uploads.file_id(request[name], file.path_of(request[name]))
     if request.get("method"):
         choice = dict(file.settings)
         if choice.get("sources"):
-            choice["sources"] = [_file_id(client, one, file.path_of(one)) for one in choice["sources"]]
+            choice["sources"] = [uploads.file_id(one, file.path_of(one)) for one in choice["sources"]]
         if choice.get("retention_file"):
-            choice["retention_file"] = _file_id(
-                client, choice["retention_file"], file.path_of(choice["retention_file"])
-            )
+            choice["retention_file"] = uploads.file_id(choice["retention_file"], file.path_of(choice["retention_file"]))
         if choice.get("start_from"):
-            choice["start_from"] = _start(client, choice["start_from"], file.path_of(choice["start_from"]))
+            choice["start_from"] = uploads.start(choice["start_from"], file.path_of(choice["start_from"]))
         request["method"] = request["method"] | {file.method: choice}
     try:
         return _create(client, request, dry_run)
@@ -151,29 +156,6 @@ def _create(client: Client, request: dict[str, Any], dry_run: bool) -> dict[str,
     if dry_run:
         return client.post("/fine_tuning/jobs?dry_run=true", given)
     return client.post("/fine_tuning/jobs", given, idempotency_key=str(uuid.uuid4()))
-
-
-def _file_id(client: Client, reference: str, path: Path) -> str:
-    """Return the id of a file that is named by id or by path; a path is uploaded."""
-    if FILE_ID.fullmatch(reference):
-        return reference
-    if not path.is_file():
-        raise CliError(f"{path} is neither a file here nor an id of an uploaded file.", "Check the path.")
-    return str(client.upload(path)["id"])
-
-
-def _start(client: Client, reference: str, path: Path) -> str:
-    """Return the name of a starting point; an adapter that is here is packed into one file and uploaded."""
-    if not path.exists():
-        return reference
-    from sgg_core.adapter_file import pack
-
-    with tempfile.TemporaryDirectory() as scratch:
-        packed = path
-        if path.is_dir():
-            packed = Path(scratch) / f"{path.resolve().name}.safetensors"
-            pack(path, packed)
-        return str(client.upload(packed)["id"])
 
 
 def _check_sources(method: str, source: list[str] | None) -> None:

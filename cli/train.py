@@ -105,10 +105,17 @@ def train(
         with open_view() as view:
             outcome = _run(order.spec, entry, inputs, ViewReporter(view), out, checkpoints, order.start)
     if outcome.type == "stopped":
-        kept = f"The same command goes on from {outcome.directory}." if outcome.directory else "No checkpoint was kept."
-        raise CliError(f"Stopped after step {outcome.step}.", kept, exit_code=INTERRUPTED)
+        raise CliError(f"Stopped after step {outcome.step}.", _way_on(outcome, checkpoints), exit_code=INTERRUPTED)
     if not as_json:
         say(f"{out} holds the adapter. Try it with: sgg predict {out} --text '...'")
+
+
+def _way_on(outcome: Stopped, checkpoints: Path | None) -> str:
+    """How to go on after Ctrl-C."""
+    if outcome.directory:
+        return f"The same command goes on from {outcome.directory}."
+    way = "" if checkpoints else " Give --checkpoints DIR to go on from there next time."
+    return f"No checkpoint was kept.{way}"
 
 
 class InterruptibleReporter:

@@ -54,7 +54,8 @@ class DataError(SggError):
         self.problems = problems
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        super().__init__(f"{filename} has {len(problems)} problem(s):\n{shown}{more}")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{filename} has {count}:\n{shown}{more}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.filename, self.problems)

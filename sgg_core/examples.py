@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgg_core.errors import DataError, Problem, RetentionFileError, SourceFileError, ValidationFileError
-from sgg_core.parsing import MAX_PROBLEMS, ProblemLog, excerpt, read_rows
+from sgg_core.parsing import ENDINGS, MAX_PROBLEMS, ProblemLog, excerpt, read_rows
 from sgg_core.shapes import (
     ACCEPTED,
     ChatExample,
@@ -41,6 +41,12 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS = Limits()
+UNCLEAR = Problem(
+    None,
+    None,
+    "The ending of its name tells no format.",
+    f"Use one of {', '.join(ENDINGS)}: without it, a file that begins with {{ is read as JSONL, any other as CSV.",
+)
 STORED_LIMITS = Limits(max_bytes=sys.maxsize)
 """Of a file that a server has taken, by a limit of its own."""
 
@@ -94,7 +100,8 @@ def parse_examples(
     if not log.problems and kind is None:
         log.add(None, None, "The file holds no examples.", f"Write one example per line, with {ACCEPTED}.")
     if log.problems or kind is None:
-        raise refusal(filename, tuple(log.problems))
+        unclear = (UNCLEAR,) if log.guessed and kind is None else ()
+        raise refusal(filename, (*unclear, *log.problems)[:MAX_PROBLEMS])
     digest = hashlib.sha256(content).hexdigest()
     return ExampleSet(filename, kind, tuple(examples), tuple(lines), suspicions(examples, lines), digest, refusal)
 
@@ -105,8 +112,13 @@ def read_examples(path: Path, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
         with path.open("rb") as file:
             content = file.read(limits.max_bytes + 1)
     except OSError as error:
-        reason = f"The file cannot be read: {error.strerror or error}."
-        raise DataError(path.name, (Problem(None, None, reason, f"Check the path {path}."),)) from error
+        name = path.name or str(path)
+        if path.is_dir():
+            problem = Problem(None, None, "It is a directory.", "Name a data file, .jsonl or .csv.")
+        else:
+            reason = f"The file cannot be read: {error.strerror or error}."
+            problem = Problem(None, None, reason, f"Check the path {path}.")
+        raise DataError(name, (problem,)) from error
     return parse_examples(content, path.name, limits)
 
 

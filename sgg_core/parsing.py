@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from sgg_core.errors import Problem
 MAX_PROBLEMS = 1_000
 MAX_ROW_BYTES = 2 * 2**20
 MAX_CELL_CHARS = csv.field_size_limit()  # a setting of the whole process, so it is read and never changed
+
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv")
 
 NOT_TEXT = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
@@ -41,9 +44,10 @@ class Row:
 
 @dataclass
 class ProblemLog:
-    """Collects the problems of one file, up to `MAX_PROBLEMS`."""
+    """Collects the problems of one file, up to `MAX_PROBLEMS`. `guessed` if it is read as CSV for want of a hint."""
 
     problems: list[Problem] = field(default_factory=list)
+    guessed: bool = False
 
     @property
     def full(self) -> bool:
@@ -66,10 +70,17 @@ def read_rows(content: bytes, filename: str, log: ProblemLog) -> Iterator[Row]:
         if content.startswith(signature):
             log.add(None, None, f"This is {name}, not UTF-8 text.", "Save or export it as JSONL or CSV in UTF-8.")
             return
+    is_csv = _is_csv(content, filename)
+    if not is_csv and _first_mark(content) == b"[":
+        into = shlex.quote(filename), shlex.quote(f"{filename}.jsonl")
+        remedy = f"Write each object on a line of its own: jq -c '.[]' {into[0]} > {into[1]}"
+        log.add(None, None, "The file is one JSON array, not one JSON object per line.", remedy)
+        return
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")  # spreadsheets on a Mac still write CR alone
     lines = _decoded_lines(content, log)
-    yield from _csv_rows(lines, log) if _is_csv(content, filename) else _jsonl_rows(lines, log)
+    log.guessed = is_csv and not _tells_format(filename)
+    yield from _csv_rows(lines, log) if is_csv else _jsonl_rows(lines, log)
 
 
 def excerpt(value: object, length: int = 40) -> str:
@@ -78,11 +89,19 @@ def excerpt(value: object, length: int = 40) -> str:
     return text if len(text) <= length else text[: length - 4] + "...'"
 
 
+def _tells_format(filename: str) -> bool:
+    return PurePath(filename).suffix.lower() in ENDINGS
+
+
 def _is_csv(content: bytes, filename: str) -> bool:
-    suffix = PurePath(filename).suffix.lower()
-    if suffix in (".csv", ".jsonl", ".ndjson", ".json"):
-        return suffix == ".csv"
-    return content[:1024].removeprefix(codecs.BOM_UTF8).lstrip()[:1] not in (b"{", b"[")
+    if _tells_format(filename):
+        return PurePath(filename).suffix.lower() == ".csv"
+    return _first_mark(content) not in (b"{", b"[")
+
+
+def _first_mark(content: bytes) -> bytes:
+    """The first character that is no space, as far as it stands near the beginning."""
+    return content[:1024].removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
 def _decoded_lines(content: bytes, log: ProblemLog) -> Iterator[tuple[int, str]]:

@@ -140,9 +140,7 @@ class Predictor:
             try:
                 examples.append(_example(self.manifest.kind, row))
             except (KeyError, TypeError, AttributeError):
-                problems.append(
-                    Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Give each row a {wanted!r} of text.")
-                )
+                problems.append(Problem(line, wanted, f"This adapter needs {wanted!r}.", "Fill it in, in every row."))
             except ValueError:
                 reason = "The text holds a NUL or half of a surrogate pair."
                 problems.append(Problem(line, wanted, reason, "Remove the broken character."))

@@ -1,5 +1,6 @@
 import json
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -65,5 +66,32 @@ def test_a_validation_file_is_told_what_it_can_show_and_what_training_holds_alre
     assert "smallest_difference" not in trained
 
 
-def test_few_held_out_examples_are_not_said_to_show_anything(write):
-    assert "can show" not in check(write("train.jsonl", GOOD), "--validation", write("v.jsonl", GOOD[:1])).stdout
+@pytest.mark.parametrize("count", [1, 6])
+def test_few_held_out_examples_are_said_to_show_nothing(write, count):
+    told = check(write("train.jsonl", GOOD), "--validation", write("v.jsonl", GOOD[:count])).stdout
+    assert told.count("can show") == 1
+    assert "no difference in accuracy: these are too few examples" in told
+
+
+def test_the_problems_of_a_bad_file_come_as_json(write):
+    result = check(write("bad.jsonl", [GOOD[0], {"txet": "a", "label": "up"}]), "--json")
+    assert result.exit_code == 1 and result.stdout == ""
+    error = json.loads(result.stderr)["error"]
+    assert error["code"] == "invalid_training_file" and error["message"].startswith("bad.jsonl has ")
+    assert [(one["line"], one["field"]) for one in error["problems"]] == [(2, "txet"), (2, "text")]
+
+
+def test_files_are_listed_with_what_they_are_for_and_by_it(sgg_to):
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.params.get("purpose"))
+        file = {"id": "file-1", "filename": "a.jsonl", "bytes": 9, "purpose": "fine-tune", "created_at": 0}
+        return httpx.Response(200, json={"data": [] if asked[-1] == "none" else [file], "has_more": False})
+
+    sgg = sgg_to(answer)
+    header, row = sgg("files", "list").stdout.splitlines()
+    assert header.split() == ["ID", "NAME", "SIZE", "PURPOSE", "CREATED"]
+    assert row.split()[:5] == ["file-1", "a.jsonl", "9", "B", "fine-tune"]
+    assert sgg("files", "list", "--purpose", "none").stdout == "No file is of the purpose none.\n"
+    assert asked == [None, "none"]

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_the_commands_of_the_made_readme_do_what_they_say(tmp_path):
         env=environment | {"HOME": str(Path.home()), "SGG_DATA_DIR": str(tmp_path / "data")},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -43,6 +44,21 @@ def test_the_job_names_the_base_model_and_the_project(tmp_path):
     assert spec_of(file).base_model == "smollm2-135m-instruct"
     assert file.request["suffix"] == "mine"
     assert file.path_of(file.request["training_file"]).is_file()
+
+
+def test_the_examples_are_enough_to_learn_from_and_to_show_something(tmp_path):
+    init(tmp_path / "mine")
+    files = [tmp_path / "mine" / "data" / name for name in ("train.jsonl", "valid.jsonl")]
+    rows = [[json.loads(line) for line in path.read_text().splitlines()] for path in files]
+    counts = [Counter(row["label"] for row in each) for each in rows]
+    assert counts[0].keys() == counts[1].keys() and min(counts[0].values()) >= 8
+    texts = [row["text"] for each in rows for row in each]
+    assert len(set(texts)) == len(texts)
+    checked = json.loads(
+        CliRunner().invoke(app, ["files", "check", str(files[0]), "--validation", str(files[1]), "--json"]).stdout
+    )
+    assert checked[1]["smallest_difference"] <= 0.2
+    assert [each["warnings"] for each in checked] == [[], []]
 
 
 def test_an_empty_directory_will_do_and_json_names_the_files(tmp_path):

@@ -1,5 +1,9 @@
 """How jobs are printed."""
 
+import json
+
+import httpx
+
 from cli.jobs import _facts
 
 JOB = {
@@ -23,3 +27,23 @@ def test_a_failed_job_tells_its_code_and_whose_fault_it_is():
     )
     well = JOB | {"error": None, "sgg": JOB["sgg"] | {"failure": None}}
     assert dict(_facts(well)[-4:]) == dict.fromkeys(("error", "code", "fault", "remedy"))
+
+
+def test_checkpoints_are_listed_with_their_names_steps_and_losses(sgg_to):
+    found = [
+        {"fine_tuned_model_checkpoint": "ft:m:p:s:1:ckpt-step-8", "step_number": 8,
+         "metrics": {"train_loss": 0.25, "full_valid_loss": 0.5}},
+        {"fine_tuned_model_checkpoint": "ft:m:p:s:1:ckpt-step-4", "step_number": 4, "metrics": {"train_loss": 1.0}},
+    ]  # fmt: skip
+
+    def answer(request):
+        assert request.url.path == "/v1/fine_tuning/jobs/ftjob-1/checkpoints"
+        return httpx.Response(200, json={"data": found, "has_more": False})
+
+    sgg = sgg_to(answer)
+    _, newest, oldest = sgg("jobs", "checkpoints", "ftjob-1").stdout.splitlines()
+    assert newest.split() == ["ft:m:p:s:1:ckpt-step-8", "8", "0.2500", "0.5000"]
+    assert oldest.split() == ["ft:m:p:s:1:ckpt-step-4", "4", "1.0000", "-"]
+    assert json.loads(sgg("jobs", "checkpoints", "ftjob-1", "--json").stdout) == found
+    found.clear()
+    assert sgg("jobs", "checkpoints", "ftjob-1").stdout == "The job has no checkpoints.\n"

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.settings_problems import problems_of
-from cli.train import newest_checkpoint
+from cli.train import _way_on, newest_checkpoint
 from docs.generate.commands import commands
+from sgg_core.reporting import Stopped
 from sgg_core.spec import TrainingSpec
 
 COMMANDS = [tuple(path.split()[1:]) for path, _ in commands()]
@@ -31,6 +32,21 @@ def test_every_command_explains_itself(sgg, command):
     result = sgg(*command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def letters(text):
+    """A text as far as neither its layout nor Markdown's marks have a say in it."""
+    return "".join(character for character in text if not (character.isspace() or character in "│`"))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_tells_all_that_the_sources_say(sgg, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "400")  # so wide that no cell is broken into lines
+    told = letters(sgg(*command, "--help").stdout)
+    for parameter in (each for each in parameters(*command) if not each.hidden):
+        assert letters(parameter.help or "") in told
+        if parameter.show_default and parameter.default and isinstance(parameter.default, str | int | float):
+            assert parameter.is_flag or letters(f"[default: {parameter.default}]") in told
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -70,11 +86,16 @@ def test_scripts_can_rely_on_these_options():
 
 def options(*command):
     """The long options and the arguments of a command, each with what is to know about it."""
+    found = parameters(*command)
+    names = {next((o for o in p.opts if o.startswith("--")), p.name): p for p in found}
+    return {name: "required" if p.required else "repeatable" if p.multiple else "" for name, p in names.items()}
+
+
+def parameters(*command):
     found = typer.main.get_command(app)
     for name in command:
         found = found.commands[name]
-    names = {next((o for o in p.opts if o.startswith("--")), p.name): p for p in found.params}
-    return {name: "required" if p.required else "repeatable" if p.multiple else "" for name, p in names.items()}
+    return found.params
 
 
 HEAVY = ("torch", "transformers", "peft", "matplotlib")
@@ -135,6 +156,33 @@ def test_an_unreachable_server_is_one_line_with_a_remedy(sgg):
     assert result.stderr.startswith("error: No answer from http://127.0.0.1:1/v1")
     assert "sgg serve" in result.stderr
     assert result.stdout == ""
+
+
+def test_with_json_a_failure_is_a_line_of_json_and_results_stay_alone(sgg, monkeypatch):
+    result = sgg("files", "list", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    error = json.loads(result.stderr)["error"]
+    assert "No answer from" in error["message"] and "sgg serve" in error["remedy"]
+    assert (error["code"], error["param"], error["problems"]) == (None, None, [])
+    monkeypatch.setenv("SGG_LEASE_SECONDS", "abc")
+    result = sgg("models", "list", "--json")
+    assert result.exit_code == 2
+    assert "SGG_LEASE_SECONDS" in json.loads(result.stderr)["error"]["message"]
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+@pytest.mark.parametrize("who", [("--model", "ft:m"), (".",)], ids=("there", "here"))
+def test_an_empty_text_is_no_question(sgg, who, text):
+    result = sgg("predict", *who, "--text", "a", "--text", text)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: The --text is empty.")
+
+
+def test_who_stops_a_training_is_told_how_to_go_on(tmp_path):
+    lost, kept = (Stopped(reason="cancel", step=3, directory=each) for each in (None, str(tmp_path)))
+    assert _way_on(lost, None) == "No checkpoint was kept. Give --checkpoints DIR to go on from there next time."
+    assert _way_on(lost, tmp_path) == "No checkpoint was kept."
+    assert str(tmp_path) in _way_on(kept, tmp_path)
 
 
 def test_errors_of_the_core_are_told_without_a_traceback(sgg, tmp_path):

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from cli import output
+from cli.errors import CliError
 
 
 class Terminal(io.StringIO):
@@ -24,7 +25,7 @@ def test_terminals_get_colours_and_pipes_do_not(monkeypatch):
         monkeypatch.setattr("sys.stderr", stream)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        output.print_error("It broke.", "Mend it.")
+        output.print_failure(CliError("It broke.", "Mend it."), as_json=False)
         assert ("\x1b[" in stream.getvalue()) is coloured
 
 
@@ -33,7 +34,7 @@ def test_a_narrow_terminal_breaks_lines_between_words_and_never_an_id(monkeypatc
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("TERM", "dumb")  # which has 80 columns
-    output.print_error("words " * 20, "more " * 20)
+    output.print_failure(CliError("words " * 20, "more " * 20), as_json=False)
     output.say("words " * 30)
     output.print_table(("ID", "NAME", "MODEL"), [(identity, "a name " * 9, "ft:model:default:suffix:0123")], empty="-")
     lines = stream.getvalue().splitlines()
@@ -70,6 +71,17 @@ def test_nothing_that_steers_a_terminal_is_printed(capsys, text):
     assert not set(capsys.readouterr().out) & set("\x1b\x07\r\x9b\u202e")
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (2_666_000_000, "2.7 GB")],
+)
 def test_sizes(count, text):
     assert output.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("smallest", "words"),
+    [(0.2, "differences in accuracy of 20.0% and more"), (1.0, "too few examples"), (None, "too few examples")],
+)
+def test_what_few_examples_can_show_is_said_in_words(smallest, words):
+    assert words in output.what_it_shows(smallest)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,31 @@ def jsonl(*rows):
 
 def labelled(*pairs, filename="data.jsonl"):
     return parse_examples(jsonl(*({"text": text, "label": label} for text, label in pairs)), filename)
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"hello\nworld\n"])
+def test_a_name_that_tells_no_format_is_said_where_no_examples_are_found(content):
+    with pytest.raises(DataError) as caught:
+        parse_examples(content, "words.txt")
+    assert "ending" in caught.value.problems[0].reason and ".jsonl" in caught.value.problems[0].remedy
+    with pytest.raises(DataError) as named:
+        parse_examples(content, "words.csv")
+    assert named.value.problems == caught.value.problems[1:]
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04", b"[]", b'{"txt": "a"}', b"text,label\nx,y\nx\n"], ids=("zip", "array", "json", "table")
+)
+def test_the_name_is_not_blamed_where_the_contents_tell_the_format(content):
+    with pytest.raises(DataError) as caught:
+        parse_examples(content, "words.txt")
+    assert not [problem for problem in caught.value.problems if "ending" in problem.reason]
+
+
+def test_a_directory_is_called_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^\. has 1 problem:\n  file: It is a directory\."):
+        read_examples(Path())
 
 
 def test_all_problems_of_a_file_come_at_once_in_order():

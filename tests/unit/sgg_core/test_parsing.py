@@ -126,10 +126,8 @@ def test_broken_json_is_found_on_its_line_with_its_column():
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ('["text", "label"]', "object"),
         ('"text"', "object"),
         ("{'text': 'x'}", "double quotes"),
-        ("[", "single line"),
         ("{", "single line"),
         ("text,label", ".csv"),
         ('{"text": "a", "text": "b"}', "twice"),
@@ -145,6 +143,15 @@ def test_each_mistake_in_json_gets_its_own_explanation(line, word):
     assert problem.line == 1
     assert word in f"{problem.reason} {problem.remedy}"
     assert " at at " not in problem.reason
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"text": "a", "label": "x"}]', '\n [\n  {"text": "a"},\n  {"text": "b"}\n]\n', "["]
+)
+def test_a_json_array_is_named_with_the_command_that_makes_lines_of_it(content):
+    problem = only_problem(content.encode(), "my data.json")
+    assert "JSON array" in problem.reason and "{" not in problem.reason
+    assert "jq -c '.[]' 'my data.json' > 'my data.json.jsonl'" in problem.remedy
 
 
 def test_the_name_decides_the_format_and_the_content_only_where_the_name_says_nothing():
