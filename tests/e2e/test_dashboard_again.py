@@ -187,9 +187,14 @@ def test_the_hardest_examples_are_told_by_their_own_texts(page, service, table):
     service.wait_for_success(job_id)
     show(page, service, f"jobs/{job_id}")
     page.get_by_text("The hardest examples").click()
-    lines = table.read_text().splitlines()
-    for example in page.locator("details .example").all():
+    with api(service) as http:
+        hardest = http.get(f"/fine_tuning/jobs/{job_id}/report").json()["hardest"]
+    examples, lines = page.locator("details .example"), table.read_text().splitlines()
+    assert hardest
+    expect(examples).to_have_count(len(hardest))
+    for number, example in enumerate(examples.all()):
         line = int(example.locator(".num").inner_text())
+        assert line == hardest[number]["line"]
         expect(example.locator(".words")).to_contain_text(lines[line - 1].strip('"').split(",")[0])
 
 

@@ -103,6 +103,13 @@ def served_routes() -> list[Route]:
 
 ROUTES = [route for route in served_routes() if route not in OPEN]
 OWNED = [route for route in ROUTES if (rule := RULES.get(route)) and rule.owned]
+LISTS = {
+    "/v1/files": "file",
+    "/v1/fine_tuning/jobs": "job",
+    "/v1/models": "model",
+    "/v1/webhook_endpoints": "endpoint",
+}
+"""What a project sees of its own, and a kind that it sees there."""
 NAMES = (
     "checkpoint",
     "permission_id",
@@ -210,19 +217,26 @@ def test_what_another_project_owns_is_not_there(
         assert http.get(f"/v1/models/{owned['model']}").status_code == 200
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route[0] == "GET" and "{" not in route[1]])
+@pytest.mark.parametrize(("path", "kind"), LISTS.items())
 def test_no_list_shows_or_goes_on_after_what_another_project_owns(
-    api_server: ApiServer, owned: dict[str, str], route: Route
+    api_server: ApiServer, owned: dict[str, str], path: str, kind: str
 ) -> None:
-    if RULES[route].scope == "admin":  # administrators see all projects there, and they alone
-        return
-    stranger = api_server.new_key(STRANGERS_SCOPES, project_id="proj-stranger")
-    assert not any(thing in call(api_server, route, stranger).text for thing in owned.values())
-    for thing in owned.values():
-        with api_server.http(stranger) as http:
-            answer = http.get(route[1], params={"after": thing})
-        assert not any(other in answer.text for other in owned.values() if other != thing)
-        assert answer.status_code == 400 or thing not in answer.text
+    with api_server.http() as http:
+        assert owned[kind] in http.get(path).text
+    with api_server.http(api_server.new_key(STRANGERS_SCOPES, project_id="proj-stranger")) as http:
+        seen = http.get(path)
+        assert seen.status_code == 200
+        assert not any(thing in seen.text for thing in owned.values())
+        unknown = http.get(path, params={"after": "no-such-id"})
+        for thing in owned.values():
+            answer = http.get(path, params={"after": thing})
+            assert answer.status_code == unknown.status_code
+            assert answer.text.replace(thing, "no-such-id") == unknown.text
+
+
+def test_every_list_is_looked_at() -> None:
+    plain = {path for verb, path in ROUTES if verb == "GET" and "{" not in path and RULES[verb, path].scope != "admin"}
+    assert plain == {*LISTS, "/v1/fine_tuning/compare", "/v1/project"}  # the one names jobs, the other is the caller's
 
 
 def test_a_job_cannot_use_files_of_another_project(api_server: ApiServer, owned: dict[str, str]) -> None:

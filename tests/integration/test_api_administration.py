@@ -7,6 +7,8 @@ from typing import Any, get_args
 
 import pytest
 from openai import OpenAI
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session
 
 from api.audit.middleware import RefusalBudget
 from api.audit.trail import action_of
@@ -14,6 +16,7 @@ from api.keys.schemas import Scope
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.records import JobRecord
 
 PROJECTS = "/v1/organization/projects"
 LOGS = "/v1/organization/audit_logs"
@@ -201,7 +204,7 @@ def test_a_part_of_an_upload_is_in_the_audit_log_under_its_upload(api_server: Ap
     assert (added["sgg"]["target"], added["sgg"]["details"]) == (upload, {"part": part, "bytes": 9})
 
 
-def test_a_change_that_fails_leaves_no_entry_of_a_success(api_settings: ApiSettings) -> None:
+def test_a_change_whose_answer_fails_has_the_entries_of_both(api_settings: ApiSettings) -> None:
     def defective(job_id: str) -> None:
         raise RuntimeError("after the commit")
 
@@ -220,6 +223,23 @@ def test_a_change_that_fails_leaves_no_entry_of_a_success(api_settings: ApiSetti
             ("file.created", "succeeded", 200),
         ]
         assert job["status"] == "queued"
+
+
+def test_a_change_that_is_rolled_back_leaves_no_entry_of_a_success(api_server: ApiServer) -> None:
+    def break_off(session: Session) -> None:
+        if session.scalars(select(JobRecord)).all():
+            raise RuntimeError("before the commit")
+
+    file_id = api_server.file_id()
+    event.listen(Session, "before_commit", break_off)
+    try:
+        answer = api_server.create_job(model="smollm2-135m-instruct", training_file=file_id)
+    finally:
+        event.remove(Session, "before_commit", break_off)
+    assert answer.status_code == 500
+    found = [(entry["type"], entry["sgg"]["outcome"]) for entry in logs(api_server)]
+    assert found == [("job.created", "failed"), ("file.created", "succeeded")]
+    assert get(api_server, "/v1/fine_tuning/jobs")["data"] == []
 
 
 def test_refusals_are_written_down_but_cannot_fill_the_disk(api_server: ApiServer) -> None:

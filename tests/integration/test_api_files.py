@@ -6,9 +6,9 @@ import hashlib
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -16,11 +16,15 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from api.dependencies import UPLOADS_OF_PROJECT
 from api.files import service
 from api.files.inspection import inspect
 from api.files.schemas import Upload
+from api.files.upload import received_upload
 from api.testing import ApiServer, jsonl, labelled
+from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord
+from worker.testing import eventually
 
 BROKEN_LINE_7 = jsonl(*({"text": f"t{index}", "label": "ab"[index % 2]} for index in range(6))) + b'{"text": "t7", \n'
 
@@ -203,21 +207,35 @@ def test_a_project_with_many_uploads_keeps_no_other_waiting_for_all_of_them(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspected: list[str] = []
-    go_on = threading.Event()
+    received: list[str] = []
+    go_on, other_is_next, expect_bytes = threading.Event(), threading.Event(), Quotas.expect_bytes
 
     def noted(upload: Upload, max_bytes: int) -> Any:
         inspected.append(upload.filename)
         assert go_on.wait(60)
         return inspect(upload, max_bytes)
 
+    @asynccontextmanager
+    async def noted_upload(*given: Any) -> AsyncIterator[Upload]:
+        async with received_upload(*given) as upload:
+            received.append(upload.filename)
+            yield upload
+
+    def noted_bytes(quotas: Quotas, project_id: str, *given: Any) -> None:
+        expect_bytes(quotas, project_id, *given)
+        if "only.jsonl" in received:  # which is inspected next, and whose body was looked at before
+            other_is_next.set()
+
     other = api_server.new_key(project_id="proj_other")
     monkeypatch.setattr("api.files.service.inspect", noted)
+    monkeypatch.setattr("api.files.endpoints.received_upload", noted_upload)
+    monkeypatch.setattr(Quotas, "expect_bytes", noted_bytes)
     with ThreadPoolExecutor(11) as pool:
         uploads = [pool.submit(api_server.upload, labelled(), f"many{number}.jsonl") for number in range(10)]
         try:
-            time.sleep(2)
+            eventually(lambda: (len(received), len(inspected)) == (UPLOADS_OF_PROJECT, 1), seconds=30)
             uploads.append(pool.submit(api_server.upload, labelled(), "only.jsonl", other))
-            time.sleep(2)
+            assert other_is_next.wait(30)
         finally:
             go_on.set()
         assert {upload.result().status_code for upload in uploads} == {200}

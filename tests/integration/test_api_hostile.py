@@ -55,7 +55,7 @@ def test_a_body_without_end_is_cut_off_and_nothing_is_kept(
 ) -> None:
     settings = api_settings.model_copy(update={"max_upload_bytes": 100_000, "max_json_bytes": 100_000})
     with serving(settings) as server, server.http() as http:
-        before, sent = files_of(settings), list[int]()
+        before, sent, there = files_of(settings), list[int](), http.get(path).json()["data"]
         body = endless(head, sent, most=500 * 2**20)
         try:
             answer = http.post(path, content=body, headers={"content-type": content_type})
@@ -65,7 +65,27 @@ def test_a_body_without_end_is_cut_off_and_nothing_is_kept(
             pass
         assert sum(sent) < 64 * 2**20  # what is still taken, and the buffers on the way
         assert files_of(settings) == before
-        assert http.get("/v1/files").json()["data"] == []
+        assert http.get(path).json()["data"] == there
+
+
+@pytest.mark.parametrize(
+    ("path", "head", "tail", "content_type"),
+    [
+        ("/v1/files", HEAD, f"\r\n--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}"),
+        ("/v1/fine_tuning/jobs", b'{"model": "', b'"}', "application/json"),
+        ("/v1/organization/projects", b'{"name": "', b'"}', "application/json"),
+    ],
+)
+def test_a_body_of_little_more_than_is_allowed_is_refused(
+    api_settings: ApiSettings, path: str, head: bytes, tail: bytes, content_type: str
+) -> None:
+    settings = api_settings.model_copy(update={"max_upload_bytes": 100_000, "max_json_bytes": 100_000})
+    with serving(settings) as server, server.http() as http:
+        before, there = files_of(settings), http.get(path).json()["data"]
+        answer = http.post(path, content=head + b"a" * 100_001 + tail, headers={"content-type": content_type})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+        assert files_of(settings) == before
+        assert http.get(path).json()["data"] == there
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)

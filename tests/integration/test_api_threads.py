@@ -15,6 +15,9 @@ from api.jobs.examples import ExamplesOut
 from api.previews import service as previews
 from api.testing import ApiServer
 from api.trials import reading
+from sgg_core.evidence import Doubt
+from sgg_core.report import EXAMPLES
+from sgg_store.objects import report_key
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,8 @@ def test_bodies_are_checked_in_threads(
 def test_few_files_of_examples_are_read_at_once(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     lock, running, most = threading.Lock(), 0, 0
 
+    examples = jobs.examples
+
     def slow(*given: Any, **named: Any) -> ExamplesOut:
         nonlocal running, most
         with lock:
@@ -52,14 +57,22 @@ def test_few_files_of_examples_are_read_at_once(api_server: ApiServer, monkeypat
         time.sleep(0.1)
         with lock:
             running -= 1
-        return ExamplesOut(data=[], has_more=False)
+        return examples(*given, **named)
 
     monkeypatch.setattr(jobs, "examples", slow)
+    job_id = api_server.job_id()
+    worker = api_server.claim(job_id)
+    worker.succeed({})
+    doubt = Doubt(
+        line=3, label="a", suspicion=0.5, predicted_label="b", gradient_agreement=None, reason="Others say b."
+    )
+    api_server.objects.put(report_key(worker.lease, EXAMPLES), doubt.model_dump_json().encode())
 
-    def ask(number: int) -> int:
+    def ask(_: int) -> tuple[int, Any]:
         with api_server.http() as http:
-            return http.get(f"/v1/fine_tuning/jobs/ftjob-{number}/examples").status_code
+            answer = http.get(f"/v1/fine_tuning/jobs/{job_id}/examples")
+            return answer.status_code, [each["line"] for each in answer.json()["data"]]
 
     with ThreadPoolExecutor(8) as asking:
-        assert list(asking.map(ask, range(8))) == [200] * 8
+        assert list(asking.map(ask, range(8))) == [(200, [3])] * 8
     assert most == READING_THREADS

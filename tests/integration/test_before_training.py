@@ -229,15 +229,17 @@ def test_a_validation_file_tells_what_it_can_show(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "model", "trained"),
+    ("content", "model", "shown", "trained"),
     [
-        (CHATS, "tiny-causal", ["two<|end|>\n"]),
-        (PROMPTS, "tiny-causal", [" 0<|end|>"]),
-        (TWO_LABELS, "tiny-encoder", []),
+        (CHATS, "tiny-causal", ["say one", "say two"], ["two<|end|>\n"]),
+        (PROMPTS, "tiny-causal", ["number 0:"], [" 0<|end|>"]),
+        (TWO_LABELS, "tiny-encoder", ["example 0 fine and good"], []),
     ],
     ids=["chats", "completions", "encoder"],
 )
-def test_a_preview_marks_what_is_trained(site: Site, content: bytes, model: str, trained: list[str]) -> None:
+def test_a_preview_marks_what_is_trained(
+    site: Site, content: bytes, model: str, shown: list[str], trained: list[str]
+) -> None:
     told = site.preview(content, model, limit=2)
     assert len(told["data"]) == 2 and told["trained"].endswith(".")
     first = told["data"][0]
@@ -245,7 +247,7 @@ def test_a_preview_marks_what_is_trained(site: Site, content: bytes, model: str,
     assert first["line"] == 1 and not first["truncated"] and first["problem"] is None
     assert (first["trained_tokens"] > 0) == bool(trained)
     whole = "".join(segment["text"] for segment in first["segments"])
-    assert all(turn in whole for turn in (("say one", "say two") if content == CHATS else ()))
+    assert [part for part in shown if part not in whole] == []
 
 
 def test_a_preview_of_label_words_shows_prompt_and_label(site: Site) -> None:

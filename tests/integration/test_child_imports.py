@@ -35,16 +35,22 @@ def test_large_uploads_are_inspected():
 
 
 @pytest.mark.parametrize(
-    "command",
-    [SERVER_COMMAND, TRAINER_COMMAND, FORK_SERVER_COMMAND, TEAM_COMMAND, (*PREDICTOR_COMMAND, "0", "cpu")],
+    ("command", "code", "says"),
+    [
+        (SERVER_COMMAND, 1, b"cli/server_processes.py"),  # its argument is no socket
+        (FORK_SERVER_COMMAND, 1, b"worker/fork_server_process.py"),  # an argument is missing
+        (TRAINER_COMMAND, 0, b""),
+        (TEAM_COMMAND, 0, b""),
+        ((*PREDICTOR_COMMAND, "0", "cpu"), 0, b""),
+    ],
 )
-def test_processes_that_stay_begin(command):
+def test_processes_that_stay_begin(command, code, says):
     child = spawn(command)
     child.stdin.close()
     said = child.stderr.read()
-    child.wait()
+    assert (child.wait(), b"No module named" in said, b"intruder" in said) == (code, False, False), said
+    assert says in said
     child.close()
-    assert b"intruder" not in said
 
 
 def test_the_server_of_fresh_processes_answers(tmp_path):

@@ -45,12 +45,12 @@ def test_a_connection_is_closed_on_which_no_request_comes(impatient: ApiServer, 
 
 def test_headers_that_drip_do_not_keep_a_connection(impatient: ApiServer) -> None:
     with connected(impatient) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nx-slow: ")
         began = time.monotonic()
         with pytest.raises(OSError):
-            for byte in REQUEST[:-2] * 10:
-                connection.sendall(bytes([byte]))
+            while time.monotonic() - began < 10:
+                connection.sendall(b"x")
                 time.sleep(0.1)
-        assert time.monotonic() - began < 10
 
 
 def test_who_is_answered_or_sends_slowly_is_not_cut_off(impatient: ApiServer) -> None:

@@ -19,10 +19,14 @@ from sgg_store.leases import Leases
 
 OLD_ROWS: dict[str, dict[str, Any]] = {
     "projects": {"id": "proj-a", "name": "a", "created_at": 1.0},
+    "files": {
+        **{"id": "file-1", "project_id": "proj-a", "filename": "t.jsonl", "purpose": "fine-tune", "bytes": 9},
+        **{"sha256": "ab", "object_key": "files/1", "status": "processed", "facts": {"a": 1}, "created_at": 1.5},
+    },
     "jobs": {
         **{"id": "ftjob-1", "project_id": "proj-a", "status": "running", "priority": 0, "base_model": "tiny"},
         **{"spec": {"base_model": "tiny", "nested": [1, {"two": None}]}, "seed": 2**40, "training_file_id": "file-1"},
-        **{"source_file_ids": ["file-2"], "request_hash": "h", "created_at": 2.5, "step": 3, "result_file_ids": []},
+        **{"source_file_ids": ["file-1"], "request_hash": "h", "created_at": 2.5, "step": 3, "result_file_ids": []},
         **{"current_attempt": 1, "infra_failures": 0, "cancel_requested": False, "rings": 0, "next_ring_at": 0.0},
         "last_event_seq": 1,
     },
@@ -91,16 +95,19 @@ def test_an_upgrade_keeps_every_row_and_the_job_goes_on(old_database: Database) 
         assert Leases(session).expire_overdue() == ["ftjob-1"]
     with old_database.begin() as session:
         claim = Leases(session).claim("ftjob-1", "w")
-        assert claim is None  # its training file is not in the table
-        assert Jobs(session).get("proj-a", "ftjob-1").error_code == "file_not_found"
-        assert [event.seq for event in Events(session).since("proj-a", "ftjob-1", 0)] == [1, 2, 3, 4]
+        assert claim is not None and claim.checkpoint is not None
+        assert (claim.checkpoint.id, claim.checkpoint.step, claim.lease.attempt) == ("ftckpt_1", 3, 2)
+        assert (claim.spec, claim.training_file.id) == (OLD_ROWS["jobs"]["spec"], "file-1")
+        assert [event.seq for event in Events(session).since("proj-a", "ftjob-1", 0)] == [1, 2, 3]
 
 
 def test_foreign_keys_hold_again_after_an_upgrade(old_database: Database) -> None:
     old_database.upgrade_schema()
     with old_database.begin() as session:
         session.delete(Jobs(session).get("proj-a", "ftjob-1"))
-    assert {name: found for name, found in rows(old_database).items() if found and name != "projects"} == {}
+    assert {
+        name: found for name, found in rows(old_database).items() if found and name not in ("projects", "files")
+    } == {}
     with pytest.raises(RecordNotFoundError), old_database.begin() as session:
         Jobs(session).get("proj-a", "ftjob-1")
 

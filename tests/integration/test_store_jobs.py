@@ -219,6 +219,7 @@ def test_models_are_listed_until_they_are_deleted(database: Database) -> None:
         assert jobs.get(DEFAULT_PROJECT_ID, job.id).result_file_ids == ["file-1", "file-2"]
 
 
+@pytest.mark.postgres
 @pytest.mark.parametrize("suffix", ["\ud800", pytest.param("\0", id="NUL")])
 def test_text_that_a_database_cannot_hold_is_named_and_changes_nothing(postgres_url: str, suffix: str) -> None:
     database = Database(postgres_url)

@@ -122,9 +122,8 @@ def test_names_of_users_cannot_break_the_page_or_bring_html():
     figures = classification_figures([0, 1], [0, 1], [evil, "fine"])
     text = card(data=[File("training", evil, "ab" * 32, 3)], labels=[evil, "fine"], evaluation=figures)
     assert "<script>" not in text.replace("\\<script\\>", "")
-    for line in text.splitlines():
-        if line.startswith("| training"):
-            assert line.replace("\\|", "").count("|") == 5
+    (row,) = [line for line in text.splitlines() if line.startswith("| training")]
+    assert row.replace("\\|", "").count("|") == 5
     assert "\n# <" not in text
     assert escaped("a_b*c") == "a\\_b\\*c"
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -63,8 +64,11 @@ def report_of(directory, *without):
     return {key: value for key, value in report.items() if key not in without}
 
 
-def naive_lora(spec, base, training, rate, warmup, clip_norm):
-    """Plain LoRA with AdamW, written down once more: order, schedule, mean, clipping. Returns the weights by name."""
+def naive_lora(spec, base, training, rate, warmup, clip_norm, correct=None):
+    """Plain LoRA with AdamW, written down once more: order, schedule, mean, clipping. Returns the weights by name.
+
+    `correct` may change the gradients of a step before they are clipped, and can take them once more.
+    """
     with lora(base, spec.lora, spec.seed) as adapted:
         task = make_task(spec, base, training)
         items = encoded(task, training)
@@ -78,10 +82,16 @@ def naive_lora(spec, base, training, rate, warmup, clip_norm):
             order = list(range(len(items)))
             random.Random(derived_seed(spec.seed, "order", epoch)).shuffle(order)
             batches += [order[start : start + size] for start in range(0, len(order), size)]
-        for step, batch in enumerate(batches[:total], start=1):
+
+        def differentiate(batch):
             optimizer.zero_grad()
             for group in task.passes([items[index] for index in batch]):
                 (task.loss([items[batch[place]] for place in group]).total / len(batch)).backward()
+
+        for step, batch in enumerate(batches[:total], start=1):
+            differentiate(batch)
+            if correct is not None:
+                correct(step, list(trained.values()), partial(differentiate, batch))
             factors = [p.grad.reshape(-1) for name, p in trained.items() if ".lora_" in name]
             head = [p.grad for name, p in trained.items() if ".lora_" not in name]
             norms = [torch.linalg.vector_norm(grad) for grad in (torch.cat(factors), *head)]
@@ -92,6 +102,26 @@ def naive_lora(spec, base, training, rate, warmup, clip_norm):
             optimizer.param_groups[0]["lr"] = rate * step / warmup if step <= warmup else rate * late
             optimizer.step()
         return {name.replace(".default.", "."): p.detach().clone() for name, p in trained.items()}
+
+
+def naive_guided(spec, base, training, magnitude, radius, ramp, **plain):
+    """The same with the magnitude regularizer at each step, written down once more, too."""
+
+    def correct(step, parameters, differentiate):
+        share = magnitude * min(1.0, max(0.0, (step - plain["warmup"]) / ramp))
+        gradient = [parameter.grad.clone() for parameter in parameters]
+        places = [parameter.detach().clone() for parameter in parameters]
+        length = torch.cat([part.flatten() for part in gradient]).norm()
+        with torch.no_grad():
+            for parameter, part in zip(parameters, gradient, strict=True):
+                parameter += radius * part / length
+        differentiate()
+        with torch.no_grad():
+            for parameter, place, part in zip(parameters, places, gradient, strict=True):
+                parameter.copy_(place)
+                parameter.grad = part + share * (parameter.grad - part)
+
+    return naive_lora(spec, base, training, **plain, correct=correct)
 
 
 ZERO = {"direction": 0.0, "magnitude": 0.0, "alignment": 0.0, "clip_z": None}
@@ -118,6 +148,30 @@ def test_a_run_without_guidance_is_plain_lora_bit_for_bit(base, training, spec_f
     found = weights(tmp_path / "supervised")
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_guided_run_is_plain_lora_with_corrected_gradients(base, training, spec_for, tmp_path):
+    guidance = {"magnitude": 0.7, "direction": 0.0, "every": 1, "radius": 0.5, "ramp_fraction": 0.5, "clip_z": None}
+    spec = spec_for(
+        base, guidance=guidance, task={"objective": "cross_entropy"},
+        optimization=TWELVE | {"warmup_fraction": 0.25, "clip_norm": 0.3, "balanced_batches": False},
+    )  # fmt: skip
+    train(spec, base, training, output=tmp_path / "guided", reporter=SilentReporter())
+    found, plain = weights(tmp_path / "guided"), {"rate": 0.01, "warmup": 3, "clip_norm": 0.3}
+    expected = naive_guided(spec, base, training, magnitude=0.7, radius=0.5, ramp=6, **plain)
+    assert set(found) == set(expected)
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-5) for name in expected)
+    unguided = naive_lora(spec, base, training, **plain)
+    assert not any(torch.allclose(found[name], unguided[name], rtol=1e-3, atol=1e-5) for name in expected)
+
+
+def test_the_head_of_a_source_is_trained_as_well(encoder, training, source, spec_for, tmp_path):
+    spec = spec_for(encoder, guidance={"source_weight": "fixed"}, task={"objective": "cross_entropy"})
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    train(spec, encoder, training, sources=[source], reporter=SilentReporter(), **places)
+    early, late = (weights(tmp_path / "c" / f"step-{step:08d}") for step in (2, 6))
+    of_source = [name for name in early if name.startswith("source")]
+    assert of_source and not any(torch.equal(early[name], late[name]) for name in of_source)
 
 
 def test_guidance_changes_the_adapter(base, training, spec_for, tmp_path, adapter_bytes):

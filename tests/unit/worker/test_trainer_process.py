@@ -10,7 +10,7 @@ import pytest
 from sgg_core.errors import DataError, DiskFullError, Problem
 from sgg_core.pipe import MessagePipe
 from sgg_core.reporting import Notice
-from worker.messages import Alive, Ready, Said, Steer
+from worker.messages import Alive, Said, Steer
 from worker.run_reporter import RunReporter, Wishes, begin_peak, gpu_memory, peak_memory
 from worker.trainer_process import describe_failure
 
@@ -103,9 +103,13 @@ def test_prints_of_libraries_stay_out_of_the_messages() -> None:
 
 def test_the_process_ends_when_its_parent_is_another_than_the_one_that_started_it() -> None:
     command = [sys.executable, "-m", "worker.trainer_process", str(os.getpid() + 1)]
-    done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, timeout=20, check=True)
-    assert done.stdout == b""
-    assert Ready().type == "ready"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as process:
+        try:
+            assert process.wait(60) == 0  # its stdin is still open
+        finally:
+            process.kill()
+        assert process.stdout is not None and process.stdout.read() == b""
 
 
 def test_without_torch_there_is_no_gpu_to_tell_of() -> None:

@@ -83,6 +83,7 @@ def test_the_weights_that_a_peer_trains_reach_the_loss(name, kind):
             loss = task.loss(items[:2]).total
             slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
     except NotApplicableError:
+        assert (name, kind) == ("bitfit", "causal")  # Llama's layers have no biases
         return
     reached = [slope is not None and bool(slope.abs().sum() > 0) for slope in slopes]
     assert any(reached) and sum(reached) >= 0.5 * len(reached)

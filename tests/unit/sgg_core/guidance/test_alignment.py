@@ -69,8 +69,13 @@ def test_a_share_is_that_of_its_parts_one_by_one_and_never_against_the_target(ta
     assert shares.weight * helpful_square**0.5 == pytest.approx(norm(shares.added), abs=1e-9)
 
 
+def along_the_last_axes(*pairs):
+    return [[torch.tensor([0.0] * 4).double(), torch.tensor(pair).double()] for pair in pairs]
+
+
 @given(st.lists(vectors, min_size=2, max_size=4))
 @example([[torch.tensor([length], dtype=torch.float64)] for length in (1.0, -2.0)])
+@example(along_the_last_axes((0.0, 2.0), (0.0, 2.0), (3.0, -1.0), (-3.0, 0.0)))
 @settings(deadline=None, max_examples=60)
 def test_tasks_of_equal_rank_are_combined_as_torchjd_does_and_without_conflict(gradients):
     from torchjd.aggregation import UPGrad
@@ -78,12 +83,13 @@ def test_tasks_of_equal_rank_are_combined_as_torchjd_does_and_without_conflict(g
     lengths = torch.tensor([norm(gradient) for gradient in gradients], dtype=torch.float64)
     if lengths.min() < 1e-3:
         return
-    weights = alignment.equal_rank_weights(gradients)
-    found = sum(w * torch.cat(gradient) for w, gradient in zip(weights, gradients, strict=True))
     jacobian = torch.stack([torch.cat(gradient) for gradient in gradients])
-    if lengths.max() < 2 * lengths.min():  # of gradients less alike in length, it leaves the small ones out
-        theirs = len(gradients) * UPGrad()(jacobian)
-        assert torch.allclose(found, theirs, atol=1e-3 * float(jacobian.norm()))
+    directions = jacobian / lengths[:, None]  # torchjd regularizes by the lengths' squares, which leaves small ones out
+    alike = torch.tensor(alignment.equal_rank_weights([[direction] for direction in directions]), dtype=torch.float64)
+    assert torch.allclose(alike @ directions, len(gradients) * UPGrad()(directions), rtol=1e-6, atol=1e-6)
+
+    weights = alignment.equal_rank_weights(gradients)
+    found = torch.tensor(weights, dtype=torch.float64) @ jacobian
     # torchjd adds 1e-4 of the trace to the diagonal: an inner product may fall short by that, times its weight
     shortfall = 1e-4 * len(gradients) * lengths**2 * torch.tensor(weights)
     assert (jacobian @ found >= -1.01 * shortfall - 1e-9).all()

@@ -8,6 +8,7 @@ from sgg_core import encoding
 from sgg_core.backbone import LoadedBase, lora
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
+from sgg_core.guidance import alignment
 from sgg_core.guidance.closures import ClosureBatch
 from sgg_core.guidance.passes import SourceBatch, TaskBatch, balanced_halves, displaced
 from sgg_core.guidance.step import GuidedStep
@@ -339,6 +340,15 @@ def test_split_measures_one_half_against_the_other_and_corrects_the_whole():
     assert outcome.accuracy == task.loss(ITEMS).correct / 8
 
 
+def test_halves_of_unequal_size_make_up_the_whole_batch():
+    task, items = SmallTask(), ITEMS[:7]
+    assert [len(half) for half in balanced_halves(items)] == [4, 3]
+    outcome = guided(task, reference="split").step(1, 0.0, items)
+    assert torch.allclose(flat(outcome.gradient), whole_batch_gradient(task, items), rtol=1e-10)
+    assert outcome.loss == pytest.approx(task.loss(items).total.item() / 7)
+    assert outcome.accuracy == pytest.approx(task.loss(items).correct / 7)
+
+
 @pytest.mark.parametrize("labels", [(0, 0, 0, 0, 1, 1), (0, 1, 2, 0, 1, 2, 0), (0, 1), (2, 1, 0), tuple([0] * 5)])
 def test_halves_share_each_label_evenly_and_lose_nothing(labels):
     items = [Encoded((index,), label) for index, label in enumerate(labels)]
@@ -420,6 +430,82 @@ def test_a_source_is_aligned_as_documented(source_weight, seed):
                 parameter -= 0.5 * gradient
 
 
+def conflict_free(source, target, cap):
+    """The source's part that is not against the target, in full but for the cap."""
+    helpful = source - min(0.0, float(source @ target)) / float(target @ target) * target
+    return min(1.0, cap * float(target.norm() / helpful.norm())) * helpful
+
+
+def test_sources_of_layer_scope_are_aligned_in_each_layer_by_itself():
+    target, source = SmallTask(1), SmallTask()
+    source.parameters = target.parameters
+    items = [Encoded(item.ids, 1 - item.label) if number % 3 else item for number, item in enumerate(ITEMS)]
+    scope = {"source_scope": "layer", "source_weight": "fixed", "source_cap": 0.5}
+    spec = GuidanceSpec(**PLAIN, magnitude=0.0, direction=0.0, **scope)
+    step = GuidedStep(target.parameters, spec, ["layer.0.weight", "layer.1.weight"])
+    outcome = step.take(batch_of(target, ITEMS), 1.0, [SourceBatch(batch_of(source, items), 2)])
+    layers = {"layer.0": slice(0, 12), "layer.1": slice(12, 20)}
+    g, g_s = whole_batch_gradient(target, ITEMS), whole_batch_gradient(target, items)
+    expected = [g[part] + conflict_free(g_s[part], g[part], 0.5) for part in layers.values()]
+    assert torch.allclose(flat(outcome.gradient), torch.cat(expected), rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(flat(outcome.gradient), g + conflict_free(g_s, g, 0.5), rtol=0.01)
+    assert outcome.layer_source_cosines == {
+        name: pytest.approx(float(functional.cosine_similarity(g[part], g_s[part], dim=0)))
+        for name, part in layers.items()
+    }
+
+
+def test_of_several_sources_each_is_aligned_and_the_step_turns_towards_their_sum():
+    target, sources = SmallTask(3), [SmallTask(), SmallTask()]
+    for source in sources:
+        source.parameters = target.parameters
+    rows = [ITEMS[:5], [Encoded(item.ids, 1 - item.label) for item in ITEMS[3:]]]
+    step = guided(target, magnitude=0.0, direction=0.0, alignment=0.6, source_weight="fixed", source_cap=0.5)
+    theta = flat(target.parameters).clone()
+    batches = [
+        SourceBatch(batch_of(source, items), 2, n) for n, (source, items) in enumerate(zip(sources, rows, strict=True))
+    ]
+    outcome = step.step(1, 1.0, ITEMS, *batches)
+    g, *of_sources = (whole_batch_gradient(target, items) for items in (ITEMS, *rows))
+    towards = sum(of_sources)
+    v = 0.6 * g / g.norm() - 0.6 * towards / towards.norm()
+    corrected = g + v.norm() * (whole_batch_gradient(target, ITEMS, theta + 0.05 * v / v.norm()) - g)
+    expected = corrected + sum(conflict_free(g_s, g, 0.5) for g_s in of_sources)
+    assert torch.allclose(flat(outcome.gradient), expected, rtol=1e-9, atol=1e-12)
+    cosines = [float(functional.cosine_similarity(g, g_s, dim=0)) for g_s in of_sources]
+    assert cosines[0] > 0 > cosines[1]
+    assert outcome.source_cosine == pytest.approx(sum(cosines) / 2)
+    assert outcome.layer_source_cosines == {"all": pytest.approx(sum(cosines) / 2)}
+
+
+def test_a_source_of_equal_rank_and_the_target_are_weighted_so_that_the_step_is_against_neither():
+    parameters = [Parameter(torch.zeros(2, dtype=torch.float64))]
+    g, g_s = torch.tensor([1.0, 0.0]).double(), torch.tensor([-0.8, 0.6]).double()
+    of_target, of_source = (ClosureBatch(lambda slope=slope: parameters[0] @ slope, parameters) for slope in (g, g_s))
+    spec = GuidanceSpec(**PLAIN, magnitude=0.0, direction=0.0, source_weight="equal")
+    outcome = GuidedStep(parameters, spec).take(of_target, 1.0, [SourceBatch(of_source, 1)])
+    own, other = alignment.equal_rank_weights([[g], [g_s]])
+    assert own > 1.01 and other > 1.01
+    assert torch.allclose(outcome.gradient[0], own * g + other * g_s, rtol=1e-9)
+    assert min(float(outcome.gradient[0] @ gradient) for gradient in (g, g_s)) >= -1e-3
+    assert outcome.source_weight == pytest.approx(other)
+    assert outcome.source_cosine == pytest.approx(-0.8)
+
+
+def test_a_cross_fitted_source_has_the_weight_that_its_rehearsal_earned_and_no_cap():
+    target = SmallTask(3)
+    sources = [SmallTask(seed, shared=target.parameters[0]) for seed in (103, 104, 105)]
+    step = guided(target, magnitude=0.0, direction=0.0, source_weight="cross_fitted", source_cap=0.0)
+    step.trust = {0: 0.25, 1: 1.0}
+    batches = [SourceBatch(batch_of(source, ITEMS), 1, number) for number, source in enumerate(sources)]
+    g = whole_batch_gradient(target, ITEMS)
+    for number, trust in enumerate((0.25, 1.0, 0.0)):
+        outcome = step.step(1, 1.0, ITEMS, batches[number])
+        helpful = conflict_free(source_gradient(sources[number], ITEMS), g, torch.inf)
+        assert torch.allclose(flat(outcome.gradient), g + trust * helpful, rtol=1e-9, atol=1e-12)
+        assert outcome.source_weight == pytest.approx(trust)
+
+
 def test_without_guidance_the_outcome_is_the_raw_gradient_with_telemetry():
     task = SmallTask()
     step = Stepper(task, task.parameters, None)
@@ -444,6 +530,15 @@ def test_an_anchor_is_the_first_reference_and_fades_into_the_average():
         with torch.no_grad():
             for parameter, gradient in zip(task.parameters, outcome.gradient, strict=True):
                 parameter -= 0.3 * gradient
+
+
+def test_an_anchor_is_the_mean_over_batches_of_different_size():
+    task = SmallTask()
+    step = guided(task, reference="anchor")
+    step.begin([batch_of(task, ITEMS[:5]), batch_of(task, ITEMS[5:])])
+    mean = (whole_batch_gradient(task, ITEMS[:5]) + whole_batch_gradient(task, ITEMS[5:])) / 2
+    cosine = float(functional.cosine_similarity(whole_batch_gradient(task, ITEMS[:3]), mean, dim=0))
+    assert step.step(1, 1.0, ITEMS[:3]).reference_cosine == pytest.approx(cosine)
 
 
 def divergence(task, origin):
@@ -525,37 +620,75 @@ def test_the_guided_direction_descends_the_target(strengths, seed):
                 parameter -= 0.3 * gradient
 
 
+class FactoredTask:
+    """A loss of the weight s B A and an offset, and the dense projection of the full weight's gradient."""
+
+    NAMES = ("layer.0.lora_A.default.weight", "layer.0.lora_B.default.weight", "layer.1.weight")
+    SCALE = 4.0
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(4)
+        self.parameters = [
+            Parameter(torch.randn(*shape, generator=generator).double()) for shape in ((2, 3), (2, 2), (2,))
+        ]
+
+    def loss(self, weight, offset, sign, rows):
+        scores = INPUTS[rows] @ weight.T + offset
+        return functional.cross_entropy(sign * scores, (INPUTS[rows, 0] > 0).long()) + 0.1 * offset.square().sum()
+
+    def closure(self, sign=1.0, rows=slice(16)):
+        a, b, offset = self.parameters
+        return lambda: self.loss(self.SCALE * b @ a, offset, sign, rows)
+
+    def batch(self, sign=1.0, rows=slice(16), halves=None):
+        return ClosureBatch(self.closure(sign, rows), self.parameters, halves)
+
+    def projected(self, sign=1.0, rows=slice(16)):
+        a, b, offset = (parameter.detach() for parameter in self.parameters)
+        weight, offset = (self.SCALE * b @ a).requires_grad_(), offset.clone().requires_grad_()
+        full, of_offset = torch.autograd.grad(self.loss(weight, offset, sign, rows), [weight, offset])
+        of_a, of_b = torch.linalg.pinv(a) @ a, b @ torch.linalg.pinv(b)
+        return torch.cat([(of_b @ full + full @ of_a - of_b @ full @ of_a).flatten(), of_offset])
+
+    def step(self, **guidance):
+        return GuidedStep(self.parameters, GuidanceSpec(**PLAIN, **guidance), self.NAMES, self.SCALE)
+
+
 def test_projected_figures_and_cosines_by_layer_are_those_of_their_definitions():
-    """A task whose weight is s B A, against the dense projection of the full weight's gradient."""
-    generator = torch.Generator().manual_seed(4)
-    a, b = (Parameter(torch.randn(*shape, generator=generator).double()) for shape in ((2, 3), (2, 2)))
-    names = ["layer.0.lora_A.default.weight", "layer.0.lora_B.default.weight", "layer.1.weight"]
-    other = Parameter(torch.randn(2, generator=generator).double())
-    scale, parameters = 4.0, [a, b, other]
-
-    def loss_of(weight, offset, sign):
-        scores = INPUTS @ weight.T + offset
-        return functional.cross_entropy(sign * scores, (INPUTS[:, 0] > 0).long())
-
-    def batch(sign):
-        return ClosureBatch(lambda: loss_of(scale * b @ a, other, sign) + 0.1 * other.square().sum(), parameters)
-
-    step = GuidedStep(parameters, GuidanceSpec(**PLAIN), names, scale)
-    outcome = step.take(batch(1.0), 0.0, [SourceBatch(batch(-0.5), 3)])
-
-    def projected(sign):
-        weight, offset = (scale * b @ a).detach().requires_grad_(), other.detach().clone().requires_grad_()
-        loss = loss_of(weight, offset, sign) + 0.1 * offset.square().sum()
-        full, of_offset = torch.autograd.grad(loss, [weight, offset])
-        rows, columns = torch.linalg.pinv(a.detach()) @ a.detach(), b.detach() @ torch.linalg.pinv(b.detach())
-        return torch.cat([(columns @ full + full @ rows - columns @ full @ rows).flatten(), of_offset])
-
-    target, source = projected(1.0), projected(-0.5)
+    task = FactoredTask()
+    outcome = task.step().take(task.batch(), 0.0, [SourceBatch(task.batch(sign), 3) for sign in (-0.5, 0.3)])
+    target, *sources = (task.projected(sign) for sign in (1.0, -0.5, 0.3))
     assert outcome.projected.gradient_norm == pytest.approx(float(target.norm()), rel=1e-8)
-    expected = float(functional.cosine_similarity(target, source, dim=0))
+    expected = sum(float(functional.cosine_similarity(target, source, dim=0)) for source in sources) / 2
     assert outcome.projected.source_cosine == pytest.approx(expected, abs=1e-8)
-    g, g_s = (batch(sign).gradient().gradient for sign in (1.0, -0.5))
-    by_layer = {"layer.0": (flat(g[:2]), flat(g_s[:2])), "layer.1": (g[2], g_s[2])}
+    assert outcome.projected.reference_cosine is None
+    g, *of_sources = (task.batch(sign).gradient().gradient for sign in (1.0, -0.5, 0.3))
     assert outcome.layer_source_cosines == {
-        name: pytest.approx(float(functional.cosine_similarity(*pair, dim=0))) for name, pair in by_layer.items()
+        name: pytest.approx(
+            sum(float(functional.cosine_similarity(flat(g[part]), flat(g_s[part]), dim=0)) for g_s in of_sources) / 2
+        )
+        for name, part in {"layer.0": slice(0, 2), "layer.1": slice(2, 3)}.items()
     }
+
+
+def test_the_projected_reference_cosine_is_that_of_the_projected_average():
+    task = FactoredTask()
+    step, parts = task.step(ema_beta=0.8), [slice(number, number + 7) for number in range(6)]
+    for part in parts:
+        outcome = step.take(task.batch(rows=part), 0.0, [SourceBatch(task.batch(-0.5), 3)])
+    average = sum(0.8 ** (5 - age) * task.projected(rows=part) for age, part in enumerate(parts[:5], start=1))
+    expected = float(functional.cosine_similarity(task.projected(rows=parts[5]), average, dim=0))
+    assert outcome.projected.reference_cosine == pytest.approx(expected, abs=1e-8)
+    assert outcome.reference_cosine != pytest.approx(expected, abs=1e-3)
+
+
+def test_with_split_the_projected_reference_cosine_is_that_of_the_halves():
+    task, parts = FactoredTask(), [slice(0, 8), slice(8, 16)]
+    batch = task.batch(halves=tuple(task.closure(rows=part) for part in parts))
+    outcome = task.step(reference="split").take(batch, 0.0, [SourceBatch(task.batch(-0.5), 3)])
+    first, second = (task.projected(rows=part) for part in parts)
+    expected = float(functional.cosine_similarity(first, second, dim=0))
+    assert outcome.projected.reference_cosine == pytest.approx(expected, abs=1e-8)
+    assert outcome.projected.gradient_norm == pytest.approx(float((first + second).norm() / 2), rel=1e-8)
+    of_source = float(functional.cosine_similarity(first + second, task.projected(-0.5), dim=0))
+    assert outcome.projected.source_cosine == pytest.approx(of_source, abs=1e-8)

@@ -80,6 +80,18 @@ def objective_for(base, examples, spec):
     return Objective(target, {}, make_plan(spec, "encoder", *target.sizes), 0)
 
 
+def fits(monkeypatch):
+    """The examples that heads are fitted to from now on."""
+    fit, fitted = PooledHead.fit, []
+
+    def noted(task, items, features):
+        fitted.append(items)
+        return fit(task, items, features)
+
+    monkeypatch.setattr(PooledHead, "fit", noted)
+    return fitted
+
+
 def test_each_batch_of_contrast_has_the_names_of_its_labels_and_the_head_is_fitted_to_them(
     encoder, training, spec_for, monkeypatch
 ):
@@ -88,8 +100,7 @@ def test_each_batch_of_contrast_has_the_names_of_its_labels_and_the_head_is_fitt
     names = label_names(objective.target.task)
     for step in (0, 1, 2):
         assert list(objective.batch(step).items) == [*objective.examples(step), *names]
-    fitted = []
-    monkeypatch.setattr(PooledHead, "fit", lambda task, items, features: fitted.append(items))
+    fitted = fits(monkeypatch)
     objective.fit_head(2)
     assert fitted == [[*objective.target.items, *names]]
 
@@ -104,8 +115,7 @@ def test_names_of_many_labels_are_examples_of_a_head_that_learns_by_cross_entrop
     shown = {item.label for item in objective.examples(1)}
     assert found[: len(objective.examples(1))] == objective.examples(1)
     assert [item.label for item in found[len(objective.examples(1)) :]] == sorted(shown) * 2
-    fitted = []
-    monkeypatch.setattr(PooledHead, "fit", lambda task, items, features: fitted.append(items))
+    fitted = fits(monkeypatch)
     objective.probe()
     assert fitted == [[*objective.target.items, *label_names(objective.target.task)]]
     objective.fit_head(3)
