@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,10 +44,28 @@ def describe(app: FastAPI) -> None:
 
 def _completed(schema: dict[str, Any]) -> dict[str, Any]:
     components = schema.setdefault("components", {})
+    shapes = components.setdefault("schemas", {})
     for name in UNUSED:
-        components.get("schemas", {}).pop(name, None)
+        shapes.pop(name, None)
     for operations in schema["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
             operation.setdefault("security", [])
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                content["schema"] = _share_definitions(content["schema"], shapes)
     return schema
+
+
+def _share_definitions(body: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
+    """Move what a body defines for itself to the shapes: its references count from the top of the whole schema.
+
+    A shape of answers that has the same name and is another one keeps it, and FastAPI's name for such is taken.
+    """
+    own = {name: shape for name, shape in body.items() if name != "$defs"}, body.get("$defs", {})
+    text = json.dumps(own)
+    names = {name: name if shapes.get(name, shape) == shape else f"{name}-Input" for name, shape in own[1].items()}
+    for name, shared in names.items():
+        text = text.replace(f'"#/$defs/{name}"', f'"#/components/schemas/{shared}"')
+    body, definitions = json.loads(text)
+    shapes |= {names[name]: shape for name, shape in definitions.items()}
+    return body

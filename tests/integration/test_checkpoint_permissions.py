@@ -10,7 +10,14 @@ import pytest
 
 from api.testing import ApiServer, labelled
 from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
-from sgg_store.leases import Leases
+from sgg_store.database import Database
+from sgg_store.errors import RecordNotFoundError
+from sgg_store.jobs import Start
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.leases import Lease, Leases
+from sgg_store.permissions import CheckpointPermissions
+from sgg_store.records import CheckpointRecord, JobRecord
+from sgg_store.testing import add_job
 
 
 @pytest.fixture
@@ -128,3 +135,49 @@ def test_files_go_with_their_checkpoint_and_not_while_its_job_may_need_it(
     (left,) = client.fine_tuning.jobs.checkpoints.list(job_id)
     with api_server.database.begin() as session:
         assert len(Checkpoints(session).files_of([left.id])[left.id]) == 2
+
+
+def with_checkpoint(database: Database, project_id: str = DEFAULT_PROJECT_ID) -> tuple[Lease, CheckpointRecord]:
+    """A running job of the project, and its checkpoint of step 1."""
+    with database.begin() as session:
+        claimed = Leases(session).claim(add_job(session, project_id).id, "w")
+        assert claimed is not None
+        return claimed.lease, Checkpoints(session).append(claimed.lease, 1, "prefix", {}, {})
+
+
+def test_a_project_takes_no_permission_of_another_back_through_a_checkpoint_of_its_own(database: Database) -> None:
+    (_, mine), (_, theirs) = with_checkpoint(database), with_checkpoint(database, "proj-other")
+    with database.begin() as session:
+        ensure_project(session, "proj-friend")
+        (granted,) = CheckpointPermissions(session).grant(theirs, ["proj-friend"])
+    with pytest.raises(RecordNotFoundError), database.begin() as session:
+        CheckpointPermissions(session).revoke(mine, granted.id)
+
+
+def test_no_job_starts_from_a_checkpoint_of_another_project(database: Database) -> None:
+    _, theirs = with_checkpoint(database, "proj-other")
+    with pytest.raises(RecordNotFoundError, match=theirs.id), database.begin() as session:
+        add_job(session, start=Start("theirs", checkpoint_id=theirs.id))
+    with database.begin() as session:
+        add_job(session, "proj-other", start=Start("theirs", checkpoint_id=theirs.id))
+
+
+def test_only_a_sound_checkpoint_is_found_and_only_by_its_whole_name(database: Database) -> None:
+    lease, checkpoint = with_checkpoint(database)
+    with database.read() as session:
+        name = session.get_one(JobRecord, lease.job_id).checkpoint_name(1)
+    _, base, project, suffix, job, step = name.split(":")
+
+    def found(name: str) -> bool:
+        with database.read() as session:
+            try:
+                return CheckpointPermissions(session).owned(DEFAULT_PROJECT_ID, name)[1].id == checkpoint.id
+            except RecordNotFoundError:
+                return False
+
+    assert found(name)
+    for wrong in (("other", project, suffix), (base, "other", suffix), (base, project, "other")):
+        assert not found(":".join(("ft", *wrong, job, step)))
+    with database.begin() as session:
+        Checkpoints(session).mark_damaged(lease, checkpoint.id)
+    assert not found(name)

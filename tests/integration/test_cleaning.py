@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
+from sqlalchemy.orm import ORMExecuteState
 
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import Cleaned, Cleaner, begin_chore, delete_objects
@@ -326,6 +327,45 @@ def test_what_a_job_needs_that_is_being_created_stays(database: Database, object
     cleaner.join()
     with database.begin() as session:
         assert Leases(session).claim(job.id, "worker") is not None
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("why", "questions"), [("outdated", 1), ("pruned", 2), ("expired", 1)])
+def test_what_a_job_needs_that_came_while_it_was_chosen_stays(
+    postgres_url: str, objects: LocalObjectStore, why: str, questions: int
+) -> None:
+    database = Database(postgres_url)
+    lease, other = claim(database), claim(database)
+    for step in (1, 2):
+        save_checkpoint(database, objects, lease, step)
+    with database.begin() as session:
+        file = add_file(session, expires_at=1.0)
+        (oldest, _) = Checkpoints(session).list_page(DEFAULT_PROJECT_ID, lease.job_id).items[::-1]
+        if why == "outdated":
+            Leases(session).fail(lease, "x", "It failed.")
+    end_days_ago(database, lease.job_id, 3)
+    asked: list[ORMExecuteState] = []
+
+    def need(state: ORMExecuteState) -> None:
+        """After so many questions, what was chosen becomes part of a job that is not finished."""
+        asked.append(state)
+        if len(asked) == questions + 1:
+            needs = {"training_file_id": file.id, "start_checkpoint_id": oldest.id}
+            with database.begin() as session:
+                session.execute(update(JobRecord).where(JobRecord.id == other.job_id).values(needs))
+
+    with database.begin() as session:
+        event.listen(session, "do_orm_execute", need)
+        if why == "outdated":
+            dropped = [each.id for each in Checkpoints(session).drop_outdated(2 * DAY, 10)]
+        elif why == "pruned":
+            dropped = [each.id for each in Checkpoints(session).prune(lease, 1, None)]
+        else:
+            dropped = [each.id for each in Files(session).drop_expired(10)]
+    assert len(asked) > questions
+    assert len(dropped) == (1 if why == "outdated" else 0)
+    assert not {oldest.id, file.id} & {*dropped}
+    database.dispose()
 
 
 def test_a_file_of_a_checkpoint_stays_while_jobs_start_from_it_and_names_no_foreign_ones(database: Database) -> None:

@@ -64,6 +64,7 @@ WRITES: dict[str, Callable[[Leases, Lease], object]] = {
     "metrics": lambda leases, lease: Metrics(leases.session).append(lease, [step_metrics(1)]),
     "checkpoint": lambda leases, lease: Checkpoints(leases.session).append(lease, 1, "prefix", {}, {}),
     "damage": lambda leases, lease: Checkpoints(leases.session).mark_damaged(lease, "ftckpt_1"),
+    "prune": lambda leases, lease: Checkpoints(leases.session).prune(lease, 1, None),
 }
 
 
@@ -101,6 +102,15 @@ def test_doorbells_for_anything_but_a_queued_job_do_nothing(database: Database, 
     with database.begin() as session:
         assert Leases(session).claim(job_id, "worker-2") is None
     assert len(attempts_of(database, job_id)) == 1
+
+
+def test_a_job_keeps_the_time_when_its_first_attempt_began(database: Database, job_id: str) -> None:
+    first = claim(database, job_id)
+    with database.begin() as session:
+        session.execute(update(JobRecord).values(started_at=1.0))
+        Leases(session).give_back(first.lease, Cause.PREEMPTED)
+    claim(database, job_id)
+    assert job_of(database, job_id).started_at == 1.0
 
 
 def test_of_two_workers_at_the_same_moment_exactly_one_gets_the_job(database: Database) -> None:

@@ -137,6 +137,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_listed_no_more(
         assert newest.object_prefix == "prefix-8-again"
 
 
+def test_a_worker_calls_no_checkpoint_of_another_job_damaged(database: Database, lease: Lease) -> None:
+    with database.begin() as session:
+        other = add_job(session).id
+    theirs = take(database, other)
+    with database.begin() as session:
+        checkpoint_id = Checkpoints(session).append(theirs, 4, "prefix", {}, {}).id
+        assert Checkpoints(session).mark_damaged(lease, checkpoint_id) is None
+    with database.read() as session:
+        newest = Checkpoints(session).newest(other)
+    assert newest is not None and newest.id == checkpoint_id
+
+
 def test_a_checkpoint_saved_again_keeps_its_id_and_those_of_its_downloads(database: Database, lease: Lease) -> None:
     def save(prefix: str, size: int) -> tuple[str, list[tuple[str, str, int]]]:
         manifest = {name: {"bytes": size, "sha256": f"{size}"} for name in (*ADAPTER_FILES, "state.json")}

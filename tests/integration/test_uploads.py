@@ -13,15 +13,18 @@ import httpx
 import openai
 import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, jsonl, labelled, serving
 from sgg_store.cleaning import Cleaner
 from sgg_store.database import Database
-from sgg_store.errors import TooManyPartsError
+from sgg_store.errors import TooManyPartsError, TooManyUploadsError, UploadSizeError
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.quota_limits import QuotaLimits
+from sgg_store.quotas import Quotas
 from sgg_store.records import FileRecord, UploadPartRecord, UploadRecord, database_now
-from sgg_store.uploads import MOST_PENDING, Uploads
+from sgg_store.uploads import MOST_PENDING, SPARE, Uploads
 
 CONTENT = labelled(40)
 
@@ -180,6 +183,67 @@ def test_parts_that_come_at_once_are_counted_one_after_the_other(
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(add_part, range(8))) == 3
+
+
+@pytest.fixture
+def pending(database: Database) -> str:
+    """The last upload, of 10 bytes, for which its project has a place."""
+    with database.begin() as session:
+        ensure_project(session)
+        return [create(session) for _ in range(MOST_PENDING)][-1]
+
+
+def create(session: Session, project_id: str = DEFAULT_PROJECT_ID) -> str:
+    return Uploads(session).create(project_id, "t.jsonl", "fine-tune", 10, None).id
+
+
+def expire_all(session: Session) -> None:
+    session.execute(update(UploadRecord).values(expires_at=database_now() - 1))
+
+
+def test_places_of_uploads_are_their_projects_own_and_free_when_they_expire(database: Database, pending: str) -> None:
+    with database.begin() as session:
+        ensure_project(session, "proj-other")
+        create(session, "proj-other")
+        with pytest.raises(TooManyUploadsError):
+            create(session)
+        expire_all(session)
+        create(session)
+
+
+def test_parts_fill_an_upload_as_often_as_they_may_be_sent_and_no_further(database: Database, pending: str) -> None:
+    with database.begin() as session:
+        add = Uploads(session).add_part
+        with pytest.raises(UploadSizeError):
+            add(DEFAULT_PROJECT_ID, pending, "part_large", 11)
+        for number in range(SPARE):
+            add(DEFAULT_PROJECT_ID, pending, f"part_{number}", 10)
+        with pytest.raises(UploadSizeError):
+            add(DEFAULT_PROJECT_ID, pending, "part_more", 1)
+
+
+def test_bytes_of_parts_are_counted_for_their_project_alone_and_while_they_wait(
+    database: Database, pending: str
+) -> None:
+    def used(project_id: str) -> float:
+        return Quotas(session, QuotaLimits()).used(project_id, "stored_bytes")
+
+    with database.begin() as session:
+        ensure_project(session, "proj-other")
+        Uploads(session).add_part(DEFAULT_PROJECT_ID, pending, "part_1", 10)
+        assert (used(DEFAULT_PROJECT_ID), used("proj-other")) == (10, 0)
+        expire_all(session)
+        assert used(DEFAULT_PROJECT_ID) == 0
+
+
+def test_an_upload_that_the_quota_has_no_room_for_is_not_begun(client: openai.OpenAI, api_server: ApiServer) -> None:
+    with api_server.http() as http:
+        quotas = {"sgg": {"quotas": {"stored_bytes": len(CONTENT) - 1}}}
+        assert http.post("/v1/organization/projects/proj-default", json=quotas).status_code == 200
+    with pytest.raises(openai.APIStatusError) as full:
+        begin(client.with_options(max_retries=0))
+    assert (full.value.status_code, full.value.code) == (429, "insufficient_quota")
+    begin(client, CONTENT[1:])
 
 
 def test_parts_of_uploads_count_as_stored_bytes_until_they_are_a_file_or_nothing(

@@ -15,6 +15,7 @@ from typing import Any
 
 import openai
 import pytest
+from sqlalchemy import select, update
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
@@ -23,10 +24,11 @@ from api.webhooks.sender import SLOTS, SLOTS_OF_PROJECT
 from sgg_store import webhooks as stored
 from sgg_store.announcements import EVENT_TYPES
 from sgg_store.database import Database
-from sgg_store.errors import StoreError
+from sgg_store.errors import RecordNotFoundError, StoreError
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Leases
+from sgg_store.records import DeliveryState, WebhookDeliveryRecord
 from sgg_store.testing import add_job
 
 RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
@@ -152,6 +154,41 @@ def test_a_delivery_is_waited_for_by_its_project_until_nothing_can_be_sent(datab
     assert sorted(delivery.job_id for delivery in taken) == sorted(jobs)
     assert {delivery.type for delivery in taken} == {"fine_tuning.job.started"}
     assert waiting() == []  # what follows them waits until they are through
+
+
+def test_a_project_sends_no_delivery_of_another_again_through_an_endpoint_of_its_own(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session)
+        mine = stored.Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.com/", EVENT_TYPES, None).id
+        ensure_project(session, "proj-other")
+        stored.Webhooks(session).add("proj-other", "https://example.com/", EVENT_TYPES, None)
+        assert Leases(session).claim(add_job(session, "proj-other").id, "w") is not None
+        session.execute(update(WebhookDeliveryRecord).values(state=DeliveryState.FAILED))
+        theirs = session.scalars(select(WebhookDeliveryRecord.id)).one()
+    with pytest.raises(RecordNotFoundError), database.begin() as session:
+        stored.Webhooks(session).resend(DEFAULT_PROJECT_ID, mine, theirs)
+
+
+def test_a_sender_that_was_late_says_nothing_of_an_attempt_that_another_has_begun_meanwhile(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session)
+        stored.Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.com/", EVENT_TYPES, None)
+        assert Leases(session).claim(add_job(session).id, "w") is not None
+
+    def claim() -> stored.Due:
+        with database.begin() as session:
+            due = stored.Webhooks(session).claim_due(DEFAULT_PROJECT_ID, (), hold_seconds=-1.0)
+        assert due is not None
+        return due
+
+    late, again = claim(), claim()
+    assert (late.delivery.id, late.attempt, again.attempt) == (again.delivery.id, 1, 2)
+    for due, state, attempts in ((late, DeliveryState.PENDING, 0), (again, DeliveryState.DELIVERED, 1)):
+        with database.begin() as session:
+            stored.Webhooks(session).record(due, stored.Outcome(200, None, 0.1))
+        with database.read() as session:
+            delivery = session.get_one(WebhookDeliveryRecord, due.delivery.id)
+        assert (delivery.state, len(delivery.log)) == (state, attempts)
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from sqlalchemy.orm import Session
 
 from sgg_core.reporting import CheckpointSaved, EvaluationMetrics, Notice, Started
@@ -18,6 +21,7 @@ from sgg_store.leases import Leases
 from sgg_store.metrics import AnyMetrics, Metrics
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job, step_metrics
+from worker.errors import FencedError, StalledError
 from worker.lease_keeper import LeaseKeeper
 from worker.reporter import JobReporter
 from worker.settings import WorkerSettings
@@ -90,6 +94,40 @@ def test_the_beginning_and_the_first_steps_figures_can_be_read_at_once(database:
         assert len(told()) == 3
         reporter.flush()
         assert told()[3:] == ["Step 2"]
+
+
+class SlowDatabase(Database):
+    """A real database that takes its time for each change."""
+
+    seconds = 1.0
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        time.sleep(self.seconds)
+        with super().begin() as session:
+            yield session
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "reason"),
+    [(SlowDatabase, {"self_fence_seconds": 1.5}, FencedError), (Database, {"stall_seconds": 0.5}, StalledError)],
+)
+def test_a_trainer_is_killed_before_its_lease_is_in_doubt_and_when_it_says_nothing(
+    database: Database, kind: type[Database], bounds: dict[str, float], reason: type[Exception]
+) -> None:
+    """A beat renews the lease from when it was asked for: answers that are each in time come too late together."""
+    with database.begin() as session:
+        claim = Leases(session).claim(add_job(session).id, "worker")
+    assert claim is not None
+    own = kind(database.url)
+    killed = threading.Event()
+    settings = WorkerSettings(lease_seconds=20, heartbeat_seconds=0.1, flush_seconds=0.1, **bounds)
+    with LeaseKeeper(own, claim.lease, settings) as keeper, keeper.ending(killed.set):
+        assert not killed.is_set()
+        assert killed.wait(settings.lease_seconds - settings.self_fence_seconds)
+        with pytest.raises(reason):
+            keeper.check()
+    own.dispose()
 
 
 def evaluation(number: int) -> EvaluationMetrics:

@@ -115,6 +115,18 @@ def test_a_jobs_old_doorbells_do_not_shorten_the_wait_after_a_failed_attempt(ben
     runner.close()
 
 
+def test_a_worker_does_not_go_on_with_the_next_job_after_an_attempt_that_was_cut_short(bench: Workbench) -> None:
+    supervisor = Supervisor()
+    runner = JobRunner(bench.settings, bench.database, AbsentStore(bench.settings.data_dir), supervisor, "w")
+    job_ids = [bench.submit(**SPEC) for _ in range(2)]
+    runner.run(job_ids[0])
+    assert [len(bench.attempts(job_id)) for job_id in job_ids] == [1, 0]
+    for job_id in job_ids:
+        bench.cancel(job_id)
+    supervisor.stop()
+    runner.close()
+
+
 @pytest.mark.usefixtures("no_doorbells")
 def test_no_more_doorbells_wait_to_be_answered_than_workers_can_need(bench: Workbench) -> None:
     job_ids = [bench.submit(**SPEC) for _ in range(SPARE_RINGS + 4)]
