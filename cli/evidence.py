@@ -46,7 +46,7 @@ def compare(
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID JOB_ID...", help="Two to eight jobs.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare jobs: what they were told differently, their figures, and their answers to the same examples."""
+    """Compare jobs: the settings that differ, their figures, and their answers to the same examples."""
     with Client.from_environment() as client:
         found = client.get("/fine_tuning/compare", {"jobs": ",".join(job_ids)})
     if as_json:

@@ -15,6 +15,7 @@ from sgg_core.telemetry import Direction, SourceAlignment, Stability
 
 BINS = 10
 SHOWN_HARDEST = 10
+STRAIGHT, WINDING = 0.7, 0.5  # shares of a path's length: from the one on its ends are far apart, below the other near
 
 
 Measure = Literal["accuracy", "loss"]
@@ -45,7 +46,7 @@ class Baseline(BaseModel):
 
     `name` is "zero_shot" (the base model as it comes), "linear_probe" (on an encoder's frozen features), "start" (the
     adapter that the run began with), "in_context" (the base model, shown training examples in its prompt) or
-    "plain_lora" (the same run without guidance).
+    "plain_lora" (plain LoRA by its own defaults, with the same seed).
     """
 
     name: Literal["zero_shot", "linear_probe", "start", "in_context", "plain_lora"]
@@ -165,6 +166,8 @@ def difference_in_words(
     else:
         better = found.difference < 0
         figures = f"loss per token {found.difference:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
+    if not (found.wins or found.losses):
+        figures = "every result is the same"
     if not found.shown:
         if found.low > 0 or found.high < 0:  # the bootstrap is too sure of itself where few examples differ
             figures += (
@@ -225,6 +228,13 @@ def hardest(answers: Answers, labels: Sequence[str], validation: ExampleSet) -> 
     ]
 
 
+def _way(straight: float) -> str:
+    """How straight the way was whose ends are so far apart, as a share of its length."""
+    if straight < WINDING:
+        return "in a winding way"
+    return "almost straight" if straight >= STRAIGHT else "fairly straight"
+
+
 def explained(stability: Stability, direction: Direction, source: SourceAlignment | None) -> list[str]:
     """The gradient's figures in sentences for someone who does not read curves."""
     said = []
@@ -232,18 +242,19 @@ def explained(stability: Stability, direction: Direction, source: SourceAlignmen
         steady = stability.abnormal_share <= 0.05 and stability.clipped_share <= 0.1
         said.append(
             f"The gradient was {'steady' if steady else 'unsteady'}: from one step to the next its norm changed by a "
-            f"factor of about {math.exp(stability.log_norm_change_std):.1f}, and {stability.clipped_share:.0%} of the "
-            f"steps were clipped as abnormal."
+            f"factor of about {math.exp(stability.log_norm_change_std):.1f}, and "
+            f"{100 * stability.clipped_share:.0f} % of the steps were clipped as abnormal."
             + ("" if steady else " A lower learning rate or a larger batch would calm it.")
         )
     if direction.path_efficiency is not None:
         straight = direction.path_efficiency
         said.append(
-            f"The weights ended {straight:.0%} as far from their start as the steps were long together: "
-            f"{'a straight way' if straight >= 0.5 else 'a winding way, where a lower learning rate may help'}."
+            f"The weights moved {_way(straight)}: "
+            f"they ended {100 * straight:.0f} % of the path's length from their start."
+            + ("" if straight >= WINDING else " A lower learning rate may help.")
         )
     if source is not None:
-        against = f"pointed against the target in {source.conflict_share:.0%} of the steps"
+        against = f"pointed against the target in {100 * source.conflict_share:.0f} % of the steps"
         helps = source.conflict_share < 0.5
         said.append(
             f"The sources {against} (mean cosine {source.cosine_mean:+.2f}): "

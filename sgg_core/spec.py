@@ -182,9 +182,9 @@ class EvaluationSpec(Group):
     """Which weights become the adapter; `best` needs a validation file."""
     baselines: tuple[Literal["in_context", "plain_lora"], ...] | Auto = "auto"
     """What else the adapter is compared with on the validation examples, besides the model before training: the base
-    model with training examples in its prompt (causal models, classification), and a second run without guidance, which
-    takes the time of another training (method `sgg`). `auto` is `in_context` on a GPU, and nothing on a CPU, where long
-    prompts take minutes."""
+    model with training examples in its prompt (causal models, classification), and plain LoRA by its own defaults, with
+    the same seed, which takes the time of another training (method `sgg`). `auto` is `in_context` on a GPU, and nothing
+    on a CPU, where long prompts take minutes."""
 
     @property
     def chooses(self) -> bool:

@@ -36,7 +36,7 @@ def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(br
         page.get_by_role("button", name="Save the changes").click()  # 5
         page.get_by_role("radio", name="tiny").check()  # 6
         page.get_by_text("More settings").click()
-        page.get_by_label("At most so many steps").fill("6")  # for the test's sake, not counted
+        page.get_by_label("Maximum steps").fill("6")  # for the test's sake, not counted
         page.get_by_role("button", name="Start the training").click()  # 7
         expect(page).to_have_url(re.compile(r"#/jobs/ftjob-"))
         status(page, "Succeeded")
@@ -133,6 +133,47 @@ def test_no_point_is_lost_over_a_restart_of_the_server(browser, own_service, tic
         with api(own_service) as http:
             events = http.get(f"/fine_tuning/jobs/{job_id}/events", params={"limit": 1000}).json()["data"]
         expect(page.locator(".events li")).to_have_count(len(events))
+
+
+def test_from_what_is_gone_a_way_leads_on(page, service, tickets):
+    show(page, service, "jobs/ftjob-none")
+    expect(page.get_by_role("alert")).to_contain_text("There is no fine-tuning job")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    page.get_by_role("link", name="To the jobs", exact=True).click()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    first, second = (service.sgg_json("files", "upload", tickets)[0]["id"] for _ in range(2))
+    show(page, service, f"files?file={first}")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text(first)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Yes, delete it").click()
+    expect(page.get_by_role("heading", name="There is no such file")).to_be_visible()
+    page.get_by_role("link", name="Show all files").click()
+    expect(page.get_by_text(second)).to_be_visible()
+
+
+def test_a_job_whose_file_is_deleted_offers_no_corrections_and_no_way_to_it(page, service, tmp_path):
+    path = tmp_path / "marked.jsonl"
+    labels = ["bill" if n % 2 else "bug" for n in range(16)]
+    texts = {"bill": "the invoice is wrong", "bug": "the app crashes"}
+    rows = [{"text": f"{texts[label]}, case {n}", "label": label} for n, label in enumerate(labels)]
+    rows[2]["label"] = "bill"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job_id = service.submit(path, *QUICK)
+    service.wait_for_success(job_id)
+    show(page, service, f"jobs/{job_id}")
+    correct = page.get_by_role("link", name="Correct them and run again")
+    expect(correct).to_have_count(1)
+    file_id = service.job(job_id)["training_file"]
+    with api(service) as http:
+        http.delete(f"/files/{file_id}").raise_for_status()
+    page.reload()
+    expect(page.get_by_role("heading", name="Examples to look at again")).to_be_visible()
+    expect(correct).to_have_count(0)
+    expect(page.get_by_text("It is deleted.")).to_be_visible()
+    expect(page.get_by_role("link", name=file_id)).to_have_count(0)
+    expect(page.get_by_text("The share of examples that come out right.")).to_be_visible()
 
 
 def test_a_failed_job_says_why_and_what_to_do(page, service, tickets):

@@ -176,7 +176,7 @@ def test_a_file_that_is_there_is_trained_on_from_the_list_of_files(page, service
     page.locator("tr.chosen").get_by_role("link", name=re.compile(r"Train on it.*tickets\.csv")).click()
     page.get_by_role("radio", name="tiny").check()
     page.get_by_text("More settings").click()
-    page.get_by_label("At most so many steps").fill("2")
+    page.get_by_label("Maximum steps").fill("2")
     with api(service) as http:
         assert started(page, http)["training_file"] == file_id
 

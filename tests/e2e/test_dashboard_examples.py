@@ -95,9 +95,9 @@ def test_a_setting_that_is_no_number_is_told_and_not_dropped(phone, service, tmp
     bring(phone, service, written(tmp_path, labelled()))
     phone.get_by_role("radio", name="tiny").check()
     phone.get_by_text("More settings").click()
-    phone.get_by_label("At most so many steps").fill("many")
+    phone.get_by_label("Maximum steps").fill("many")
     expect(phone.get_by_role("alert")).to_contain_text("max_steps")
-    phone.get_by_label("At most so many steps").fill("4")
+    phone.get_by_label("Maximum steps").fill("4")
     expect(phone.get_by_role("alert")).to_have_count(0)
 
 
@@ -117,7 +117,7 @@ def test_after_the_training_the_doubted_examples_and_no_others_are_shown(phone, 
     for shown, each in zip(card.locator(".example").all(), doubted, strict=True):
         expect(shown).to_contain_text(each["text"])
         expect(shown).to_contain_text(f"labelled {each['label']}. {each['reason']}")
-        expect(shown.locator(".badge")).to_have_text(f"doubt {round(each['suspicion'] * 100)} %")
+        expect(shown.locator(".badge")).to_have_text("strong doubt" if each["suspicion"] >= 0.95 else "some doubt")
     expect(card).not_to_contain_text("Nothing speaks against")
     assert too_wide(phone) == []
     assert violations(phone) == []

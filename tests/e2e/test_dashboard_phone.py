@@ -55,6 +55,29 @@ def test_no_page_and_no_table_scrolls_sideways(phone, service, pair):
     assert {at: parts for at, parts in found.items() if parts} == {}
 
 
+def test_all_pages_are_in_sight_and_sizes_stay_beside_their_files(phone, service, pair):
+    show(phone, service, f"jobs/{pair[0]}")
+    for width in (360, 600, 601, 800):
+        phone.set_viewport_size({"width": width, "height": 740})
+        phone.evaluate(DRAWN)
+        boxes = [link.bounding_box() for link in phone.locator("nav a").all()]
+        assert len(boxes) == 7
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+        assert phone.locator("nav").evaluate("nav => nav.scrollWidth <= nav.clientWidth")
+        assert phone.locator(".side").bounding_box()["height"] < 90
+    phone.set_viewport_size({"width": 360, "height": 740})
+    phone.evaluate(DRAWN)
+    results = phone.locator(".card", has=phone.get_by_role("heading", name="Downloads")).locator("li")
+    expect(results).to_have_count(2)
+    for result in results.all():
+        name, size = (result.locator(each).bounding_box() for each in ("a", ".num"))
+        assert size["y"] < name["y"] + name["height"]
+    file_id = service.job(pair[0])["training_file"]
+    for place, link in ((f"jobs/{pair[0]}", phone.get_by_role("link", name=file_id)), ("files", phone.locator(".id"))):
+        show(phone, service, place)
+        assert link.first.bounding_box()["height"] < 30  # on one line
+
+
 def test_rows_are_cards_whose_cells_are_named(phone, service, pair):
     show(phone, service, f"jobs/{pair[0]}")
     table = phone.get_by_role("table", name="Checkpoints")

@@ -28,11 +28,15 @@ def test_texts_are_measured_by_their_loss_against_the_base_model_and_plain_lora(
     report = page.evaluate("id => fetch(`/v1/fine_tuning/jobs/${id}/report`).then((answer) => answer.json())", jobs[0])
     expect(card.get_by_role("columnheader")).to_have_text(["Measured against", "Its loss", "Difference, a token"])
     expect(card).to_contain_text("of the tokens of 8 examples")
-    for baseline, name in zip(report["baselines"], ("the base model as it comes", "without guidance"), strict=True):
+    names = ("the base model as it comes", "plain LoRA by its own defaults")
+    for baseline, name in zip(report["baselines"], names, strict=True):
         row = card.locator("tr", has_text=name).first
         expect(row).to_contain_text(f"{baseline['loss']:.2f}")
         expect(row).to_contain_text(f"{abs(baseline['comparison']['difference']):.3f}")
         expect(card).to_contain_text(baseline["comparison"]["verdict"])
+    said = card.locator("ul.small")
+    expect(said).to_contain_text(re.compile(r"The weights moved [a-z ]+: they ended \d+ % of the path's length"))
+    assert not re.search(r"\d%", said.inner_text())  # as on the rest of the page
     assert violations(page) == []
     show(page, service, f"compare?jobs={','.join(jobs)}")
     expect(page.locator(".card", has=page.get_by_role("heading", name="Is one better?"))).to_contain_text(" a token")

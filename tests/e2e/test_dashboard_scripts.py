@@ -8,11 +8,14 @@ import io
 import json
 import math
 import random
+from dataclasses import asdict
 
 import pytest
 from playwright.sync_api import Error
 
 from sgg_core.card import MOST_CONFUSED
+from sgg_core.errors import DataError
+from sgg_core.examples import parse_examples
 from sgg_core.guidance.magnitude import LogNormClip
 from sgg_core.parsing import ProblemLog, read_rows
 from sgg_core.plan import BALANCED_BATCH_SIZE, BATCH_SIZE
@@ -50,6 +53,22 @@ DRAW = """async ([address, pairs]) => {
     plot.destroy();
   }
   return drawn;
+}"""
+
+# A chart as a page makes it: what its legend names, and the ticks of its axes.
+AXES = """async ([address, series, log]) => {
+  const [{ html, render }, { Chart, logarithmic }, { default: uPlot }] = await Promise.all(
+    ["core.js", "charts.js", "vendor/uplot.js"].map((file) => import(address + file)));
+  const made = [], place = document.body.appendChild(document.createElement("div"));
+  const range = log ? (plot, low, high) => { made.push(plot); return logarithmic(low, high); }
+    : (plot, low, high) => { made.push(plot); return [low, high]; };
+  render(html`<${Chart} title="Loss" text="" series=${series} log=${log} range=${range} />`, place);
+  while (!made[0]?.axes[1]._splits) await new Promise(requestAnimationFrame);
+  const [x, y] = made[0].axes, legend = [...place.querySelectorAll(".legend .soft")].map((each) => each.textContent);
+  const found = { legend, label: x.label, x: x._splits, y: y._values };
+  render(null, place);
+  place.remove();
+  return found;
 }"""
 
 # What a page shows that reads something: at first, of another name, after news that fail, over an outage.
@@ -149,6 +168,40 @@ def test_a_logarithmic_axis_has_an_end_wherever_it_begins(browser, service):
             assert axis["min"] <= low <= high <= axis["max"]
 
 
+def test_an_axis_of_steps_counts_them_and_a_narrow_logarithmic_one_has_two_ticks_or_more(workshop):
+    page, address = workshop
+    steps = {"label": "a", "steps": [1, 2, 3], "values": [0.31, 0.35, 0.33]}
+    empty = {"label": "b", "steps": [1, 2, 3], "values": [None, None, None]}
+    found = page.evaluate(AXES, [address, [steps, empty], True])
+    assert found["label"] == "step"
+    assert found["legend"] == ["a"]  # nothing is drawn of the other one
+    assert found["x"] == [1, 2, 3]
+    assert len([tick for tick in found["y"] if tick]) >= 2
+    assert page.evaluate(AXES, [address, [steps], False])["x"] == [1, 2, 3]
+
+
+def test_ticks_of_logarithmic_axes_are_round_and_neither_too_few_nor_too_many(module):
+    draw = random.Random(11)
+    pairs = [(low, low * 10 ** draw.uniform(0.2, 12)) for low in (10 ** draw.uniform(-10, 5) for _ in range(150))]
+    for low, high in [*pairs, (2.1, 4.9), (0.3, 0.31)]:
+        ticks = module("charts", "ticksOf", low, high)
+        assert 2 <= len(ticks) <= 8, (low, high, ticks)
+        assert all(low <= tick <= high for tick in ticks)
+        assert ticks == sorted(set(ticks))
+        assert all(len(f"{tick:.9e}".partition("e")[0].replace(".", "").rstrip("0")) <= 3 for tick in ticks), ticks
+    assert module("charts", "ticksOf", 0.01, 1) == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+    assert module("charts", "ticksOf", 0.01, 100) == [0.01, 0.1, 1, 10, 100]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 0.91), (1, 1), (0, 0), (0.2, 0.8), (0, 1), (None, None)])
+def test_an_axis_of_shares_shows_a_tenth_at_least_and_no_shares_that_there_are_not(module, low, high):
+    begin, end = module("charts", "spanning", low, high, 0.1)
+    assert 0 <= begin <= (low or 0) <= (high or 0) <= end <= 1
+    assert end - begin >= 0.1 - 1e-9
+    if low is not None and high - low < 0.05:
+        assert end - begin == pytest.approx(0.1)
+
+
 def test_nothing_else_is_shown_for_what_is_read_and_it_is_read_again_when_the_server_is_back(workshop):
     page, address = workshop
     shown, reads = page.evaluate(READ, address)
@@ -195,8 +248,9 @@ def test_alpha_grows_with_the_rank_in_a_new_job_and_in_another_one(module, earli
 
 def test_what_is_said_of_settings_holds_for_every_model(module, part):
     settings = module("pages/new_settings", "defaults", [{"id": "tiny"}])
+    facts = {"kind": "chat", "examples": 9, "labels": []}
     files = [
-        {"id": f"file-{n}", "filename": f"{n}.jsonl", "created_at": 0, "sgg": {"kind": "chat", "examples": 9}}
+        {"id": f"file-{n}", "filename": f"{n}.jsonl", "created_at": 0, "sgg": facts | {"sha256": f"{n}"}}
         for n in range(14)
     ]
 
@@ -210,8 +264,178 @@ def test_what_is_said_of_settings_holds_for_every_model(module, part):
     assert "Alpha grows with it" in text
     assert "the adapter is trained on them first" in text
     assert "The newest 12 files are offered" in text
+    assert "quarter" not in text  # how much longer guidance takes depends on the model, and the estimate tells it
     assert "11.jsonl" in text and "12.jsonl" not in text
     assert "are offered" not in shown(12)
+
+
+def test_sources_are_files_of_the_same_kind_with_several_labels_that_are_no_copies(module):
+    def file(name, **facts):
+        own = {"kind": "classification", "labels": ["a", "b"], "sha256": name} | facts
+        return {"id": name, "sgg": own}
+
+    training, validation = file("training"), file("validation")
+    files = [
+        training,
+        validation,
+        file("related"),
+        file("copy", sha256="training"),
+        file("copy of what is set aside", sha256="validation"),
+        file("one label", labels=["a"]),
+        file("chats", kind="chat", labels=[]),
+    ]
+    stored = {"training": training, "validation": validation}
+    assert [each["id"] for each in module("pages/new_settings", "sourcesAmong", files, stored)] == ["related"]
+    stored = {"training": file("other chats", kind="chat", labels=[]), "validation": None}
+    assert [each["id"] for each in module("pages/new_settings", "sourcesAmong", files, stored)] == ["chats"]
+
+
+def told(method, base="tiny", kind="classification", **hyperparameters):
+    """A job, as far as the words beside its curves depend on it."""
+    groups = {"task": {"type": "auto", "objective": "auto"}, "guidance": {"variant": "exact", "clip_z": 2.5}}
+    chosen = groups | hyperparameters
+    settings = {"id": "ftjob-1", "model": base, "status": "succeeded", "sgg": {"kind": kind}}
+    return settings | {"method": {"type": method, method: {"hyperparameters": chosen}}}
+
+
+CROSS_ENTROPY, CONTRAST = ({"task": {"objective": objective}} for objective in ("cross_entropy", "contrast"))
+
+
+@pytest.mark.parametrize(
+    ("job", "base", "compared"),
+    [
+        (told("sgg"), "encoder", True),
+        (told("sgg"), "causal", False),
+        (told("sgg"), None, False),
+        (told("supervised"), "encoder", False),
+        (told("supervised", **CONTRAST), "encoder", True),
+        (told("sgg", **CROSS_ENTROPY), "encoder", False),
+        (told("sgg", balanced_batches=False), "encoder", False),
+        (told("sgg", guidance={"variant": "off"}), "encoder", False),
+        (told("sgg", kind="completion"), "encoder", False),
+    ],
+)
+def test_of_comparing_examples_is_spoken_where_an_encoder_does_it(part, job, base, compared):
+    figures = {"curves": {"train_loss": {"steps": [1], "values": [2]}}, "exact": True}
+    text = part("pages/job_curves", "JobCurves", job=job, figures=figures, base=base)
+    assert ("trained by comparing examples" in text) == compared
+
+
+def test_losses_of_different_objectives_are_told_apart(module):
+    kinds = {"tiny": "causal", "small": "encoder"}
+    guided, plain = told("sgg", "small"), told("supervised", "small")
+    assert module("pages/compare", "mixed", [guided, plain], kinds)
+    assert module("pages/compare", "mixed", [guided, told("sgg")], kinds)
+    assert not module("pages/compare", "mixed", [guided, guided], kinds)
+    assert not module("pages/compare", "mixed", [told("sgg"), told("supervised"), plain], kinds)
+
+
+@pytest.mark.parametrize(
+    ("known", "report", "settings", "words"),
+    [
+        ("classification", None, {}, "examples"),
+        ("chat", None, {}, "tokens"),
+        (None, "classification", {}, "examples"),
+        (None, None, {"task": {"type": "classification"}}, "examples"),
+        (None, None, {}, "tokens"),
+    ],
+)
+def test_what_a_job_was_trained_on_is_known_without_its_file(part, known, report, settings, words):
+    figures = {"curves": {"train_loss": {"steps": [1], "values": [2]}}, "exact": True}
+    job = told("sgg", kind=known, **settings)
+    assert f"The share of {words} " in part("pages/job_curves", "JobCurves", job=job, figures=figures, kind=report)
+
+
+def test_a_limit_is_named_once_it_can_be_seen(part):
+    def shown(norms):
+        steps = list(range(1, len(norms) + 1))
+        curves = {"train_loss": {"steps": steps, "values": norms}, "gradient_norm": {"steps": steps, "values": norms}}
+        return part("pages/job_curves", "JobCurves", job=told("sgg"), figures={"curves": curves, "exact": True})
+
+    assert "clipped above" not in shown([1.0] * 5)  # nothing is clipped before it is known what is normal
+    assert "clipped above" in shown([1.0, 1.1] * 10)
+    assert "clipped above" not in shown([1000.0**n for n in range(-3, 4)])  # far above all norms
+
+
+@pytest.mark.parametrize(
+    ("position", "expected", "told"),
+    [
+        (1, 0.2, ["at once", None]),
+        (1, 110, ["next", "in about 1 min 50 s"]),
+        (1, None, ["next", "start not known yet"]),
+        (3, 110, ["after 2 jobs", "in about 1 min 50 s"]),
+    ],
+)
+def test_a_job_that_has_to_wait_does_not_begin_at_once(module, position, expected, told):
+    start = None if expected is None else {"low": 0, "expected": expected, "high": 2 * expected}
+    assert module("pages/new_check", "beginning", {"position": position, "starts_in_seconds": start}) == told
+
+
+@pytest.mark.parametrize(
+    ("earlier", "words"),
+    [
+        (["paused"], "paused and resumed"),
+        (["paused", "paused"], "paused and resumed"),
+        (["lost"], "a worker took it up again"),
+        (["paused", "preempted"], "a worker took it up again"),
+    ],
+)
+def test_a_pause_of_ones_own_is_no_fault(module, earlier, words):
+    history = [{"state": state} for state in [*earlier, "running"]]
+    assert module("pages/job", "attemptsIn", history) == words
+
+
+def test_an_interval_of_nothing_is_said_in_words(part):
+    def shown(**found):
+        comparison = {"verdict": "", **found}
+        report = {"kind": "classification", "baselines": [{"name": "start", "accuracy": 1, "comparison": comparison}]}
+        return part("pages/report", "Baselines", report=report)
+
+    assert "every result is the same" in shown(difference=0, low=0, high=0)
+    assert " to +10.0" in shown(difference=0, low=-0.1, high=0.1)
+
+
+def test_doubts_are_words_and_no_share(module):
+    assert [module("pages/report", "doubtIn", rank) for rank in (1, 0.99, 0.7)] == [
+        "strong doubt",
+        "strong doubt",
+        "some doubt",
+    ]
+
+
+def findings_of(text):
+    """What the server finds in a file of JSON lines."""
+    with pytest.raises(DataError) as caught:
+        parse_examples(text.encode(), "t.jsonl")
+    return [asdict(problem) | {"place": problem.line - 1, "severity": "error"} for problem in caught.value.problems]
+
+
+def test_what_cannot_be_mended_on_the_page_is_not_asked_for_without_a_way(module):
+    good = [f'{{"text": "text {n}", "label": "{"ab"[n % 2]}"}}' for n in range(4)]
+    bad = ['{"text": "", "label": "a"}', '{"text": 3, "label": "a"}', '{"text": "x", "lable": "a"}', '{"text": "y"}']
+    text = "\n".join([*good, *bad]) + "\n"
+    rows = module("examples", "read", "t.jsonl", text)
+    found = module("pages/new_data", "gathered", findings_of(text), rows, ["a", "b"])
+    elsewhere = "Correct it in your file and bring it again, or remove it."
+    assert [(each["place"], elsewhere in each["said"]) for each in found] == [
+        (4, True),
+        (5, True),
+        (6, True),
+        (7, False),
+    ]
+    assert all(each["said"].count(elsewhere) <= 1 for each in found)
+    without_labels = module("pages/new_data", "gathered", findings_of(text)[-1:], rows, ["a"])
+    assert without_labels[0]["said"][-1] == elsewhere  # there is nothing to choose from
+
+
+def test_a_file_without_examples_is_said_to_have_none(part):
+    problem = {"line": None, "field": None, "reason": "The file holds no examples.", "remedy": "Write one a line."}
+    data = {"name": "none.jsonl", "rows": [], "aside": False}
+    opening = {"busy": False}
+    shown = part("pages/new_data", "NewData", data=data, error={"problems": [problem], "rows": []}, opening=opening)
+    assert "There are no examples in this file" in shown
+    assert "The file holds no examples. Write one a line." in shown
+    assert "cannot be used as" not in shown and "All 0 examples" not in shown
 
 
 def test_days_that_are_no_number_make_no_key_that_lasts_for_ever(module):

@@ -37,7 +37,6 @@ function Frame() {
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);
   }, []);
-  useEffect(() => document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [at.name]);
   const place = places.find(([name]) => name === at.name);
   const View = at.name === "jobs" && at.id ? Job : place?.[2] || Jobs;
   return html`<div class="shell">

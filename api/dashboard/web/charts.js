@@ -22,6 +22,36 @@ export function logarithmic(low, high) {
   return [Number(`${digit}e${power}`), most > least ? most : least * 10];
 }
 
+const tidy = (value) => Number(value.toPrecision(12));
+const LABELLED = 6; // decades on a logarithmic axis, at most; over more of them some are left out
+
+/** Round numbers from `low` to `high`, two at least. */
+function evenly(low, high) {
+  const raw = (high - low) / 5, power = 10 ** Math.floor(Math.log10(raw));
+  const step = power * [1, 2, 5, 10].find((digit) => digit * power >= raw * (1 - 1e-9));
+  const found = [];
+  for (let index = Math.ceil(low / step); index * step <= high; index += 1) found.push(tidy(index * step));
+  return found;
+}
+
+/** The ticks of a logarithmic axis: 1, 2 and 5, powers of ten over more than two decades, or evenly where too few are left. */
+export function ticksOf(low, high) {
+  const first = Math.floor(Math.log10(low)), last = Math.floor(Math.log10(high));
+  const digits = high > 200 * low ? [1] : [1, 2, 5], found = [];
+  for (let power = first; power <= last; power += Math.max(1, Math.ceil((last - first) / LABELLED))) found.push(...digits.map((digit) => Number(`${digit}e${power}`)));
+  const within = found.filter((value) => value >= low && value <= high);
+  return within.length > 1 ? within : evenly(low, high);
+}
+
+/** The range that shows `low` to `high`, shares of something, with some room, and is at least so wide. */
+export function spanning(low, high, least) {
+  if (low === null || high === null) return [0, 1];
+  const wide = Math.max(least, 1.2 * (high - low)), begin = Math.max(0, (low + high - wide) / 2), end = Math.min(1, begin + wide);
+  return [Math.max(0, end - wide), end];
+}
+
+const WHOLE = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat(); // between steps
+
 /** Aligns series [{steps, values}] of different steps: [steps, values, values, ...], null where there is none. */
 export function align(series) {
   const steps = [...new Set(series.flatMap((each) => each.steps))].sort((a, b) => a - b);
@@ -37,9 +67,8 @@ export function align(series) {
 function axes(log) {
   const shared = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   const readable = (plot, splits) => splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(4)))));
-  const named = (wide) => (wide ? /^1e/ : /^[125]e/); // over more than two decades the labels of all three would overlap
-  const filter = (plot, splits) => splits.map((value) => (named(splits[splits.length - 1] > 200 * splits[0]).test(value.toExponential(0)) ? value : null));
-  return [{ ...shared, grid: { show: false }, size: 30 }, { ...shared, size: 52, values: readable, ...(log && { space: 26, filter, grid: { show: false } }) }];
+  const logarithmicTicks = { splits: (plot, axis, low, high) => ticksOf(low, high), filter: (plot, splits) => splits, grid: { show: false } };
+  return [{ ...shared, grid: { show: false }, size: 24, incrs: WHOLE, label: "step", labelSize: 16, labelGap: 0, labelFont: shared.font }, { ...shared, size: 52, values: readable, ...(log && logarithmicTicks) }];
 }
 
 function make(place, series, data, { log, range, sync }) {
@@ -65,7 +94,7 @@ function make(place, series, data, { log, range, sync }) {
 
 /** Those with figures; after each with a band its edges, `low` and then `high`, which are not drawn themselves. */
 function withEdges(series) {
-  const shown = series.filter((each) => each.steps.length).map((each, index) => ({ colour: index, ...each }));
+  const shown = series.filter((each) => each.values.some((value) => value !== null)).map((each, index) => ({ colour: index, ...each }));
   return shown.flatMap((each) => [each, ...(each.low ? ["low", "high"] : []).map((edge) => ({ ...each, edge, values: each[edge] }))]);
 }
 

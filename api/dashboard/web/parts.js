@@ -42,8 +42,11 @@ export const Card = ({ title, lead, extra, children, className = "", ...rest }) 
     ${children}
   </section>`;
 
+/** The way on from a job that is not there. */
+export const ToTheJobs = () => html`<a class="button small" href="#/jobs">To the jobs</a>`;
+
 /** An error with what to do; the problems of a file or request one by one. */
-export function Problem({ error, again, title }) {
+export function Problem({ error, again, title, children }) {
   if (!error) return null;
   const listed = error.problems?.filter((problem) => problem.message || problem.reason) || [];
   return html`<div class="notice bad" role="alert">
@@ -51,7 +54,7 @@ export function Problem({ error, again, title }) {
     ${listed.length > 1
       ? html`<ul>${listed.slice(0, 30).map((problem) => html`<li>${problemText(problem)}</li>`)}</ul>`
       : html`<p>${listed.length ? problemText(listed[0]) : error.message}</p>`}
-    ${again && html`<div><button class="small" onClick=${again}>Try again</button></div>`}
+    ${(again || children) && html`<div class="row">${again && html`<button class="small" onClick=${again}>Try again</button>`}${children}</div>`}
   </div>`;
 }
 

@@ -13,7 +13,7 @@ const Warnings = ({ sgg }) => html`<details><summary class="small">${plural(sgg.
 function rowOf(file, chosen, drop) {
   const { sgg } = file, examples = file.purpose === "fine-tune" && sgg.kind !== "adapter";
   return { key: file.id, chosen, cells: [
-    html`<a href=${`/v1/files/${file.id}/content`} download=${file.filename}>${file.filename}</a><div class="soft small mono">${file.id}</div>`,
+    html`<a href=${`/v1/files/${file.id}/content`} download=${file.filename}>${file.filename}</a><div class="soft small mono id" title=${file.id}>${file.id}</div>`,
     html`${examples ? examplesOf(file) : sgg.kind === "adapter" ? `adapter of rank ${sgg.rank}` : "result"}${sgg.warning_count > 0 && html`<${Warnings} sgg=${sgg} />`}`,
     bytes(file.bytes),
     ago(file.created_at),
@@ -24,18 +24,26 @@ function rowOf(file, chosen, drop) {
 
 const columns = [["Name"], ["Holds"], ["Size", "num nowrap"], ["Uploaded", "nowrap soft"], [{ quiet: "What to do with it" }]];
 
+/** A list of one file, or of none where there is no such file. */
+const theOne = (id) => get(`/v1/files/${encodeURIComponent(id)}`).then((file) => ({ data: [file] }), (error) => {
+  if (error.status === 404) return { data: [] };
+  throw error;
+});
+
 export function Files({ search }) {
-  const [purpose, setPurpose] = useState(search.file ? "" : "fine-tune");
-  const { value: page, error, again } = useRead(() => get(`/v1/files?limit=${SHOWN}${purpose ? `&purpose=${purpose}` : ""}`), [purpose]);
+  const [purpose, setPurpose] = useState("fine-tune");
+  const { value: page, error, again } = useRead(() => (search.file ? theOne(search.file) : get(`/v1/files?limit=${SHOWN}${purpose ? `&purpose=${purpose}` : ""}`)), [purpose, search.file]);
   const act = useAction(async (work) => { await work(); await again(); });
   const files = page?.data || [];
-  const add = html`<label class="button primary">Upload a file<input class="sr" type="file" onChange=${(event) => { const file = event.target.files[0]; event.target.value = ""; if (file) act.run(() => upload(file.name, file)); }} /></label>`;
-  return html`<${Page} title="Files" lead="Examples to train on, and what jobs left." actions=${can("files:write") && add}>
-    <div class="chips" role="group" aria-label="Purpose">${[["fine-tune", "Examples"], ["fine-tune-results", "Results"], ["", "All"]].map(([name, label]) => html`<button class="chip" aria-pressed=${purpose === name} onClick=${() => setPurpose(name)}>${label}</button>`)}</div>
+  const add = async (file) => { await upload(file.name, file); if (search.file) location.hash = "#/files"; };
+  const adding = html`<label class="button primary">Upload a file<input class="sr" type="file" onChange=${(event) => { const file = event.target.files[0]; event.target.value = ""; if (file) act.run(() => add(file)); }} /></label>`;
+  return html`<${Page} title="Files" lead="Examples to train on, and what jobs left." actions=${can("files:write") && adding}>
+    ${search.file ? html`<div><a class="button small" href="#/files">Show all files</a></div>` : html`<div class="chips" role="group" aria-label="Purpose">${[["fine-tune", "Examples"], ["fine-tune-results", "Results"], ["", "All"]].map(([name, label]) => html`<button class="chip" aria-pressed=${purpose === name} onClick=${() => setPurpose(name)}>${label}</button>`)}</div>`}
     <${Problem} error=${act.error} />
     <${Problem} error=${error} again=${again} title="The files cannot be listed" />
     ${!page && !error && html`<${Bones} />`}
-    ${page && !files.length && html`<${Empty} icon="files" title="No files here">A new job takes its file along by itself. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
+    ${page && !files.length && search.file && html`<${Empty} icon="files" title="There is no such file">It may be deleted; jobs that were trained on it keep what they made of it.<//>`}
+    ${page && !files.length && !search.file && html`<${Empty} icon="files" title="No files here">A new job takes its file along by itself. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
     ${files.length > 0 && html`<${Card}><${Table} className="top" label="Files" columns=${columns} rows=${files.map((file) => rowOf(file, file.id === search.file, () => act.run(() => remove(`/v1/files/${file.id}`))))} /><//>`}
     ${page?.has_more && html`<p class="soft">The newest ${SHOWN} are shown; the command line lists all: <code>sgg files list</code>.</p>`}
   <//>`;

@@ -2,7 +2,7 @@ import { html, useEffect, useRef, useState } from "../core.js";
 import { can, get, post } from "../api.js";
 import { useAction, useEvery, useRead } from "../live.js";
 import { bytes, clock, count, date, duration, figure, percent, plural } from "../format.js";
-import { Bar, Bones, Card, Confirm, Page, Problem, Status, Table } from "../parts.js";
+import { Bar, Bones, Card, Confirm, Page, Problem, Status, Table, ToTheJobs } from "../parts.js";
 import { useCurves } from "../curves.js";
 import { useEvents } from "../events.js";
 import { JobCurves } from "./job_curves.js";
@@ -11,6 +11,12 @@ import { Report, Suspicious } from "./report.js";
 
 const over = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
 const until = (spread) => (spread ? `${duration(spread.early - Date.now() / 1000)} to ${duration(spread.late - Date.now() / 1000)}` : null);
+
+/** Why a job has more than one attempt. */
+export function attemptsIn(history) {
+  const earlier = (history || []).slice(0, -1);
+  return earlier.length && earlier.every(({ state }) => state === "paused") ? "paused and resumed" : "a worker took it up again";
+}
 
 function Facts({ job }) {
   const { sgg } = job, { metrics, forecast } = sgg;
@@ -24,7 +30,7 @@ function Facts({ job }) {
   if (metrics.train_loss != null) facts.push(["Training loss", figure(metrics.train_loss)]);
   if (metrics.valid_accuracy != null) facts.push(["Validation accuracy", percent(metrics.valid_accuracy, 1), metrics.valid_loss != null ? `loss ${figure(metrics.valid_loss)}` : null]);
   if (job.finished_at) facts.push(["Took", duration(job.finished_at - job.created_at), date(job.finished_at)]);
-  if (sgg.attempts > 1) facts.push(["Attempts", count(sgg.attempts), "a worker took it up again"]);
+  if (sgg.attempts > 1) facts.push(["Attempts", count(sgg.attempts), attemptsIn(sgg.attempt_history)]);
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
 }
 
@@ -69,7 +75,7 @@ function Checkpoints({ job }) {
       figure(each.metrics.train_loss),
       each.metrics.full_valid_mean_token_accuracy != null ? percent(each.metrics.full_valid_mean_token_accuracy, 1) : figure(each.metrics.full_valid_loss),
       each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`),
-    ], note: each.sgg.files.length > 0 && html`<code>${each.fine_tuned_model_checkpoint}</code>${can("models:try") && html` · <a href=${`#/try?model=${encodeURIComponent(each.fine_tuned_model_checkpoint)}`}>Try it<span class="sr"> as of step ${each.step_number}</span></a>`}` }))} />`}
+    ], note: each.sgg.files.length > 0 && html`<code>${each.fine_tuned_model_checkpoint}</code>${can("models:try") && html` · <a class="nowrap" href=${`#/try?model=${encodeURIComponent(each.fine_tuned_model_checkpoint)}`}>Try it<span class="sr"> as of step ${each.step_number}</span></a>`}` }))} />`}
     ${page?.has_more && html`<p class="soft small">The newest ${LISTED} are listed.</p>`}
     ${page?.data.length === 0 && html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes with the first look at the validation set, or after 50 steps."}</p>`}
   <//>`;
@@ -78,7 +84,7 @@ function Checkpoints({ job }) {
 function Results({ job }) {
   if (!job.sgg.artifacts.length) return null;
   const words = { "metrics.csv": "Figures of every step", "adapter.tar.gz": "The adapter, as PEFT loads it" };
-  return html`<${Card} title="Downloads"><ul class="stack tight">${job.sgg.artifacts.map((file) => html`<li class="row between"><span><${Download} file=${file} /> <span class="soft small">${words[file.filename]}</span></span><span class="soft small num" title=${`sha256 ${file.sha256}`}>${bytes(file.bytes)}</span></li>`)}</ul>
+  return html`<${Card} title="Downloads"><ul class="stack tight">${job.sgg.artifacts.map((file) => html`<li class="row between whole"><span><${Download} file=${file} /> <span class="soft small">${words[file.filename]}</span></span><span class="soft small num" title=${`sha256 ${file.sha256}`}>${bytes(file.bytes)}</span></li>`)}</ul>
     <p class="soft small">The name of the model, for clients of the API: <code>${job.fine_tuned_model}</code></p><//>`;
 }
 
@@ -86,11 +92,13 @@ function flat(values, path = "") {
   return Object.entries(values).flatMap(([key, value]) => (value && typeof value === "object" && !Array.isArray(value) ? flat(value, `${path}${key}.`) : [[path + key, value]]));
 }
 
+const FileLink = ({ id }) => html`<a class="cut" href=${`#/files?file=${id}`} title=${id}>${id}</a>`;
+
 function Settings({ job }) {
   const settings = job.method[job.method.type];
   const rows = flat(settings.hyperparameters).filter(([, value]) => value !== null);
-  const pairs = [["Base model", job.model], ["Method", job.method.type === "sgg" ? "structured gradient guidance" : "plain LoRA"], ["Seed", job.seed], ["Training file", html`<a href=${`#/files?file=${job.training_file}`}>${job.training_file}</a>`]];
-  if (job.validation_file) pairs.push(["Validation file", html`<a href=${`#/files?file=${job.validation_file}`}>${job.validation_file}</a>`]);
+  const pairs = [["Base model", job.model], ["Method", job.method.type === "sgg" ? "structured gradient guidance" : "plain LoRA"], ["Seed", job.seed], ["Training file", job.sgg.kind ? html`<${FileLink} id=${job.training_file} />` : html`<span class="cut" title=${job.training_file}>${job.training_file}</span><span class="soft small">It is deleted.</span>`]];
+  if (job.validation_file) pairs.push(["Validation file", html`<${FileLink} id=${job.validation_file} />`]);
   if (settings.start_from) pairs.push(["Starts from", settings.start_from]);
   if (job.sgg.sources.length) pairs.push(["Sources", job.sgg.sources.join(", ")]);
   return html`<${Card} title="Settings"><div class="stack"><dl class="pairs">${pairs.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
@@ -103,13 +111,16 @@ export function Job({ id }) {
   useEvery(running ? 500 : job && !over(job) ? 3000 : 0, again, [again]);
   const events = useEvents(id, (event) => { if (!event || event.type === "message") again(); });
   const figures = useCurves(id, !!running, job?.sgg.attempts || 0);
-  if (!job) return html`<${Page} title="Job"><${Problem} error=${error} again=${again} />${!error && html`<${Bones} heights=${[60, 220, 220]} label="Loading the job" />`}<//>`;
+  const { value: base } = useRead(() => (job ? get(`/v1/models/${encodeURIComponent(job.model)}`) : null), [job?.model]);
+  const untold = job?.status === "succeeded" && !job.sgg.kind;
+  const { value: kind } = useRead(() => (untold ? get(`/v1/fine_tuning/jobs/${id}/report?format=json`).then((report) => report.kind) : null), [id, untold]);
+  if (!job) return html`<${Page} title="Job"><${Problem} error=${error} again=${error?.status !== 404 && again}>${error?.status === 404 && html`<${ToTheJobs} />`}<//>${!error && html`<${Bones} heights=${[60, 220, 220]} label="Loading the job" />`}<//>`;
   return html`<${Page} title=${jobTitle(job)} lead=${html`<span class="row"><${Status} job=${job} /><span class="mono small">${job.id}</span></span>`} actions=${html`<${Actions} job=${job} changed=${again} />`}>
     <${Announcer} job=${job} />
     ${job.error && html`<div class="notice bad" role="alert"><strong>${job.sgg.failure?.fault === "user" ? "The training could not use what it was given" : "The service failed this job"}</strong><p>${job.error.message}</p><p>${job.sgg.failure?.remedy}</p></div>`}
     <${Card}><div class="stack">${!over(job) && html`<${Bar} share=${job.sgg.progress} label="Progress of the training" />`}<${Facts} job=${job} /></div><//>
     ${job.status === "succeeded" && html`<${Report} job=${job} />`}
-    <${JobCurves} job=${job} figures=${figures} />
+    <${JobCurves} job=${job} figures=${figures} base=${base?.sgg.kind} kind=${kind} />
     <div class="grid2"><div class="stack"><${Results} job=${job} />${job.status === "succeeded" && html`<${Suspicious} job=${job} />`}<${Events} events=${events} /></div><div class="stack"><${Checkpoints} job=${job} /><${Settings} job=${job} /></div></div>
   <//>`;
 }

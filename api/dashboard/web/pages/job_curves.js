@@ -17,27 +17,37 @@ function ofNorms(plot) {
 }
 const share = (plot, low, high) => [0, Math.max(1, high)];
 
+/** Whether a job on a base model of this kind is trained by comparing examples, if its labels are few. */
+export function compares(job, base) {
+  const { task, guidance, balanced_batches: balanced } = job.method[job.method.type].hyperparameters;
+  const guided = job.method.type === "sgg" && guidance?.variant !== "off";
+  return base === "encoder" && (task?.objective === "contrast" || (guided && balanced !== false && task?.objective !== "cross_entropy"));
+}
+
+/** What a training file holds that may be deleted, as the report has it, or else as the job was told. */
+export const kindOf = (job, told) => job.sgg.kind || told || job.method[job.method.type].hyperparameters.task?.type;
+
 /** The curves of a job, each with a sentence on what it means. */
-export function JobCurves({ job, figures }) {
-  const { curves: told, exact, error, loading, again } = figures;
-  const { runs, curves } = exact ? overRuns(told) : { runs: 1, curves: told };
+export function JobCurves({ job, figures, base, kind }) {
+  const { curves: read, exact, error, loading, again } = figures;
+  const { runs, curves } = exact ? overRuns(read) : { runs: 1, curves: read };
   const note = runs > 1 ? `The curves are those of ${runs} runs, over the steps of each: their means, and bands from the lowest to the highest.`
-    : !exact && told.replica?.steps.length ? "These are too many steps to be drawn run by run: they are counted through all runs of this job." : null;
+    : !exact && read.replica?.steps.length ? "These are too many steps to be drawn run by run: they are counted through all runs of this job." : null;
   const of = (name) => curves[name] || none;
   const guided = job.method.type === "sgg";
   const z = guided ? job.method.sgg.hyperparameters.guidance?.clip_z : null;
   const norm = of("gradient_norm");
-  const limits = exact && z && runs === 1 ? clippingLimits(norm.values, z) : [];
-  const least = lowest(norm.values);
+  const told = exact && z && runs === 1 ? clippingLimits(norm.values, z) : [];
+  const least = lowest(norm.values), top = ROOM * highest(norm.values);
+  const limits = told.some((limit) => limit !== null && limit <= top) ? told : [];
   const floor = limits.map((limit) => (limit === null ? null : least));
   const gradient = [{ label: "|g|", ...norm }];
   if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, low: floor, high: limits, dashed: true });
   const problem = html`<${Problem} error=${error} again=${again} title="The curves cannot be shown" />`;
   if (!of("train_loss").steps.length) return html`<${Card} title="Curves">${problem}${loading && html`<${Bones} heights=${[200]} label="Loading the curves" />`}
     ${!error && !loading && html`<p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p>`}<//>`;
-  const words = job.sgg.kind === "classification" ? "examples" : "tokens";
-  const chosen = guided ? job.method.sgg.hyperparameters : {};
-  const compared = guided && words === "examples" && chosen.task?.objective !== "cross_entropy" && chosen.guidance?.variant !== "off";
+  const words = kindOf(job, kind) === "classification" ? "examples" : "tokens";
+  const compared = words === "examples" && compares(job, base);
   const sync = job.id;
   return html`<div class="stack">${problem}${note && html`<p class="soft">${note}</p>`}<div class="grid2">
     <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}

@@ -27,12 +27,18 @@ function useDryRun(request) {
   return { ...state, again };
 }
 
+/** When a job of that place in the queue begins: [in words, more of it]. */
+export function beginning({ position, starts_in_seconds: start }) {
+  const soon = start && start.expected <= 5;
+  return [position > 1 ? `after ${plural(position - 1, "job")}` : soon ? "at once" : "next", !start ? "start not known yet" : soon ? null : `in about ${duration(start.expected)}`];
+}
+
 function Estimate({ told }) {
   const { estimate, queue, data } = told;
-  const facts = [["Steps", count(estimate.steps), `${estimate.epochs} passes`]];
+  const facts = [["Steps", count(estimate.steps), plural(estimate.epochs, "epoch")]];
   if (estimate.seconds) facts.push(["Takes about", duration(estimate.seconds.expected), `${duration(estimate.seconds.low)} to ${duration(estimate.seconds.high)}`]);
   if (estimate.peak_memory_bytes) facts.push(["Memory at its peak", bytes(estimate.peak_memory_bytes)]);
-  if (queue) facts.push(["Begins", queue.position > 1 ? `after ${plural(queue.position - 1, "job")}` : "at once", queue.starts_in_seconds?.expected > 5 ? `in about ${duration(queue.starts_in_seconds.expected)}` : null]);
+  if (queue) facts.push(["Begins", ...beginning(queue)]);
   if (data?.tokens != null) facts.push(["Tokens", count(data.tokens), data.truncated ? `${data.truncated} examples are cut` : null]);
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
 }

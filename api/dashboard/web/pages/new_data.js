@@ -16,13 +16,16 @@ function Drop({ opening, small }) {
   </label></div>`;
 }
 
+/** Whether the label of a row can be chosen here. */
+const labelled = (row, names) => labelOf(row) !== null || (names.length > 1 && typeof row.value?.text === "string");
+
 /** One example that can be corrected where it stands. */
 function Row({ row, place, names, change, drop, children }) {
-  const label = labelOf(row), labelled = label !== null || (names.length > 1 && typeof row.value?.text === "string");
+  const label = labelOf(row);
   return html`<li class="example">
     <span class="soft num small">${place + 1}</span>
     <div class="grow stack tight"><span class="words">${textOf(row).slice(0, 400)}${row.aside && html` <span class="tag">set aside</span>`}</span>${children}</div>
-    ${labelled && html`<select aria-label=${`Label of example ${place + 1}`} value=${label ?? ""} onChange=${(event) => change(place, event.target.value)}>${label === null && html`<option value="" disabled selected>Choose a label</option>`}${names.map((name) => html`<option value=${name} selected=${name === label}>${name}</option>`)}</select>`}
+    ${labelled(row, names) && html`<select aria-label=${`Label of example ${place + 1}`} value=${label ?? ""} onChange=${(event) => change(place, event.target.value)}>${label === null && html`<option value="" disabled selected>Choose a label</option>`}${names.map((name) => html`<option value=${name} selected=${name === label}>${name}</option>`)}</select>`}
     <button class="small danger" aria-label=${`Remove example ${place + 1}`} onClick=${() => drop([place])}>Remove</button>
   </li>`;
 }
@@ -52,24 +55,38 @@ function findingsOf(data, stored, error) {
 /** Rows that contradict each other, wherever the split puts them. */
 const contradicting = (rows) => contradictions(rows).map(({ place, other }) => ({ place, severity: "warning", reason: `Example ${other + 1} says the same, but is labelled ${labelOf(rows[other])}.`, remedy: "Correct or remove one of them." }));
 
+const ELSEWHERE = "Correct it in your file and bring it again, or remove it.";
+
+/** Whether a finding asks for more than can be done to a row here, where labels are chosen and rows removed. */
+const isElsewhere = ({ severity, field, remedy }, row, names) => severity === "error" && row && !(field === "label" && labelled(row, names)) && !remedy.includes("bring the file again");
+
 /** One row for each example, however much is found in it. */
-function gathered(findings) {
+export function gathered(findings, rows, names) {
   const found = new Map();
   findings.forEach((finding, index) => {
     const key = finding.place ?? `x${index}`, said = `${finding.reason} ${finding.remedy}`;
-    const earlier = found.get(key);
-    if (earlier) earlier.said.push(said);
-    else found.set(key, { ...finding, said: [said] });
+    const one = found.get(key) || { ...finding, said: [], elsewhere: false };
+    one.said.push(said);
+    one.elsewhere ||= Boolean(isElsewhere(finding, rows[finding.place], names));
+    found.set(key, one);
   });
-  return [...found.values()];
+  return [...found.values()].map(({ elsewhere, ...one }) => ({ ...one, said: elsewhere ? [...one.said, ELSEWHERE] : one.said }));
+}
+
+/** What stands above the findings. */
+function summary(findings, rows) {
+  const errors = findings.filter(({ severity }) => severity === "error");
+  if (!rows.length) return "There are no examples in this file";
+  if (!errors.length) return `${plural(findings.length, "thing")} to look at`;
+  if (errors.some(({ place, line }) => place === undefined && !line)) return "This has to be changed first";
+  return `${plural(errors.length, "line")} cannot be used as ${errors.length === 1 ? "it is" : "they are"}`;
 }
 
 function Findings({ findings, data, edits }) {
   const [all, setAll] = useState(false);
   if (!findings.length) return null;
-  findings = gathered(findings);
-  const errors = findings.filter((finding) => finding.severity === "error").length;
-  return html`<div class="stack tight"><h3>${errors ? `${plural(errors, "line")} cannot be used as ${errors === 1 ? "it is" : "they are"}` : `${plural(findings.length, "thing")} to look at`}</h3>
+  findings = gathered(findings, data.rows, edits.names);
+  return html`<div class="stack tight"><h3>${summary(findings, data.rows)}</h3>
     <ul class="examples">${findings.slice(0, all ? 200 : 8).map((finding) => {
       const row = data.rows[finding.place];
       const words = finding.said.map((said) => html`<span class=${`small ${finding.severity === "error" ? "bad" : "warned"}`}>${said}</span>`);
@@ -116,7 +133,7 @@ export function NewData({ data, stored, earlier, fetching, dirty, busy, error, o
       ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "says" : "say"} what an earlier one says, word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
       ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">Nothing to complain about.</p>`}
       ${counts.size > 1 && !aside && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside to measure with<span class="hint">They are not trained on, so that the accuracy tells how the model does with sentences it has not seen.</span></span></label>`}
-      <${All} data=${data} edits=${edits} />
+      ${data.rows.length > 0 && html`<${All} data=${data} edits=${edits} />`}
       <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small opening=${opening} /></div>
     </div><//>`;
 }

@@ -4,11 +4,11 @@ import { ago, count, plural } from "../format.js";
 import { Card, Field } from "../parts.js";
 
 const numbers = [
-  ["n_epochs", "Passes over the file", "auto: small files get enough steps to learn from"],
-  ["batch_size", "Examples a step", "auto: 16 where each step holds as many of each label, otherwise 8"],
+  ["n_epochs", "Epochs", "auto: small files get enough steps to learn from"],
+  ["batch_size", "Batch size", "auto: 16 where each step holds as many of each label, otherwise 8"],
   ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, which takes folds or examples set aside"],
   ["folds", "Folds", "empty: none; 5 leaves out a fifth of the examples in turn and tells how good the training is on them, which takes about five times as long"],
-  ["max_steps", "At most so many steps", "empty: as many as the passes make"],
+  ["max_steps", "Maximum steps", "empty: as many as the epochs make"],
 ];
 
 const LORA = { rank: 8, alpha: 16 }; // unless told otherwise, as in sgg_core/spec.py
@@ -65,18 +65,24 @@ export function requestOf(settings, stored) {
   };
 }
 
+/** Files of related examples: of the same kind, with labels to tell apart, and no copies of the job's own files. */
+export function sourcesAmong(files, { training, validation }) {
+  const own = [training, validation].filter(Boolean), { kind } = training.sgg;
+  return files.filter((file) => file.sgg.kind === kind && (kind !== "classification" || file.sgg.labels.length > 1) && !own.some(({ id, sgg }) => id === file.id || sgg.sha256 === file.sgg.sha256));
+}
+
 const Choice = ({ name, value, chosen, choose, title, children }) => html`<label class="choice"><input type="radio" name=${name} value=${value} checked=${chosen === value} onChange=${() => choose(value)} /><span><strong>${title}</strong><span class="hint">${children}</span></span></label>`;
 
 export function NewSettings({ models, files, stored, settings, change }) {
   const set = (name, value) => change({ hyperparameters: { ...settings.hyperparameters, [name]: value } });
-  const others = files.filter((file) => file.sgg.kind === stored.training.sgg.kind && ![stored.training.id, stored.validation?.id].includes(file.id));
+  const others = sourcesAmong(files, stored);
   return html`<${Card} title="Training" lead="The defaults suit most files; change what you know better.">
     <div class="stack"><fieldset><legend class="label">Base model</legend><div class="choices">
       ${models.map((model) => html`<${Choice} name="model" value=${model.id} chosen=${settings.model} choose=${(value) => change({ model: value })} title=${model.id}>${model.sgg.description || (model.sgg.kind === "encoder" ? "An encoder: quick, for labels only." : "A language model.")}${model.sgg.parameters > 0 && ` ${count(Math.round(model.sgg.parameters / 1e6))} million weights.`}<//>`)}
       ${settings.model.startsWith("ft:") && html`<${Choice} name="model" value=${settings.model} chosen=${settings.model} choose=${() => {}} title=${settings.model}>A model of yours, trained further.<//>`}
     </div></fieldset>
     <fieldset><legend class="label">Method</legend><div class="choices">
-      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Steps look ahead and keep the gradient steady in length and direction, which takes about a quarter longer. With up to eight labels an encoder compares examples, in fewer steps than plain LoRA.<//>
+      <${Choice} name="method" value="sgg" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Guided">Steps look ahead and keep the gradient steady in length and direction, which takes longer; the estimate below tells how long. With up to eight labels an encoder compares examples, in fewer steps than plain LoRA.<//>
       <${Choice} name="method" value="supervised" chosen=${settings.method} choose=${(value) => change({ method: value })} title="Plain LoRA">Ordinary training of the adapter, and what to compare with.<//>
     </div></fieldset>
     <div class="fields"><${Field} label="Name" hint="A part of the model's name.">${(ids) => html`<input ...${ids} maxlength="64" value=${settings.suffix} onInput=${(event) => change({ suffix: event.target.value })} />`}<//></div>

@@ -5,17 +5,20 @@ import { useRead } from "../live.js";
 import { count, figure, percent, points, signed } from "../format.js";
 import { Bones, Card, Problem, Table } from "../parts.js";
 
-const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "the same training without guidance" };
+const names = { zero_shot: "the base model as it comes", linear_probe: "a linear probe on the base model", start: "the weights it started from", in_context: "the base model with examples in its prompt", plain_lora: "plain LoRA by its own defaults, with the same seed" };
 const MOST_CONFUSED = 12; // labels, as in sgg_core/card.py: a wider matrix cannot be read
 const DOUBTFUL = 0.75; // a right label with less than this was found with doubts
 
-function Baselines({ report }) {
+/** The interval of a difference, in words where there is none to speak of. */
+export const interval = ({ difference, low, high }, written) => (difference === 0 && low === 0 && high === 0 ? "every result is the same" : `${written(low)} to ${written(high)}`);
+
+export function Baselines({ report }) {
   if (!report.baselines?.length) return null;
   const texts = report.kind !== "classification", difference = texts ? signed : points;
   return html`<${Table} className="inset" label="Compared with" columns=${[["Measured against"], [`Its ${texts ? "loss" : "accuracy"}`, "num"], [`Difference, ${texts ? "a token" : "points"}`, "num nowrap"]]} rows=${report.baselines.map(({ name, accuracy, loss, comparison }) => ({ cells: [
     names[name] || name,
     texts ? figure(loss) : percent(accuracy, 1),
-    html`${difference(comparison.difference)}<div class="soft small">${difference(comparison.low)} to ${difference(comparison.high)}</div>`,
+    html`${difference(comparison.difference)}<div class="soft small">${interval(comparison, difference)}</div>`,
   ], note: comparison.verdict }))} />`;
 }
 
@@ -90,11 +93,14 @@ export async function doubtsOf(job, limit) {
   return data.filter((each) => each.predicted_label !== each.label || each.gradient_agreement < 0);
 }
 
+const STRONG = 0.95; // `suspicion` is a rank among the examples, not a probability
+export const doubtIn = (suspicion) => (suspicion >= STRONG ? "strong doubt" : "some doubt");
+
 /** Examples whose label may be wrong, as the training saw it. */
 export function Suspicious({ job }) {
   const { value: doubted, error, again } = useRead(() => doubtsOf(job, 10), [job.id, job.status]);
   if (!doubted) return html`<${Problem} error=${error} again=${again} title="The examples to look at again cannot be shown" />`;
   if (!doubted.length) return null;
-  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say." extra=${can("files:write") && html`<a href=${`#/new?from=${job.id}&correct`}>Correct them and run again</a>`}><ul class="examples">${doubted.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
-    <div class="grow stack tight"><span class="words">${each.text ?? `Line ${each.line} of the training file, which is deleted`}</span><span class="small soft">labelled <b>${each.label}</b>. ${each.reason}</span></div><span class="badge warn num">doubt ${percent(each.suspicion)}</span></li>`)}</ul><//>`;
+  return html`<${Card} title="Examples to look at again" lead="Their labels do not fit what the other examples say." extra=${can("files:write") && doubted.some((each) => each.text !== null) && html`<a href=${`#/new?from=${job.id}&correct`}>Correct them and run again</a>`}><ul class="examples">${doubted.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
+    <div class="grow stack tight"><span class="words">${each.text ?? `Line ${each.line} of the training file, which is deleted`}</span><span class="small soft">labelled <b>${each.label}</b>. ${each.reason}</span></div><span class="badge warn">${doubtIn(each.suspicion)}</span></li>`)}</ul><//>`;
 }

@@ -34,6 +34,6 @@ export function System() {
       const attempt = job.sgg.attempt_history?.at(-1);
       return html`<li class="row between"><a href=${`#/jobs/${job.id}`}>${jobTitle(job)}</a><span class="soft small">${attempt ? `attempt ${attempt.number}, for ${duration(attempt.seconds)}` : ""}</span><div class="grow small"><${Outlook} job=${job} /></div></li>`;
     })}</ul>`}<//>
-    <${Card} title="In the queue" lead=${queued.length ? null : "Nobody waits."}>${queued.length > 0 && html`<ul class="parts">${[...queued].sort((a, b) => a.sgg.queue_position - b.sgg.queue_position).map((job) => html`<li class="row between"><a href=${`#/jobs/${job.id}`}>${jobTitle(job)}</a><span class="soft small"><${Outlook} job=${job} /></span></li>`)}</ul>`}<//>
+    <${Card} title="In the queue" lead=${queued.length ? null : "The queue is empty."}>${queued.length > 0 && html`<ul class="parts">${[...queued].sort((a, b) => a.sgg.queue_position - b.sgg.queue_position).map((job) => html`<li class="row between"><a href=${`#/jobs/${job.id}`}>${jobTitle(job)}</a><span class="soft small"><${Outlook} job=${job} /></span></li>`)}</ul>`}<//>
   <//>`;
 }
