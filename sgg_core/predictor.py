@@ -140,7 +140,9 @@ class Predictor:
             try:
                 examples.append(_example(self.manifest.kind, row))
             except (KeyError, TypeError, AttributeError):
-                problems.append(Problem(line, wanted, f"This adapter needs {wanted!r}.", "Fill it in, in every row."))
+                problems.append(
+                    Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Fill in {wanted!r} in every row.")
+                )
             except ValueError:
                 reason = "The text holds a NUL or half of a surrogate pair."
                 problems.append(Problem(line, wanted, reason, "Remove the broken character."))
