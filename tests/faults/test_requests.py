@@ -92,7 +92,7 @@ def test_a_queued_job_is_cancelled_at_once_and_its_doorbell_means_nothing(site: 
 )
 def test_a_cancellation_in_any_phase_of_an_attempt_is_obeyed(site: Site, failpoint: Failpoint, checkpoint: int) -> None:
     site.arm(failpoint, "hold")
-    job_id = site.submit()
+    job_id = site.submit(200)  # more than are trained until the worker asks again, in a second
     site.wait_until_fired(failpoint)
     assert site.cancel(job_id) == 200
     assert site.bench.job(job_id).status is JobStatus.RUNNING
