@@ -122,7 +122,7 @@ def overhead(
         "examples/support_tickets.train.jsonl"
     ),
     rounds: Annotated[int, typer.Option(min=1, help="Each way to train has its turn in every round.")] = 3,
-    steps: Annotated[int, typer.Option(min=5, help="Steps of a turn; the first two are left out.")] = 8,
+    steps: Annotated[int, typer.Option(min=6, help="Steps of a turn; the first two are left out.")] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
     memory: Annotated[bool, typer.Option(help="Also measure peak memory, each in a process of its own.")] = True,
     only: Annotated[str | None, typer.Option(hidden=True, help="One way to train; prints peak memory.")] = None,

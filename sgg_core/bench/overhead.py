@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,6 +33,8 @@ from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train
 
 WARM_UP = 2
+CYCLE = 4  # steps, of which "every 4" corrects one
+LEAST_STEPS = WARM_UP + CYCLE
 PLAIN = "plain LoRA"
 TRAINER = "transformers Trainer, peft LoRA"
 FULL = "full fine-tuning"
@@ -143,10 +145,13 @@ def turn(base: LoadedBase, setting: Setting, name: str) -> list[float]:
     with tempfile.TemporaryDirectory() as scratch:
         train(spec, base, read_examples(setting.data), output=Path(scratch) / "adapter", reporter=reporter)
     found = reporter.seconds()[WARM_UP:]
-    if name == "every 4":  # whole cycles, each as its mean
-        cycles = len(found) // 4
-        return [sum(found[4 * cycle : 4 * cycle + 4]) / 4 for cycle in range(cycles)] or [sum(found) / len(found)]
-    return found
+    return cycles(found) if name == "every 4" else found
+
+
+def cycles(seconds: Sequence[float]) -> list[float]:
+    """Whole cycles of steps, of which one is corrected, each as the mean of its steps."""
+    starts = range(0, len(seconds) - CYCLE + 1, CYCLE)
+    return [sum(seconds[start : start + CYCLE]) / CYCLE for start in starts]
 
 
 def peak_of(setting: Setting, name: str) -> float:
@@ -160,7 +165,8 @@ def peak_of(setting: Setting, name: str) -> float:
 
 def _peak_in_child(setting: Setting, name: str) -> float:
     command = [sys.executable, "-P", "-m", "cli.main", "bench", "overhead", "--model", setting.entry.name]
-    command += ["--only", name, "--train", str(setting.data), "--steps", "5", "--batch-size", str(setting.batch_size)]
+    command += ["--only", name, "--train", str(setting.data), "--steps", str(LEAST_STEPS)]
+    command += ["--batch-size", str(setting.batch_size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["peak_gib"])
 

@@ -56,6 +56,11 @@ def test_passes_are_those_that_are_taken(setting, monkeypatch):
         assert sum(taken) == WAYS[name][0] * setting.steps * setting.batch_size, name
 
 
+def test_a_correction_in_every_fourth_step_is_shared_by_whole_cycles():
+    assert overhead.cycles([1.0, 5.0, 1.0, 1.0, 1.0, 6.0]) == [2.0]
+    assert overhead.cycles([1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 3.0, 1.0]) == [1.25, 1.5]
+
+
 def test_a_turn_ends_with_its_last_step(setting, monkeypatch):
     """What follows a run's last step, the search for doubtful labels and the adapter's file, is no part of a turn."""
     from sgg_core import trainer
@@ -72,7 +77,7 @@ def test_peak_memory_is_that_of_this_process(setting):
     passing = b"x" * 2**28
     del passing
     peak = peak_of(setting, PLAIN) * 2**30
-    assert resident + 0.99 * 2**28 <= peak <= 1.01 * 2**10 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert 0.5 * resident + 0.9 * 2**28 <= peak <= 1.01 * 2**10 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_an_unknown_way_is_named(setting):
