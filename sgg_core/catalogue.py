@@ -220,9 +220,9 @@ def check_objective(entry: BaseModelEntry, objective: str, balanced_batches: boo
         return
     if balanced_batches is False:
         raise SpecError(
-            "task.objective 'contrast' compares examples within a batch, which optimization.balanced_batches "
-            "'false' may leave without two of a label.",
-            "Leave one of them at 'auto'.",
+            "task.objective 'contrast' compares examples of a label within a batch, and a batch that is not balanced "
+            "may hold no two of one.",
+            "Leave task.objective or balanced_batches at 'auto'.",
         )
     if entry.kind == "causal":
         raise SpecError(
