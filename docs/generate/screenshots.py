@@ -75,7 +75,7 @@ def walk(page: Page, link: str) -> None:
     picture(page, "3-estimate")
     start.click()
     loss = page.get_by_role("img", name=re.compile("^Loss"))
-    expect(loss).to_have_attribute("data-points", re.compile(r"^([4-9]\d|\d{3,})$"))
+    expect(loss).to_have_attribute("data-points", re.compile(r"^([2-9]\d|\d{3,})$"))
     picture(page, "4-live")
     expect(page.locator(".head .badge")).to_have_text("Succeeded")
     expect(page.get_by_text("What it is worth")).to_be_visible()
