@@ -53,11 +53,12 @@ test-conformance: $(INSTALLED) ## The API against OpenAI's clients: three genera
 test-faults: $(INSTALLED) ## Run all fault tests, also the long random ones
 	$(BIN)/python -m pytest -m faults
 
-check: $(INSTALLED) docs ## Style, types, layers, documentation, and whether the migrations match the tables
+check: $(INSTALLED) docs ## Style, types, layers, dependencies, documentation, and whether the migrations match the tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(abspath $(BIN)):$$PATH" lint-imports
+	$(BIN)/deptry .
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(SOURCES)
 	export SGG_DATA_DIR="$$(mktemp -d)"; trap 'rm -rf "$$SGG_DATA_DIR"' EXIT; \
 		$(BIN)/alembic upgrade head; $(BIN)/alembic check
