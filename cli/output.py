@@ -121,4 +121,4 @@ def what_it_shows(smallest_difference: float | None) -> str:
     """Say what a validation file can show, given the smallest difference in accuracy (0 to 1) that it can."""
     if smallest_difference is None or smallest_difference >= 1:
         return "no difference in accuracy: these are too few examples"
-    return f"differences in accuracy of {smallest_difference:.1%} and more"
+    return f"differences in accuracy of {100 * smallest_difference:.1f} % and more"

@@ -255,7 +255,7 @@ def _training(report: TrainingReport, spec: TrainingSpec) -> str:
         ("seconds", f"{report.seconds:,.1f}"),
         ("mean gradient norm", _number(report.stability.gradient_norm_mean)),
         ("the same, projected", _number(report.stability.projected_gradient_norm_mean)),
-        ("share of clipped steps", f"{report.stability.clipped_share:.1%}"),
+        ("share of clipped steps", f"{100 * report.stability.clipped_share:.1f} %"),
         (f"mean cosine to the reference (batch {report.batch_size})", _number(report.direction.reference_cosine_mean)),
     ]
     if report.method == "sgg":
@@ -264,7 +264,7 @@ def _training(report: TrainingReport, spec: TrainingSpec) -> str:
         rows.insert(2, ("strengths: magnitude, direction, alignment", strengths))
     if report.source is not None:
         rows.append(("mean cosine to the source gradient", _number(report.source.cosine_mean)))
-        rows.append(("steps in conflict with the source", f"{report.source.conflict_share:.1%}"))
+        rows.append(("steps in conflict with the source", f"{100 * report.source.conflict_share:.1f} %"))
     checked = report.verification
     verdict = "exactly the same answers" if checked.reloaded else f"answers within {checked.max_difference:.1e}"
     return "\n".join(

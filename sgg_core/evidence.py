@@ -172,7 +172,7 @@ def difference_in_words(
         if found.low > 0 or found.high < 0:  # the bootstrap is too sure of itself where few examples differ
             figures += (
                 f"; better on {found.wins}, worse on {found.losses}, "
-                f"which chance alone does {found.p_value:.0%} of the time"
+                f"which chance alone does {100 * found.p_value:.0f} % of the time"
             )
         return f"No difference between {one} and {other} can be shown with {found.items} {items} examples ({figures})."
     word = "better" if better else "worse"

@@ -55,7 +55,7 @@ def leaks(
             lines[fresh[pair.later - len(texts)]],
             None,
             f"The training file holds almost the same on line {training_lines[pair.earlier]} "
-            f"({pair.similarity:.0%} of the words).",
+            f"({100 * pair.similarity:.0f} % of the words).",
             "Remove one of them, or accuracy on this file flatters.",
         )
     return tuple(sorted(log.problems, key=lambda problem: problem.line or 0))
@@ -119,7 +119,7 @@ def _suspect_near_duplicates(
     for pair in near_duplicates([_whole(examples[number]) for number in compared]):
         later, earlier = compared[pair.later], compared[pair.earlier]
         first, second = examples[earlier], examples[later]
-        share = f"{pair.similarity:.0%} of the words"
+        share = f"{100 * pair.similarity:.0f} % of the words"
         labels = [example.label for example in (first, second) if isinstance(example, ClassificationExample)]
         if len(set(labels)) > 1:
             reason = (

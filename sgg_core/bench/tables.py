@@ -73,7 +73,7 @@ def setting_tables(rows: Sequence[Row], baseline: str) -> str:
                     len(values),
                     f"{whole.mean:.3f} ({whole.low:.3f} to {whole.high:.3f})",
                     f"{stdev(values):.3f}" if len(values) > 1 else "-",
-                    f"{failed(by_seed.values()):.0%}",
+                    f"{100 * failed(by_seed.values()):.0f} %",
                     str(bootstrap(differences)) if differences and name != baseline else "-",
                     _average(row.log_norm_change_std for row in by_seed.values()),
                     _average(row.directional_alignment for row in by_seed.values()),
@@ -81,7 +81,7 @@ def setting_tables(rows: Sequence[Row], baseline: str) -> str:
                     _average((row.train_seconds for row in by_seed.values()), ".1f"),
                 )
             )
-        title = f"### {task}{origin}, {base_model}, {shots} examples a label"
+        title = f"### {task}{origin}, {base_model}, {shots} example{'' if shots == 1 else 's'} a label"
         parts.append(f"{title}\n\n{table(_header(baseline), lines)}")
     return "\n\n".join(parts)
 

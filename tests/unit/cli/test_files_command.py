@@ -59,7 +59,7 @@ def test_a_validation_file_is_told_what_it_can_show_and_what_training_holds_alre
     held_out = [{"text": f"held-out text {number}", "label": "up"} for number in range(19)] + [GOOD[2]]
     training, validation = write("train.jsonl", GOOD), write("valid.jsonl", held_out)
     shown = " ".join(check(training, "--validation", validation).stdout.split())
-    assert "differences in accuracy of 30.0% and more" in shown
+    assert "differences in accuracy of 30.0 % and more" in shown
     assert "line 20: The training file holds this example on line 3." in shown
     trained, held = json.loads(check(training, "--validation", validation, "--json").stdout)
     assert held["smallest_difference"] == 0.3 and len(held["warnings"]) == 1

@@ -81,7 +81,7 @@ def test_sizes(count, text):
 
 @pytest.mark.parametrize(
     ("smallest", "words"),
-    [(0.2, "differences in accuracy of 20.0% and more"), (1.0, "too few examples"), (None, "too few examples")],
+    [(0.2, "differences in accuracy of 20.0 % and more"), (1.0, "too few examples"), (None, "too few examples")],
 )
 def test_what_few_examples_can_show_is_said_in_words(smallest, words):
     assert words in output.what_it_shows(smallest)

@@ -110,7 +110,7 @@ def test_other_kinds_show_their_own_row_and_no_labels(kind):
 def test_data_and_training_can_be_traced():
     source = SourceAlignment(cosine_mean=-0.125, conflict_share=0.5, weight_mean=0.1)
     text = card(source=source)
-    for part in ("ab" * 32, "cd" * 32, "few.jsonl", "12,345", "| seed | 7 |", "6.2%", "-0.1250", "50.0%"):
+    for part in ("ab" * 32, "cd" * 32, "few.jsonl", "12,345", "| seed | 7 |", "6.2 %", "-0.1250", "50.0 %"):
         assert part in text
     assert "exactly the same answers" in text
     inexact = Verification(reloaded=False, probes=8, max_difference=2e-5)
