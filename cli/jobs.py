@@ -14,10 +14,12 @@ from cli.client import Client
 from cli.completion import complete_jobs
 from cli.errors import CliError
 from cli.evidence import compare, examples, report
+from cli.metadata import MetadataFilter, parse_metadata
 from cli.one_by_one import one_by_one
 from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say
 from cli.submit import submit
 from cli.watch import watch_job
+from sgg_store.job_state import JobStatus
 
 app = typer.Typer(
     help="Fine-tuning jobs: submit, list, show, watch, cancel, pause, resume, checkpoints, download, report, compare, "
@@ -37,18 +39,23 @@ app.command("submit")(submit)
 @app.command("list")
 def list_jobs(
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 20,
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
+    metadata: MetadataFilter = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List jobs, newest first."""
+    filters = {f"metadata[{key}]": [value] for key, value in parse_metadata(metadata or ()).items()}
+    if status is not None:
+        filters["status"] = [status]
     with Client.from_environment() as client:
-        found = list(client.items("/fine_tuning/jobs", limit=limit))
+        found = list(client.items("/fine_tuning/jobs", limit=limit, filters=filters))
     if as_json:
         print_json(found)
         return
     print_table(
         ("ID", "STATUS", "BASE MODEL", "CREATED"),  # together 80 columns; `show` tells the rest
         [(job["id"], job["status"], job["model"], moment(job["created_at"])) for job in found],
-        empty="There are no jobs yet; `sgg jobs submit` makes one.",
+        empty="No job is like that." if filters else "There are no jobs yet; `sgg jobs submit` makes one.",
     )
 
 
@@ -199,6 +206,7 @@ def _facts(job: dict[str, Any]) -> tuple[tuple[str, object], ...]:
         ("source files", ", ".join(ours["sources"]) or None),
         ("started from", job["method"][job["method"]["type"]]["start_from"]),
         ("seed", job["seed"]),
+        ("metadata", ", ".join(f"{key}={value}" for key, value in job["metadata"].items()) or None),
         ("attempts", ours["attempts"] or None),
         ("last checkpoint", (ours["last_checkpoint"] or {}).get("name")),
         ("trained tokens", job["trained_tokens"]),

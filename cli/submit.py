@@ -23,6 +23,7 @@ from cli.hyperparameters import (
     to_request,
 )
 from cli.job_file import JobFile, read_job_file, refuse_beside_spec
+from cli.metadata import MetadataOption, parse_metadata
 from cli.output import JsonFlag, print_json, say
 from cli.uploads import Uploads, uploads_for_a_job
 from cli.watch import watch_job
@@ -58,6 +59,7 @@ def submit(
     suffix: Annotated[str | None, typer.Option(help="A word in the fine-tuned model's name.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and order.  [default: the server's]")] = None,
     settings: SetOption = None,
+    metadata: MetadataOption = None,
     priority: Annotated[
         int | None,
         typer.Option(min=-10, max=10, help="Higher begins first; above 0 needs an administrator's key.  [default: 0]"),
@@ -77,7 +79,7 @@ def submit(
         raise CliError("A dry run makes no job to watch.", "Leave out --watch or --dry-run.", exit_code=USAGE)
     if spec is not None:
         refuse_beside_spec(
-            model, training, validation, source, retention, method, start, suffix, seed, settings, priority
+            model, training, validation, source, retention, method, start, suffix, seed, settings, metadata, priority
         )
         file = read_job_file(spec)
         with _client(dry_run) as client:
@@ -88,7 +90,7 @@ def submit(
     if model is None or training is None:
         raise CliError("A job needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
     method = method or DEFAULT_METHOD
-    chosen = parse_settings(settings or ())
+    chosen, carried = parse_settings(settings or ()), parse_metadata(metadata or ())
     build_spec(model, method, seed or 0, chosen)
     _check_sources(method, source)
     with _client(dry_run) as client:
@@ -106,6 +108,7 @@ def submit(
                 "validation_file": uploads.file_id(validation, Path(validation)) if validation else None,
                 "suffix": suffix,
                 "seed": seed,
+                "metadata": carried or None,
                 "method": {"type": method, method: choice},
             }
             made = _create(client, request, dry_run)

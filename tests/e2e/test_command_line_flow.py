@@ -94,6 +94,23 @@ def test_lists_and_details_name_the_job_and_its_files(service, finished):
     assert {job["training_file"], *job["result_files"]} <= {file["id"] for file in service.sgg_json("files", "list")}
 
 
+def test_jobs_are_found_by_their_metadata_and_state(service, finished):
+    example = EXAMPLES / "support_tickets.train.jsonl"
+    wanted = ("--model", "all-minilm-l6-v2", "--train", example, "--metadata", "team=support", "--metadata", "note=a=b")
+    job = service.sgg_json("jobs", "submit", *wanted)
+    service.sgg_json("jobs", "cancel", job["id"])
+    service.sgg("jobs", "watch", job["id"])
+    assert "team=support" in service.sgg("jobs", "show", job["id"]).stdout
+
+    def found(*options):
+        return [each["id"] for each in service.sgg_json("jobs", "list", *options)]
+
+    assert found("--metadata", "team=support", "--metadata", "note=a=b") == [job["id"]]
+    assert found("--metadata", "team=support", "--status", "cancelled") == [job["id"]]
+    assert found("--metadata", "team=support", "--status", "succeeded") == []
+    assert "No job is like that." in service.sgg("jobs", "list", "--metadata", "team=none").stdout
+
+
 def test_a_second_server_on_the_same_data_is_refused_with_the_first_ones_pid(service):
     second = service.sgg("serve", "--port", "0")
     assert second.returncode == 1

@@ -97,7 +97,7 @@ def test_a_wrong_key_is_told_at_the_door(browser, service):
         expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
 
 
-def test_a_job_is_watched_paused_resumed_and_cancelled(page, service, tickets):
+def test_a_job_is_watched_paused_resumed_cancelled_and_deleted(page, service, tickets):
     job_id = service.submit(tickets, *LONG)
     show(page, service, f"jobs/{job_id}")
     plot = page.get_by_role("img", name=re.compile("^Loss"))
@@ -115,6 +115,15 @@ def test_a_job_is_watched_paused_resumed_and_cancelled(page, service, tickets):
     expect(page.locator(".events")).to_contain_text("The job was cancelled.")
     show(page, service, "jobs?status=cancelled")
     expect(page.locator(".job").first).to_contain_text("Cancelled")
+    show(page, service, f"jobs/{job_id}")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="No, go back").click()
+    assert service.job(job_id)["status"] == "cancelled"
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Yes, delete it").click()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    with api(service) as http:
+        assert http.get(f"/fine_tuning/jobs/{job_id}").status_code == 404
 
 
 def test_no_point_is_lost_over_a_restart_of_the_server(browser, own_service, tickets):

@@ -74,7 +74,16 @@ def test_scripts_can_rely_on_these_options():
         "--json": "",
     }
     assert options("train") == train
-    more = {"--from": "", "--suffix": "", "--priority": "", "--spec": "", "--dry-run": "", "--watch": "", "--json": ""}
+    more = {
+        "--metadata": "repeatable",
+        "--from": "",
+        "--suffix": "",
+        "--priority": "",
+        "--spec": "",
+        "--dry-run": "",
+        "--watch": "",
+        "--json": "",
+    }
     submit = {"--model": "", **files, **settings, **more}
     assert options("jobs", "submit") == submit
     assert options("predict") == {"directory": "", "--model": "", "--text": "repeatable", "--file": "", "--json": ""}

@@ -1,5 +1,5 @@
 import { html, useEffect, useRef, useState } from "../core.js";
-import { can, get, post } from "../api.js";
+import { can, get, post, remove } from "../api.js";
 import { useAction, useEvery, useRead } from "../live.js";
 import { bytes, clock, count, date, duration, figure, percent, plural } from "../format.js";
 import { Bar, Bones, Card, Confirm, Page, Problem, Status, Table, ToTheJobs } from "../parts.js";
@@ -42,6 +42,7 @@ function Announcer({ job }) {
 
 function Actions({ job, changed }) {
   const act = useAction(async (verb) => { await post(`/v1/fine_tuning/jobs/${job.id}/${verb}`); await changed(); });
+  const drop = useAction(async () => { await remove(`/v1/fine_tuning/jobs/${job.id}`); location.hash = "#/jobs"; });
   if (!can("jobs:write")) return null;
   const stopping = job.sgg.cancel_requested || job.sgg.pause_requested;
   return html`<div class="stack tight"><div class="row">
@@ -50,7 +51,8 @@ function Actions({ job, changed }) {
     ${!over(job) && html`<${Confirm} label="Cancel" disabled=${act.busy || job.sgg.cancel_requested} title="Cancel this job?" text="It stops before its next step and keeps its newest checkpoint. It cannot be taken up again; pause it if you want that." yes="Yes, cancel it" onYes=${() => act.run("cancel")} />`}
     ${job.fine_tuned_model && can("models:try") && html`<a class="button primary" href=${`#/try?model=${encodeURIComponent(job.fine_tuned_model)}`}>Try it</a>`}
     <a class="button" href=${`#/new?from=${job.id}`}>Run again with changes</a>
-  </div><${Problem} error=${act.error} /></div>`;
+    ${over(job) && html`<${Confirm} label="Delete" disabled=${drop.busy} title="Delete this job?" text="Its adapter, checkpoints, figures and report go with it, and nothing brings them back. The data files stay." yes="Yes, delete it" onYes=${drop.run} />`}
+  </div><${Problem} error=${act.error || drop.error} /></div>`;
 }
 
 function Events({ events }) {

@@ -1,0 +1,35 @@
+"""`--metadata KEY=VALUE`: the pairs that a job carries, and by which jobs are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from cli.errors import CliError
+
+USAGE = 2
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata", metavar="KEY=VALUE", help="A pair that the job carries, such as team=support. Repeatable."
+    ),
+]
+MetadataFilter = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Only jobs that carry this pair. Repeatable."),
+]
+
+
+def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
+    """Give the pairs by their keys. Raises CliError for one without a value, without a key, or given twice."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise CliError(f"--metadata {pair!r} is no pair.", "Write --metadata key=value.", exit_code=USAGE)
+        if key in found:
+            raise CliError(f"--metadata {key} is given twice.", "Keep one of them.", exit_code=USAGE)
+        found[key] = value
+    return found
