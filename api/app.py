@@ -54,8 +54,14 @@ TELEMETRY: TelemetryConfig = {
     "auto_configure": False,  # sgg_store.tracing does it
 }
 TAKES_FILES = re.compile("/v1/files|/v1/uploads/[^/]+/parts")
-SIGN_IN_BOUND = BodyBound(4096, "Signing in takes at most 4,096 bytes. Send an API key, or a link's text, alone.")
+BODY_SECONDS = 60.0
+"""As long as uploads may be silent; other bodies are small, and have to be whole by then."""
+SIGN_IN_MESSAGE = "Signing in takes at most 4,096 bytes. Send an API key, or a link's text, alone."
+SIGN_IN_BOUND = BodyBound(4096, SIGN_IN_MESSAGE, BODY_SECONDS)
 """Anyone may send these, so nobody may send many."""
+TAKES_LITTLE = re.compile(r"/v1/(organization|webhook_endpoints|uploads|fine_tuning/checkpoints)(/.*)?")
+LITTLE_BYTES = 65_536
+"""Names and ids, which are read while everyone else waits."""
 # routes are asked one after the other, so those that are polled most come first
 FINE_TUNING = (jobs, comparisons, previews, graders, checkpoints)
 OTHERS = (files, uploads, models, trials, webhooks, projects, keys, audit, workers, dashboard, health)
@@ -108,12 +114,16 @@ def create_app(
     file_limit = f"A data file may have at most {settings.max_upload_bytes:,} bytes. Leave examples out, or split it."
     json_limit = f"This request may have at most {settings.max_json_bytes:,} bytes. Send examples as files."
     upload_bound = BodyBound(settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, file_limit)
-    json_bound = BodyBound(settings.max_json_bytes, json_limit)
+    json_bound = BodyBound(settings.max_json_bytes, json_limit, BODY_SECONDS)
+    little = min(LITTLE_BYTES, settings.max_json_bytes)
+    little_bound = BodyBound(little, f"This request may have at most {little:,} bytes.", BODY_SECONDS)
 
     def bound_of(path: str) -> BodyBound:
         if TAKES_FILES.fullmatch(path):
             return upload_bound
-        return SIGN_IN_BOUND if path == dashboard.SESSION_PATH else json_bound
+        if path == dashboard.SESSION_PATH:
+            return SIGN_IN_BOUND
+        return little_bound if TAKES_LITTLE.fullmatch(path) else json_bound
 
     app = FastAPI(
         title="SGG",

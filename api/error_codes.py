@@ -186,6 +186,12 @@ REFUSALS: tuple[Refusal, ...] = (
         "Send the file again, over a better line.",
     ),
     Refusal(
+        "request_stalled",
+        408,
+        "A request's body, other than a file, did not come within a minute.",
+        "Send it again, at once.",
+    ),
+    Refusal(
         "idempotency_key_reused",
         409,
         "The same `Idempotency-Key` came with another body.",
@@ -194,7 +200,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "request_too_large",
         413,
-        "A file of more than 50 MiB, or another body of more than 1 MiB.",
+        "A file of more than 50 MiB, or another body of more than 1 MiB; 64 KiB where it holds names and ids alone.",
         "Leave examples out, or split the file.",
     ),
     Refusal(

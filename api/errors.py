@@ -198,7 +198,7 @@ ANSWERS: dict[type[Exception], Answer] = {
 }
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_stalled", 413: "request_too_large"}
 
 
 class ErrorResponse(JSONResponse):

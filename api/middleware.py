@@ -1,12 +1,14 @@
-"""What surrounds every request: an id, the time it took, a bound on its body, and the last word on defects."""
+"""What surrounds every request: an id, the time it took, bounds on its body, and the last word on defects."""
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import anyio
 from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -76,14 +78,21 @@ class RequestFrame:
 
 @dataclass(frozen=True, slots=True)
 class BodyBound:
-    """The largest body that a path takes, in bytes, and what a caller is told who sends more."""
+    """The largest body that a path takes, in bytes, and what a caller is told who sends more.
+
+    All of it has to come within `seconds`, or as late as its reader wants: then None.
+    """
 
     bytes: int
     message: str
+    seconds: float | None = None
 
 
 class BodyLimit:
-    """Refuses request bodies that are too large: at once if their length is announced, else when they exceed it."""
+    """Refuses request bodies that are too large: at once if their length is announced, else when they exceed it.
+
+    Bodies that take too long to come are given up, so that nobody holds connections for the price of a few bytes.
+    """
 
     def __init__(self, app: ASGIApp, bound_of: Callable[[str], BodyBound]) -> None:
         self.app = app
@@ -99,12 +108,20 @@ class BodyLimit:
         if announced.isdigit() and int(announced) > bound.bytes:
             await error_response(413, bound.message, code="request_too_large")(scope, receive, send)
             return
-        received = 0
+        received, whole = 0, False
+        end = math.inf if bound.seconds is None else anyio.current_time() + bound.seconds
 
         async def receive_within_limit() -> Message:
-            nonlocal received
-            part = await receive()
-            received += len(part.get("body", b""))
+            nonlocal received, whole
+            if whole:  # what is waited for now is the caller's leaving
+                return await receive()
+            try:
+                with anyio.fail_after(end - anyio.current_time()):
+                    part = await receive()
+            except TimeoutError as error:
+                message = f"The request's body did not come within {bound.seconds:g} seconds. Send it again, at once."
+                raise HTTPException(408, message, headers={"connection": "close"}) from error
+            received, whole = received + len(part.get("body", b"")), not part.get("more_body", False)
             if received > bound.bytes:
                 await _discard(receive, part)
                 raise HTTPException(413, bound.message, headers={"connection": "close"})

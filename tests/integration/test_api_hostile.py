@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -86,6 +90,26 @@ def test_a_body_of_little_more_than_is_allowed_is_refused(
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
         assert files_of(settings) == before
         assert http.get(path).json()["data"] == there
+
+
+def test_what_holds_names_and_ids_alone_is_small(api_server: ApiServer) -> None:
+    with api_server.http() as http:
+        for path in ("/v1/organization/projects", "/v1/webhook_endpoints", "/v1/uploads"):
+            answer = http.post(path, json={"name": "a" * 65_536})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large"), path
+        assert http.post("/v1/fine_tuning/jobs", json={"name": "a" * 65_536}).status_code == 400
+
+
+def test_a_body_that_does_not_come_is_given_up(api_settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.app.BODY_SECONDS", 0.5)
+    with serving(api_settings) as server, closing(HTTPConnection(urlsplit(server.url).netloc, timeout=20)) as slow:
+        slow.putrequest("POST", "/v1/fine_tuning/jobs")
+        slow.putheader("content-type", "application/json")
+        slow.putheader("content-length", "1000")
+        slow.endheaders(b'{"model": ')
+        answer = slow.getresponse()
+        assert answer.status == 408 and answer.headers["connection"] == "close"
+        assert json.load(answer)["error"]["code"] == "request_stalled"
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)

@@ -30,7 +30,7 @@ def literals(node: ast.AST) -> set[str]:
 
 def sent_by_api() -> set[tuple[str, int]]:
     """All pairs of code and status in the sources of the API."""
-    found = {(errors._CODES.get(status, "invalid_request"), status) for status in (400, 404, 405, 413)}
+    found = {(errors._CODES.get(status, "invalid_request"), status) for status in (400, *errors._CODES)}
     for kind, answer in errors.ANSWERS.items():
         for child in (kind, *kind.__subclasses__()):
             status = errors.ANSWERS.get(child, answer).status
