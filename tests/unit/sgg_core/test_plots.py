@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import matplotlib.image
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgg_core.evidence import Calibration, against
 from sgg_core.figures import Answers, Evaluation, Losses
@@ -68,6 +70,22 @@ def test_readable_pictures_are_written(tmp_path):
     for path in paths:
         height, width, _ = matplotlib.image.imread(path).shape
         assert width > 800 and height > 200
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_no_word_or_number_is_cut_at_the_edges(scale):
+    sizes = [{"train_loss": scale / n, "gradient_norm": scale * (1 + n % 3)} for n in range(1, 13)]
+    steps = [step(n, reference_cosine=n / 20, **sizes[n - 1]) for n in range(1, 13)]
+    for name, figure in pictures([*steps, *EVALUATIONS], JUDGED).items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        (axes,) = figure.axes
+        for text in (axes.xaxis.label, axes.yaxis.label, axes._left_title):
+            box = text.get_window_extent(canvas.get_renderer())
+            assert min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, (name, text, box)
+        drawn = np.asarray(canvas.buffer_rgba())
+        for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
+            assert (edge == 255).all(), name  # what crosses an edge would leave ink on it
 
 
 def test_differences_in_loss_are_told_in_their_own_unit():
