@@ -37,13 +37,19 @@ def _facts(told: dict[str, Any]) -> tuple[tuple[str, object], ...]:
         ("batch size", chosen.get("batch_size")),
         ("learning rate", chosen.get("learning_rate")),
         ("steps", f"{steps} in {estimate['epochs']} epochs" if steps else None),
-        ("tokens", f"{estimate['tokens']:,}" if estimate.get("tokens") else None),
+        ("tokens", _tokens(estimate.get("tokens"), data.get("tokens"))),
         ("peak memory", f"about {size(memory)}" if memory else None),
         ("takes", _range(estimate.get("seconds"))),
         ("place in queue", queue["position"]),
         ("starts in", _range(queue["starts_in_seconds"])),
         ("can show", what_it_shows(shown) if shown else None),
     )
+
+
+def _tokens(learned: int | None, in_file: int | None) -> str | None:
+    if not learned:
+        return None
+    return f"{learned:,}" + (f", of {in_file:,} in the file" if in_file else "")
 
 
 def _range(seconds: dict[str, float] | None) -> str | None:

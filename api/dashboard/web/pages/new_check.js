@@ -39,7 +39,7 @@ function Estimate({ told }) {
   if (estimate.seconds) facts.push(["Takes about", duration(estimate.seconds.expected), `${duration(estimate.seconds.low)} to ${duration(estimate.seconds.high)}`]);
   if (estimate.peak_memory_bytes) facts.push(["Memory at its peak", bytes(estimate.peak_memory_bytes)]);
   if (queue) facts.push(["Begins", ...beginning(queue)]);
-  if (data?.tokens != null) facts.push(["Tokens", count(data.tokens), data.truncated ? `${data.truncated} examples are cut` : null]);
+  if (estimate.tokens != null) facts.push(["Tokens", count(estimate.tokens), [data?.tokens != null && `${count(data.tokens)} in the file`, data?.truncated > 0 && `${plural(data.truncated, "example")} cut`].filter(Boolean).join(", ")]);
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
 }
 
