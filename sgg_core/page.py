@@ -39,7 +39,7 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.35rem 1rem 0.35rem 0; border-bottom: 1px solid var(--rule); text-align: left;
   vertical-align: top; }
 th { color: var(--muted); font-weight: 600; }
-td { max-width: 30rem; overflow-wrap: break-word; }
+td { max-width: 20rem; overflow-wrap: break-word; }
 figure { margin: 1.5rem 0; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 30rem; height: auto; }
 </style>

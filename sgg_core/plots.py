@@ -172,6 +172,7 @@ def calibration_figure(calibration: Calibration) -> Figure:
     axes.scatter([one.confidence for one in bins], [one.accuracy for one in bins], s=sizes, color=BLUE, alpha=0.8)
     axes.set_xlim(0, 1.03)
     axes.set_ylim(0, 1.03)
+    axes.tick_params(axis="x", pad=7)  # both axes begin with 0.0
     axes.set_xlabel("mean confidence of the answers (size: how many)", color=MUTED)
     return figure
 

@@ -81,8 +81,8 @@ class SourceTasks:
             return None
         return Notice(
             level="warn",
-            message=f"The sources pointed against the target in {100 * found.conflict_share:.0f} % of the steps and may "
-            "hurt; guidance.source_weight 'cross_fitted' finds out on held-out examples.",
+            message=f"The sources pointed against the target in {100 * found.conflict_share:.0f} % of the steps and "
+            "may hurt; guidance.source_weight 'cross_fitted' finds out on held-out examples.",
         )
 
     def _is_used(self, number: int) -> bool:
