@@ -12,7 +12,7 @@ from sgg_core.plan import Plan
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import probe_head
 from sgg_core.tasks.contrast import Contrast
-from sgg_core.tasks.label_names import label_names, names_tell, with_names
+from sgg_core.tasks.label_names import Names, with_names
 from sgg_core.tasks.pooled_head import PooledHead
 
 
@@ -20,7 +20,7 @@ class Objective:
     """The batches of a run on `target`, and over which parameters. With contrast these are the `adapter` only.
 
     `names` are the labels' names that count as examples, by label; none if the plan has none, or they say nothing.
-    They are chosen when this is made, by the model as it is then.
+    They are chosen when this is made, by the model as it is then, and so is which labels are akin to each other.
     """
 
     def __init__(self, target: TaskData, adapter: Mapping[str, Parameter], plan: Plan, seed: int) -> None:
@@ -30,9 +30,12 @@ class Objective:
         self._fitted_at: int | None = None
         self.labels = [item.label for item in target.items]
         if isinstance(target.task, PooledHead):
-            self.names = _names(target.task, target.items, plan) if plan.label_names else ()
+            names = Names(target.task, target.items) if plan.label_names else None
+            if names is not None and (plan.label_names is True or names.tell()):
+                self.names = names.examples
             if plan.objective == "contrast" and (self.names or plan.contrasts(self.labels)):
-                self.data = TaskData(Contrast(target.task), target.items, dict(adapter))
+                contrast = Contrast(target.task, names.kinship() if names is not None and self.names else None)
+                self.data = TaskData(contrast, target.items, dict(adapter))
 
     @property
     def contrasts(self) -> bool:
@@ -68,8 +71,3 @@ class Objective:
         if self.contrasts and step != self._fitted_at:
             self.probe()
             self._fitted_at = step
-
-
-def _names(task: PooledHead, items: Sequence[Encoded], plan: Plan) -> Sequence[Encoded]:
-    names = label_names(task)
-    return names if plan.label_names is True or names_tell(task, items, names) else ()

@@ -21,12 +21,16 @@ TEMPERATURE = 0.2
 
 
 class Contrast:
-    """What a pooled head's adapter is trained on in place of cross-entropy; the head is fitted when that is done."""
+    """What a pooled head's adapter is trained on in place of cross-entropy; the head is fitted when that is done.
 
-    def __init__(self, head: PooledHead, temperature: float = TEMPERATURE) -> None:
+    `kinship` (L, L) says how near the examples of two labels may be, as `supervised_contrast` takes it.
+    """
+
+    def __init__(self, head: PooledHead, kinship: Tensor | None = None, temperature: float = TEMPERATURE) -> None:
         self.pooled = head
         self.base: LoadedBase = head.base
         self.labels = head.labels
+        self.kinship = torch.eye(len(head.labels), device=head.base.device) if kinship is None else kinship
         self.temperature = temperature
 
     def head(self) -> nn.Module | None:
@@ -62,7 +66,7 @@ class Contrast:
         features = self._features(items)
         labels = torch.tensor([item.label for item in items], device=features.device)
         return LossSum(
-            supervised_contrast(features, labels, self.temperature),
+            supervised_contrast(features, labels, self.kinship, self.temperature),
             self.units(items),
             neighbour_hits(features.detach(), labels),
         )
@@ -87,18 +91,19 @@ def anchors(labels: Tensor) -> Tensor:
     return (labels[:, None] == labels[None]).sum(1).gt(1).nonzero()[:, 0]
 
 
-def supervised_contrast(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Sum over examples i with others of their label, P(i), of -mean_(p in P(i)) log softmax_(j != i)(f_i f_j / t)_p.
+def supervised_contrast(features: Tensor, labels: Tensor, kinship: Tensor, temperature: float) -> Tensor:
+    """Sum over examples i with others of their label of -sum_j k_ij log softmax_(j != i)(f_i f_j / t)_j / sum_j k_ij.
 
-    `features` are (B, d) of unit length, `labels` (B,). Khosla et al. 2020, arXiv:2004.11362, equation 2.
+    `features` are (B, d) of unit length, `labels` (B,) indices of the rows and columns of `kinship` (L, L), whose
+    entries k are from 0 to 1 and 1 on the diagonal. Of the unit matrix this is Khosla et al. 2020, arXiv:2004.11362,
+    equation 2; else examples of a label that is akin count as its own, by so much.
     """
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    same = (labels[:, None] == labels[None]) & ~itself
+    share = kinship[labels][:, labels].masked_fill(itself, 0.0)
     scores = (features @ features.T / temperature).masked_fill(itself, -torch.inf)
-    log_share = scores - scores.logsumexp(1, keepdim=True)
+    log_share = (scores - scores.logsumexp(1, keepdim=True)).masked_fill(itself, 0.0)
     kept = anchors(labels)
-    of_same = log_share.masked_fill(~same, 0.0).sum(1)[kept]
-    return -(of_same / same.sum(1)[kept]).sum()
+    return -((share * log_share).sum(1)[kept] / share.sum(1)[kept]).sum()
 
 
 def neighbour_hits(features: Tensor, labels: Tensor) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from sgg_core.encoding import Encoded
 from sgg_core.evaluation import features
 from sgg_core.shapes import ClassificationExample
+from sgg_core.tasks.kinship import kinship_of
 from sgg_core.tasks.pooled_head import PooledHead
 
 NAMINGS = ("{}", "It was {}.")
@@ -37,16 +39,34 @@ def with_names(items: Sequence[Encoded], names: Sequence[Encoded]) -> list[Encod
     return [*items, *(name for name in names if name.label in labels)]
 
 
-def names_tell(task: PooledHead, items: Sequence[Encoded], names: Sequence[Encoded]) -> bool:
-    """Whether examples lie nearer to the name of their label than to the others', by the features as they are now."""
-    of_label: dict[int, list[Encoded]] = defaultdict(list)
-    for item in items:
-        of_label[item.label].append(item)
-    each = max(1, JUDGES // len(of_label))
-    asked = [item for label in sorted(of_label) for item in of_label[label][:each]]
-    found = features(task, [*asked, *names])
-    gold, named = (torch.tensor([item.label for item in some], device=found.device) for some in (asked, names))
-    return nearness(found[: len(asked)], gold, found[len(asked) :], named) > 0
+class Names:
+    """The labels' names as `examples`, and what the model makes of them beside `items`: it is asked once."""
+
+    def __init__(self, task: PooledHead, items: Sequence[Encoded]) -> None:
+        self.examples = label_names(task)
+        self._task = task
+        self._items = items
+
+    def tell(self) -> bool:
+        """Whether examples lie nearer to the name of their label than to the others'."""
+        return nearness(*self._seen) > 0
+
+    def kinship(self) -> Tensor:
+        """How near the labels may be to each other, as `kinship_of` has it."""
+        return kinship_of(*self._seen, len(self._task.labels))
+
+    @cached_property
+    def _seen(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features (B, d) of some examples of each label, their labels (B,), and both of the names."""
+        of_label: dict[int, list[Encoded]] = defaultdict(list)
+        for item in self._items:
+            of_label[item.label].append(item)
+        each = max(1, JUDGES // len(of_label))
+        asked = [item for label in sorted(of_label) for item in of_label[label][:each]]
+        found = features(self._task, [*asked, *self.examples])
+        labels = torch.tensor([item.label for item in (*asked, *self.examples)], device=found.device)
+        count = len(asked)
+        return found[:count], labels[:count], found[count:], labels[count:]
 
 
 def nearness(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor) -> float:

@@ -55,15 +55,15 @@ def help_out(pipe: MessagePipe, lines: queue.SimpleQueue[bytes]) -> None:
 
 def _learned(lesson: Learn, base: LoadedBase, adapted: Any) -> Known:
     task = task_for(base, lesson.kind, lesson.labels, lesson.description, base.entry.context_tokens)
-    head = None if lesson.contrast else task.head()
+    head = None if lesson.kinship else task.head()
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     parameters += [] if head is None else list(head.parameters())
     weights = sum(parameter.numel() for parameter in parameters)
     if weights != lesson.weights:
         raise ValueError(f"The leader trains {lesson.weights} weights where its helper has {weights}.")
-    if lesson.contrast:
+    if lesson.kinship:
         assert isinstance(task, PooledHead)
-        task = Contrast(task)
+        task = Contrast(task, torch.tensor(lesson.kinship, device=base.device))
     return Known(task, parameters)
 
 

@@ -200,7 +200,7 @@ class Leader:
             kind="classification" if task.labels else "text",
             labels=task.labels,
             description=task.description if isinstance(task, LabelWords) else None,
-            contrast=isinstance(task, Contrast),
+            kinship=tuple(map(tuple, task.kinship.tolist())) if isinstance(task, Contrast) else None,
             weights=sum(parameter.numel() for parameter in share.parameters),
         )
         for helper in self.helpers:

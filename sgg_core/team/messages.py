@@ -34,7 +34,7 @@ class Learn(Message):
     kind: Literal["classification", "text"]
     labels: tuple[str, ...]
     description: str | None
-    contrast: bool
+    kinship: tuple[tuple[float, ...], ...] | None  # of labels that contrast is between; else None
     weights: int  # how many numbers its parameters hold
 
 

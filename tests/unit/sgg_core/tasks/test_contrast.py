@@ -25,28 +25,40 @@ def features_of(labels, seed=0, width=5):
     return functional.normalize(raw, dim=-1)
 
 
-def naive(features, labels, temperature):
+def kinship_of(*pairs):
+    """Of four labels, of which these pairs are akin."""
+    kinship = torch.eye(4, dtype=torch.float64)
+    for one, other, share in pairs:
+        kinship[one, other] = kinship[other, one] = share
+    return kinship
+
+
+NONE = kinship_of()
+
+
+def naive(features, labels, kinship, temperature):
     total = 0.0
     for i, label in enumerate(labels):
         others = [j for j in range(len(labels)) if j != i]
-        shares = {j: math.exp(float(features[i] @ features[j]) / temperature) for j in others}
-        positive = [math.log(shares[j] / sum(shares.values())) for j in others if labels[j] == label]
-        if positive:
-            total -= sum(positive) / len(positive)
+        near = {j: math.exp(float(features[i] @ features[j]) / temperature) for j in others}
+        if label in [labels[j] for j in others]:
+            share = {j: float(kinship[label, labels[j]]) for j in others}
+            told = sum(share[j] * math.log(near[j] / sum(near.values())) for j in others)
+            total -= told / sum(share.values())
     return total
 
 
-@given(labelled, st.floats(0.1, 2.0))
-def test_the_loss_is_that_of_a_loop_over_pairs(labels, temperature):
-    features = features_of(labels)
-    found = supervised_contrast(features, torch.tensor(labels), temperature)
-    assert float(found) == pytest.approx(naive(features, labels, temperature), abs=1e-9)
+@given(labelled, st.floats(0.0, 1.0), st.floats(0.1, 2.0))
+def test_the_loss_is_that_of_a_loop_over_pairs(labels, share, temperature):
+    features, kinship = features_of(labels), kinship_of((0, 1, share), (1, 3, share / 2))
+    found = supervised_contrast(features, torch.tensor(labels), kinship, temperature)
+    assert float(found) == pytest.approx(naive(features, labels, kinship, temperature), abs=1e-9)
 
 
 @given(labelled)
 def test_an_example_without_company_neither_counts_nor_makes_the_gradient_infinite(labels):
     features = features_of(labels).requires_grad_()
-    supervised_contrast(features, torch.tensor(labels), 0.2).backward()
+    supervised_contrast(features, torch.tensor(labels), NONE, 0.2).backward()
     assert torch.isfinite(features.grad).all()
     alone = [i for i, label in enumerate(labels) if labels.count(label) == 1]
     assert anchors(torch.tensor(labels)).tolist() == [i for i in range(len(labels)) if i not in alone]
@@ -56,8 +68,22 @@ def test_near_examples_of_one_label_cost_less_than_far_ones():
     angles = torch.tensor([0.0, 0.1, 3.0, 3.1])
     features = torch.stack([angles.cos(), angles.sin()], 1)
     together, crossed = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    assert supervised_contrast(features, together, 0.2) < 0.01 * supervised_contrast(features, crossed, 0.2)
+    costs = [supervised_contrast(features, labels, torch.eye(2), 0.2) for labels in (together, crossed)]
+    assert costs[0] < 0.01 * costs[1]
     assert (neighbour_hits(features, together), neighbour_hits(features, crossed)) == (4, 0)
+
+
+def test_labels_that_are_akin_may_lie_side_by_side_and_others_may_not():
+    angles = torch.tensor([0.0, 0.1, 0.2, 0.3, 3.0, 3.1], dtype=torch.float64)
+    features = torch.stack([angles.cos(), angles.sin()], 1)
+    akin_together, akin_apart = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 2, 2, 1, 1])
+
+    def costs(kinship):
+        return [float(supervised_contrast(features, each, kinship, 0.2)) for each in (akin_together, akin_apart)]
+
+    near, far = costs(kinship_of((0, 1, 0.5)))
+    assert near < 0.5 * far
+    assert costs(NONE) == pytest.approx([costs(NONE)[0]] * 2)
 
 
 def test_a_batch_is_one_pass_so_that_every_example_meets_every_other(sharp):
@@ -69,7 +95,7 @@ def test_a_batch_is_one_pass_so_that_every_example_meets_every_other(sharp):
     found = task.loss(items)
     with torch.no_grad():
         apart = torch.cat([task.pooled.features([item]) for item in items])
-    expected = supervised_contrast(apart, torch.tensor([item.label for item in items]), task.temperature)
+    expected = supervised_contrast(apart, torch.tensor([item.label for item in items]), torch.eye(2), task.temperature)
     assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
     assert (found.units, task.units([Encoded((1,), 0), Encoded((1,), 1)])) == (6, 0)
 

@@ -15,7 +15,7 @@ from sgg_core.reporting import Notice, SilentReporter, StepMetrics
 from sgg_core.shapes import ClassificationExample
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task
-from sgg_core.tasks.label_names import NAMELESS, label_names, names_tell, nearness, with_names
+from sgg_core.tasks.label_names import NAMELESS, Names, label_names, nearness, with_names
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.trainer import train
 
@@ -66,10 +66,7 @@ def test_names_tell_where_texts_say_them_and_not_where_they_say_the_others(sharp
     task = PooledHead(sharp("encoder"), ("bad", "good"), 512, seed=0)
     right = [("a good day", "good"), ("good", "good"), ("a bad day", "bad"), ("so bad", "bad")]
     swapped = [(text, "bad" if label == "good" else "good") for text, label in right]
-    told = [
-        names_tell(task, task.encode([ClassificationExample(*row) for row in rows]), label_names(task))
-        for rows in (right, swapped)
-    ]
+    told = [Names(task, task.encode([ClassificationExample(*row) for row in rows])).tell() for rows in (right, swapped)]
     assert told == [True, False]
 
 
@@ -103,6 +100,18 @@ def test_each_batch_of_contrast_has_the_names_of_its_labels_and_the_head_is_fitt
     fitted = fits(monkeypatch)
     objective.fit_head(2)
     assert fitted == [[*objective.target.items, *names]]
+
+
+def test_contrast_takes_the_kinship_of_the_names_that_count_and_none_of_others(encoder, file_of, spec_for):
+    words = ("bad", "good", "plain")
+    three = file_of([{"text": f"text {n // 3} of all", "label": words[n % 3]} for n in range(12)])
+    found = {}
+    for wish in (True, False):
+        spec = spec_for(encoder, task={"objective": "contrast", "label_names": wish})
+        objective = objective_for(encoder, three, spec)
+        found[wish] = objective.data.task.kinship
+    assert torch.equal(found[True], Names(objective.target.task, objective.target.items).kinship())
+    assert torch.equal(found[False], torch.eye(3)) and not torch.equal(found[True], found[False])
 
 
 def test_names_of_many_labels_are_examples_of_a_head_that_learns_by_cross_entropy(

@@ -47,7 +47,8 @@ def passes_over(base, examples, spec, size, contrast):
         vector = [torch.randn(parameter.shape, generator=draw) for parameter in parameters]
         if contrast:
             assert isinstance(task, PooledHead)
-            task = Contrast(task)
+            others = 0.5 * torch.ones(len(task.labels), len(task.labels))
+            task = Contrast(task, others.fill_diagonal_(1.0))
         batch = TaskBatch(task, encoded(task if not contrast else task.pooled, examples)[:size], parameters, 0)
         found = batch.gradient()
         return found, [found.gradient, batch.product(vector), batch.drift(origin)]
