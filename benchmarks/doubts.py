@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
 from sgg_core.doubts import look, read, scores
 from sgg_core.shapes import ClassificationExample

@@ -48,7 +48,7 @@ def _here(path: Path, spec: Any, limit: int) -> dict[str, Any]:
 
     data = read_examples(path)  # whose errors need no base model
 
-    from sgg_core.backbone import load_base
+    from sgg_core.base_loading import load_base
     from sgg_core.catalogue import Catalogue
     from sgg_core.preview import preview as render
     from sgg_store.settings import StoreSettings

@@ -227,7 +227,7 @@ def _run(
     checkpoints: Path | None,
     start: Path | None,
 ) -> Finished | Stopped:
-    from sgg_core.backbone import load_base
+    from sgg_core.base_loading import load_base
     from sgg_core.trainer import train as train_adapter
 
     return train_adapter(

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from sgg_core.backbone import LoadedBase, cache_directory, default_device, load_directory, weights_directory
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_files import cache_directory, weights_directory
+from sgg_core.base_loading import default_device, load_directory
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import BaseModelUnavailableError
 

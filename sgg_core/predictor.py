@@ -10,11 +10,13 @@ from safetensors.torch import load_file
 
 from sgg_core import encoding
 from sgg_core.adapter_file import HEAD
-from sgg_core.backbone import LoadedBase, load_base, take_off
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, DataError, Problem
 from sgg_core.evaluation import probe_values
 from sgg_core.generation import write
+from sgg_core.lora_layers import take_off
 from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
 from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example, is_broken
 from sgg_core.tasks.choice import task_for

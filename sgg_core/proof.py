@@ -29,7 +29,8 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sgg_core.backbone import LoadedBase, quiet_transformers
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_files import quiet_transformers
 from sgg_core.encoding import Encoded
 from sgg_core.errors import VerificationError
 from sgg_core.imports import without_collector

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from sgg_core.backbone import LoadedBase, count_adapter_weights
+from sgg_core.backbone import LoadedBase
 from sgg_core.catalogue import more_room
 from sgg_core.encoding import Encoded
 from sgg_core.errors import DataError, Problem, SpecError
 from sgg_core.examples import STORED_LIMITS, ExampleSet, check_sources, check_training, check_validation, parse_examples
 from sgg_core.folds import deal
 from sgg_core.lineup import Lineup
+from sgg_core.lora_layers import count_adapter_weights
 from sgg_core.plan import Plan, make_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.spec import TrainingSpec

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import torch
 
-from sgg_core.backbone import LoadedBase, prepared, quiet_transformers
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_files import quiet_transformers
+from sgg_core.base_loading import prepared
 from sgg_core.catalogue import BaseModelEntry, DirectorySource
 from sgg_core.seeding import derived_seed
 from sgg_core.torch_seeding import torch_seed

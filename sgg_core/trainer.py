@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from sgg_core.adapter import add_to_report, answered_before
-from sgg_core.backbone import LoadedBase, adapted_names, lora
+from sgg_core.backbone import LoadedBase
 from sgg_core.errors import OutOfMemoryError, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_core.folds import only
 from sgg_core.lineup import Lineup, Replica, check_steps
+from sgg_core.lora_layers import adapted_names, lora
 from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.packed.meeting import Pack
 from sgg_core.packed.network import give_recordings_back, keeps_rows

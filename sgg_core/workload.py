@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgg_core.backbone import LoadedBase, count_adapter_weights, linear_layers
+from sgg_core.backbone import LoadedBase
 from sgg_core.doubts import MOST_EXAMPLES
 from sgg_core.encoding import Encoded
 from sgg_core.estimate import Workload, memory_need
@@ -14,6 +14,7 @@ from sgg_core.examples import ExampleSet
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
 from sgg_core.lineup import total_steps
+from sgg_core.lora_layers import count_adapter_weights, linear_layers
 from sgg_core.plain_rival import rival_of
 from sgg_core.plan import Plan, make_plan, rehearsal_plan
 from sgg_core.retention import RetentionSet

@@ -97,7 +97,7 @@ class TrainerProcess:
 
     def _train_together(self, first: Train, base: LoadedBase) -> None:
         """Train until no shared training is left, the first one and those that come meanwhile."""
-        from sgg_core.backbone import adapted_names
+        from sgg_core.lora_layers import adapted_names
         from sgg_core.packed.meeting import Pack
 
         def packed(command: Train) -> Callable[[LoadedBase], None]:
@@ -185,7 +185,7 @@ def read_commands(wishes: Wishes, commands: queue.SimpleQueue[Warm | Train]) -> 
 def import_training() -> None:
     """Pay for torch, transformers and peft before a job waits for them, once for this process and all its forks."""
     with without_collector():
-        import sgg_core.backbone
+        import sgg_core.base_loading
         import sgg_core.proof
         import sgg_core.trainer  # imported for the loading alone
 

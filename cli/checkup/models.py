@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOAD = """
 import json, sys
 from pathlib import Path
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
 for name in sys.argv[2:]:
     try:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from sgg_core.backbone import LoadedBase, load_base
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_base
 from sgg_core.bench import peers, setfit_method, trained
 from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Outcome, examples
 from sgg_core.bench.cells import Cell, Folder, Row, append_row, majority_share, read_rows, write_rows

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.bench.throughput import turn
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.examples import parse_examples

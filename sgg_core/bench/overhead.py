@@ -23,11 +23,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sgg_core.backbone import LoadedBase, load_base, take_off
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_base
 from sgg_core.card import table
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import SpecError
 from sgg_core.examples import read_examples
+from sgg_core.lora_layers import take_off
 from sgg_core.reporting import Control, SilentReporter, StepMetrics
 from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train

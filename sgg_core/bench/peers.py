@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from sgg_core.backbone import LoadedBase, lora, take_off
+from sgg_core.backbone import LoadedBase
 from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Outcome, examples
 from sgg_core.bench.prompted import Prompted
 from sgg_core.evaluation import log_probabilities
 from sgg_core.gradients import Gradient, combined, inner
+from sgg_core.lora_layers import lora, take_off
 from sgg_core.plain_step import plain_step
 from sgg_core.plan import Plan, make_plan
 from sgg_core.seeding import derived_seed

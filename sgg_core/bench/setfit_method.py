@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from sgg_core.backbone import LoadedBase, cache_directory, weights_directory
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_files import cache_directory, weights_directory
 from sgg_core.bench.assignment import Assignment, NotApplicableError, Outcome
 from sgg_core.examples import ExampleSet
 

@@ -26,7 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sgg_core.backbone import LoadedBase, load_base
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_base
 from sgg_core.bench.arithmetic import matmul_rate
 from sgg_core.bench.assignment import NotApplicableError
 from sgg_core.bench.machine import this_machine

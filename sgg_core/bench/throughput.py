@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sgg_core.backbone import LoadedBase, load_base
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_base
 from sgg_core.bench.overhead import StepsOnly
 from sgg_core.card import table
 from sgg_core.catalogue import BaseModelEntry

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sgg_core.adapter_file import ADAPTER, canonical
-from sgg_core.backbone import lora
 from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Outcome
 from sgg_core.catalogue import Catalogue
 from sgg_core.gradients import cosine
 from sgg_core.guidance.passes import TaskBatch
+from sgg_core.lora_layers import lora
 from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
 from sgg_core.predictor import load_predictor

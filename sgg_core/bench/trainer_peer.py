@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core.adapted_linear import as_peft_computes
-from sgg_core.backbone import LoadedBase, lora
+from sgg_core.backbone import LoadedBase
 from sgg_core.encoding import Encoded, padded
 from sgg_core.examples import ExampleSet
+from sgg_core.lora_layers import lora
 from sgg_core.plan import Plan, make_plan
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.choice import encoded, make_task, probe_head

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgg_core.adapted_linear import adapted_linear
-from sgg_core.backbone import LoadedBase, Mask, hidden_states, linear_layers
+from sgg_core.backbone import LoadedBase, Mask, hidden_states
 from sgg_core.errors import SpecError
+from sgg_core.lora_layers import linear_layers
 from sgg_core.memory import lacks_memory
 from sgg_core.packed.recorded import WIDTH_STEP, Inputs, Recordings, evened, recordable
 from sgg_core.packed.stacked import Layout, StackedAdapters, as_leaves, as_matrix

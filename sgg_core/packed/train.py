@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from sgg_core.backbone import LoadedBase, adapted_names
+from sgg_core.backbone import LoadedBase
 from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
+from sgg_core.lora_layers import adapted_names
 from sgg_core.packed.meeting import Pack
 from sgg_core.reporting import Finished, Reporter, Stopped
 from sgg_core.spec import TrainingSpec

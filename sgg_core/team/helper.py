@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from sgg_core.backbone import LoadedBase, load_directory, lora
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_directory
 from sgg_core.guidance.passes import Share
+from sgg_core.lora_layers import lora
 from sgg_core.pipe import MessagePipe
 from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.contrast import Contrast

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.examples import parse_examples
 from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec

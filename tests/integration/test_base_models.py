@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core.backbone import load_base, weights_directory
+from sgg_core.base_files import weights_directory
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import BaseModelEntry, Catalogue, DirectorySource
 from sgg_core.errors import BaseModelUnavailableError
 from sgg_core.examples import parse_examples

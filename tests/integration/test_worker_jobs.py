@@ -63,7 +63,7 @@ def test_peft_loads_the_files_of_every_checkpoint(service: Service, tmp_path: Pa
     from peft import PeftModel
     from safetensors.torch import load_file
 
-    from sgg_core.backbone import load_base
+    from sgg_core.base_loading import load_base
 
     bench = service.bench
     job_id = bench.submit(optimization={"max_steps": 4, "batch_size": 4}, checkpoint={"every_steps": 2})

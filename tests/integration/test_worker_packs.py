@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.examples import parse_examples
 from sgg_core.reporting import AnyMessage, Control
 from sgg_core.spec import TrainingSpec

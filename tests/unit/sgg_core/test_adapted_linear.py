@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 from sgg_core.adapted_linear import AdaptedLinear, as_peft_computes
-from sgg_core.backbone import hidden_states, lora
+from sgg_core.backbone import hidden_states
+from sgg_core.lora_layers import lora
 from sgg_core.spec import LoraSpec
 
 

@@ -12,7 +12,8 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForFeatureExtraction, Pe
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sgg_core.backbone import LoadedBase, load_base
+from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, DataError, DiskFullError, UnknownBaseModelError, VerificationError
 from sgg_core.evaluation import log_probabilities

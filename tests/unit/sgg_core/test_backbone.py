@@ -8,9 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sgg_core.backbone import backward, converted_gguf, hidden_states, linear_layers, load_base, lora
+from sgg_core.backbone import backward, hidden_states
+from sgg_core.base_files import converted_gguf
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
+from sgg_core.lora_layers import linear_layers, lora
 from sgg_core.spec import LoraSpec
 from sgg_core.tiny import save_tiny_base, tiny_entry
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from sgg_core.adapted_linear import AdaptedLinear
-from sgg_core.backbone import hidden_states, lora
+from sgg_core.backbone import hidden_states
 from sgg_core.errors import SpecError
 from sgg_core.halves import Halves, frozen, processor_is_quick, wanted_halves
+from sgg_core.lora_layers import lora
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.proof import last_states
 from sgg_core.reporting import SilentReporter

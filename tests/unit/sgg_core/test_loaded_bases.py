@@ -8,9 +8,9 @@ import weakref
 import pytest
 import torch
 
-from sgg_core.backbone import lora
 from sgg_core.errors import BaseModelUnavailableError
 from sgg_core.loaded_bases import LoadedBases
+from sgg_core.lora_layers import lora
 from sgg_core.spec import LoraSpec
 from sgg_core.tiny import save_tiny_base
 

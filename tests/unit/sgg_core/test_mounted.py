@@ -3,7 +3,7 @@
 import torch
 from peft import get_peft_model
 
-from sgg_core.backbone import _peft_config, lora, take_off
+from sgg_core.lora_layers import _peft_config, lora, take_off
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import LoraSpec
 from sgg_core.torch_seeding import torch_seed

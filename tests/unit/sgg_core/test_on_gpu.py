@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from sgg_core.backbone import adapted_names, backward, hidden_states, load_base, lora
+from sgg_core.backbone import backward, hidden_states
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
+from sgg_core.lora_layers import adapted_names, lora
 from sgg_core.packed.meeting import Pack
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.predictor import load_predictor

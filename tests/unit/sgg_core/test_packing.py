@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from sgg_core import packing
-from sgg_core.backbone import hidden_states, lora
+from sgg_core.backbone import hidden_states
 from sgg_core.encoding import Encoded, common_prefix, passes
 from sgg_core.label_trie import LabelTrie
+from sgg_core.lora_layers import lora
 from sgg_core.spec import LoraSpec
 
 CPU = torch.device("cpu")

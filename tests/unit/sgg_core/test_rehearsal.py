@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sgg_core.backbone import lora
+from sgg_core.lora_layers import lora
 from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
 from sgg_core.rehearsal import _best_scaled_loss, can_judge, cross_validated_scores, held_out_loss, rehearse

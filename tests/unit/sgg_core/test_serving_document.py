@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
 from sgg_core.predictor import load_predictor
 from sgg_core.reporting import SilentReporter

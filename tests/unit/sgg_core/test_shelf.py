@@ -10,7 +10,7 @@ import torch
 
 from sgg_core import shelf as shelves
 from sgg_core.answering import answer
-from sgg_core.backbone import load_directory
+from sgg_core.base_loading import load_directory
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import BaseModelUnavailableError, CheckpointError
 from sgg_core.predictor import load_predictor
@@ -33,7 +33,7 @@ def entry(tmp_path_factory):
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory, entry, training):
     """Three adapters of different seeds, ranks and targets."""
-    from sgg_core.backbone import load_base
+    from sgg_core.base_loading import load_base
     from sgg_core.spec import TrainingSpec
 
     root = tmp_path_factory.mktemp("adapters")

@@ -8,8 +8,10 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgg_core.backbone import hidden_states, layer_states, lora, prepared
+from sgg_core.backbone import hidden_states, layer_states
+from sgg_core.base_loading import prepared
 from sgg_core.guidance.passes import TaskBatch
+from sgg_core.lora_layers import lora
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec
 from sgg_core.tasks.pooled_head import PooledHead

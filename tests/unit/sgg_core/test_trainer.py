@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from sgg_core.adapter_file import canonical
-from sgg_core.backbone import lora
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import DataError, SpecError, TrainingDivergedError
 from sgg_core.evaluation import log_probabilities
 from sgg_core.figures import classification_figures
+from sgg_core.lora_layers import lora
 from sgg_core.predictor import load_predictor
 from sgg_core.reporting import SilentReporter, StepMetrics
 from sgg_core.seeding import derived_seed

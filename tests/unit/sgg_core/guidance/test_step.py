@@ -5,13 +5,14 @@ import torch
 from torch.nn import Parameter, functional
 
 from sgg_core import encoding
-from sgg_core.backbone import LoadedBase, lora
+from sgg_core.backbone import LoadedBase
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.guidance import alignment
 from sgg_core.guidance.closures import ClosureBatch
 from sgg_core.guidance.passes import SourceBatch, TaskBatch, balanced_halves, displaced
 from sgg_core.guidance.step import GuidedStep
+from sgg_core.lora_layers import lora
 from sgg_core.seeding import derived_seed
 from sgg_core.spec import GuidanceSpec, LoraSpec, TrainingSpec
 from sgg_core.tasks.choice import encoded, make_task

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgg_core.backbone import backward, hidden_states, lora
+from sgg_core.backbone import backward, hidden_states
+from sgg_core.lora_layers import lora
 from sgg_core.packed.meeting import PASS_POSITIONS, Pack, PackClosedError, alike
 from sgg_core.packed.network import keeps_rows, twin
 from sgg_core.spec import LoraSpec
@@ -18,7 +19,7 @@ JOBS = ((2, 16.0, (4, 7)), (3, 2.0, (6, 3)), (1, 4.0, (2, 9)))
 
 
 def targets(base):
-    from sgg_core.backbone import adapted_names
+    from sgg_core.lora_layers import adapted_names
 
     return adapted_names(base, LoraSpec())
 

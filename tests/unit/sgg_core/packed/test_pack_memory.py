@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core.backbone import adapted_names, backward, hidden_states, lora
+from sgg_core.backbone import backward, hidden_states
+from sgg_core.lora_layers import adapted_names, lora
 from sgg_core.packed.meeting import Pack, fitting, size
 from sgg_core.packed.train import PackedJob
 from sgg_core.reporting import Finished, SilentReporter, StepMetrics

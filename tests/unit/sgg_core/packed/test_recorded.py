@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sgg_core.backbone import adapted_names, hidden_states, lora
+from sgg_core.backbone import hidden_states
+from sgg_core.lora_layers import adapted_names, lora
 from sgg_core.packed.network import StackedNetwork, stacked_network
 from sgg_core.packed.recorded import Recordings, evened, recordable
 from sgg_core.packed.stacked import Layout, as_leaves

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core import backbone
+from sgg_core import lora_layers
 from sgg_core.errors import SpecError, TrainingDivergedError
 from sgg_core.guidance.passes import TaskBatch
 from sgg_core.packed.meeting import Pack
@@ -124,7 +124,7 @@ def test_equal_jobs_take_the_passes_of_one(base, spec_for, training, tmp_path, m
     alone = packed_job(spec, "one", training, tmp_path)
     train(spec, base, training, output=alone.output, reporter=alone.reporter)
     gradients_of_one = len(taken)
-    pack = Pack(base, backbone.adapted_names(base, spec.lora))
+    pack = Pack(base, lora_layers.adapted_names(base, spec.lora))
     jobs = [packed_job(spec, number, training, tmp_path) for number in range(4)]
     assert [ended.type for ended in pack.run([job.train for job in jobs])] == ["finished"] * 4
     assert len(taken) == 5 * gradients_of_one

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sgg_core.backbone import lora
 from sgg_core.encoding import Encoded
 from sgg_core.gradients import norm
 from sgg_core.guidance.passes import TaskBatch
+from sgg_core.lora_layers import lora
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec
 from sgg_core.tasks.contrast import Contrast, anchors, neighbour_hits, supervised_contrast

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tokenizers.normalizers import Lowercase
 
-from sgg_core.backbone import lora
 from sgg_core.errors import SpecError
 from sgg_core.evaluation import evaluate, log_probabilities
+from sgg_core.lora_layers import lora
 from sgg_core.packing import pack
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec

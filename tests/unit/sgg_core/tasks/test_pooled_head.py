@@ -8,8 +8,8 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from torch.nn import functional
 
-from sgg_core.backbone import lora
 from sgg_core.evaluation import evaluate, log_probabilities
+from sgg_core.lora_layers import lora
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec
 from sgg_core.tasks.choice import probe_head

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sgg_core.backbone import lora
 from sgg_core.encoding import Encoded, chat_segments
 from sgg_core.errors import DataError, ValidationFileError
 from sgg_core.evaluation import evaluate
+from sgg_core.lora_layers import lora
 from sgg_core.packing import pack
 from sgg_core.shapes import ChatExample, ChatMessage, CompletionExample
 from sgg_core.spec import LoraSpec

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from sgg_core.backbone import load_base
+from sgg_core.base_loading import load_base
 from sgg_core.reporting import SilentReporter
 from sgg_core.team.leader import with_team
 from sgg_core.tiny import save_tiny_base

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from sgg_core.backbone import lora
 from sgg_core.errors import HelperLostError
 from sgg_core.gradients import combined, norm
 from sgg_core.guidance.passes import TaskBatch
+from sgg_core.lora_layers import lora
 from sgg_core.reporting import SilentReporter, StepMetrics, Stopped
 from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.contrast import Contrast
