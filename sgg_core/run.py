@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.nn import Parameter
 
 from sgg_core.adapter import Adapted, write_adapter, write_config
 from sgg_core.adapter_file import AdapterMetadata
 from sgg_core.backbone import LoadedBase
 from sgg_core.checkpoint import Progress, load_checkpoint, save_checkpoint
-from sgg_core.doubts import MOST_EXAMPLES, doubts
-from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
-from sgg_core.estimate import memory_need, reference_seconds
 from sgg_core.evaluation import evaluate, probes
-from sgg_core.evidence import Doubt
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
 from sgg_core.forgetting import Retention, retained
@@ -28,33 +23,27 @@ from sgg_core.gradients import Gradient, Vector, combined, norm
 from sgg_core.guidance.passes import SourceBatch
 from sgg_core.guidance.step import GuidedStep, StepOutcome
 from sgg_core.identity import RunIdentity
-from sgg_core.in_context import ask_in_context, wanted_in_context
 from sgg_core.manifest import StartedFrom
 from sgg_core.objective import Objective
-from sgg_core.plain_rival import train_plainly
 from sgg_core.plan import Plan, make_plan
 from sgg_core.reporting import (
     AnyMessage,
     CheckpointSaved,
     Control,
-    EvaluationMetrics,
     Finished,
     Notice,
     Reporter,
-    Started,
-    StepMetrics,
     Stopped,
 )
 from sgg_core.retention import RetentionSet
+from sgg_core.rivals import Rivals
+from sgg_core.run_messages import evaluation_metrics, started, step_metrics
 from sgg_core.sources import SourceTasks
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import StartingPoint
-from sgg_core.task_data import TaskData
-from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.task_data import encoded_and_told, task_data
+from sgg_core.tasks.choice import probe_head
 from sgg_core.tasks.label_names import NAMELESS
-from sgg_core.tasks.label_words import LabelWords
-from sgg_core.tasks.pooled_head import PooledHead
-from sgg_core.tasks.task import Task
 from sgg_core.weights import Weights, in_blocks
 from sgg_core.workload import RunData, workload
 
@@ -81,7 +70,7 @@ class Run:
         if start is not None:  # before the tasks are made, whose heads begin as probes of the adapted model
             start.check(spec.lora, base)
             start.put_on(adapter)
-        self.target = self._task_data(training, adapter, None)
+        self.target = task_data(spec, base, training, adapter, None, reporter)
         self.objective = Objective(self.target, adapter, self.plan, spec.seed)
         if not self.objective.contrasts or validation is not None or sources:  # else nobody asks it before it is fitted
             self.objective.probe()
@@ -89,10 +78,13 @@ class Run:
             reporter.report(Notice(message=NAMELESS))
         if start is not None and (note := start.put_on_head(self.target.task)) is not None:
             reporter.report(Notice(message=note))
-        source_data = [self._task_data(examples, adapter, number) for number, examples in enumerate(sources)]
+        source_data = [
+            task_data(spec, base, examples, adapter, number, reporter) for number, examples in enumerate(sources)
+        ]
         for source in source_data:
             probe_head(source.task, source.items)
-        self.held_out = self._encoded(self.target.task, validation) if validation is not None else []
+        self.held_out = [] if validation is None else encoded_and_told(self.target.task, validation, reporter)
+        self.rivals = Rivals(spec, adapted, self.target, self.held_out, training, validation, start, reporter)
         weights = sum(parameter.numel() for parameter in self.target.parameters.values())
         self.retention = retention
         self.kept = None if retention is None else RetentionSet(base, retention, spec.task.max_tokens)
@@ -133,8 +125,9 @@ class Run:
         """From the first step, or from a checkpoint, to the adapter on disk, as `write_adapter` does it."""
         if (stopped := self._train(checkpoints, resume_from)) is not None:
             return stopped
-        if self._wants_plain() and self.progress.plain is None:
-            if (wish := self._train_plainly()) != "continue":
+        if self.guided.spec is not None and self.rivals.want_plain and self.progress.plain is None:
+            self.progress.plain, wish = self.rivals.train_plainly(self.initial[: len(self.target.parameters)])
+            if wish != "continue":
                 return self._stopped(wish, checkpoints)
             if self.progress.plain is not None:
                 self._save(checkpoints)
@@ -161,13 +154,16 @@ class Run:
         if self.progress.step == 0:
             self.progress.baseline = self._evaluate()
             self.progress.retention = self.kept.measure() if self.kept else None
-            if (wish := self._ask_in_context()) != "continue":
+            found, wish = self.rivals.ask_in_context()
+            if found is not None:
+                self.progress.in_context, self.progress.examples_shown = found
+            if wish != "continue":
                 return self._stopped(wish, checkpoints)
             if (wish := self.source_tasks.judge(self.objective, self.reporter)) != "continue":
                 return self._stopped(wish, checkpoints)
             self.progress.path_length = self._distance()  # what sources led to is part of the way
             self.guided.begin(self.objective.support())
-        self._announce()
+        self.reporter.report(started(self.plan, self.workload, self.progress.step + 1))
         stopped_early = self._patience_is_over()
         for step in range(self.progress.step + 1, self.plan.total_steps + 1):
             if stopped_early:
@@ -212,28 +208,7 @@ class Run:
         self.progress.trained_tokens += tokens
         seconds = time.perf_counter() - begun
         self.progress.seconds += seconds
-        projected = outcome.projected
-        assert outcome.accuracy is not None  # batches of tasks know it
-        self._record(
-            StepMetrics(
-                step=step,
-                total_steps=self.plan.total_steps,
-                epoch=step / self.plan.steps_per_epoch,
-                train_loss=outcome.loss,
-                train_accuracy=outcome.accuracy,
-                learning_rate=self.plan.learning_rate_at(step),
-                gradient_norm=outcome.gradient_norm,
-                reference_cosine=outcome.reference_cosine,
-                clipped=outcome.clipped,
-                source_cosine=outcome.source_cosine,
-                source_weight=outcome.source_weight,
-                projected_gradient_norm=projected.gradient_norm if projected else None,
-                projected_reference_cosine=projected.reference_cosine if projected else None,
-                projected_source_cosine=projected.source_cosine if projected else None,
-                seconds=seconds,
-                tokens=tokens,
-            )
-        )
+        self._record(step_metrics(self.plan, step, outcome, seconds, tokens))
         if outcome.clipped:
             note = f"Step {step}: abnormal gradient norm {outcome.gradient_norm:.3g} was clipped."
             self.reporter.report(Notice(level="warn", message=note))
@@ -265,15 +240,7 @@ class Run:
         figures = self._evaluate()
         assert figures is not None
         self.figures, self.figures_step = figures, step
-        self._record(
-            EvaluationMetrics(
-                step=step,
-                valid_loss=figures.loss,
-                valid_accuracy=figures.accuracy,
-                valid_macro_f1=figures.macro_f1,
-                examples=figures.examples,
-            )
-        )
+        self._record(evaluation_metrics(step, figures))
         progress = self.progress
         if progress.best_loss is None or figures.loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.evaluations_without_gain = figures.loss, step, 0
@@ -347,7 +314,7 @@ class Run:
             distance=distance,
             stopped_early=stopped_early,
             start=None if self.start is None else StartedFrom(name=self.start.name, sha256=self.start.sha256),
-            doubts=self._doubts(),
+            doubts=self.rivals.doubts(),
             retention_data=self.retention,
             retention=self._retained(),
         )
@@ -364,14 +331,6 @@ class Run:
             stopped_early=stopped_early,
             directory=str(output),
         )
-
-    def _doubts(self) -> list[Doubt]:
-        """What the base model, without the adapter, thinks of the training examples' labels."""
-        task, items = self.target.task, self.target.items
-        if not isinstance(task, LabelWords | PooledHead) or len(items) > MOST_EXAMPLES:
-            return []
-        with self.adapted.disable_adapter():
-            return doubts(task, items, self.training.lines)
 
     def _newest_figures(self) -> Evaluation | None:
         """The last evaluation, if it was of the weights that are kept."""
@@ -390,34 +349,6 @@ class Run:
             raise TrainingDivergedError(f"The validation loss is {figures.loss}.", "Lower the learning rate.")
         return figures
 
-    def _wants_plain(self) -> bool:
-        """Whether plain LoRA is to be compared, and can be: example by example."""
-        guided = "plain_lora" in self.spec.evaluation.baselines and self.guided.spec is not None
-        return guided and bool(self.held_out)
-
-    def _train_plainly(self) -> Control:
-        """Let plain LoRA run, too; the adapter's weights are as they were afterwards."""
-        initial = self.initial[: len(self.target.parameters)]
-        try:
-            self.progress.plain, wish = train_plainly(
-                self.target, self.held_out, initial, self.spec, self.start, self.reporter
-            )
-        except TrainingDivergedError as error:
-            self.reporter.report(Notice(level="warn", message=f"There is no plain LoRA to compare with. {error}"))
-            return self.reporter.control()
-        return wish
-
-    def _ask_in_context(self) -> Control:
-        """Let the bare base model answer the validation set with examples in its prompt, if that is to be compared."""
-        task = self.target.task
-        if not wanted_in_context(task, self.spec) or self.validation is None:
-            return self.reporter.control()
-        with self.adapted.disable_adapter():
-            found, wish = ask_in_context(task, self.training, self.validation, self.spec, self.reporter)
-        if found is not None:
-            self.progress.in_context, self.progress.examples_shown = found
-        return wish
-
     def _weights(self) -> Vector:
         return Vector.of(list(self.everything.values()))
 
@@ -431,32 +362,3 @@ class Run:
     def _record(self, message: AnyMessage) -> None:
         self.progress.history.append(message)
         self.reporter.report(message)
-
-    def _announce(self) -> None:
-        self.reporter.report(
-            Started(
-                first_step=self.progress.step + 1,
-                total_steps=self.plan.total_steps,
-                trainable_parameters=self.workload.adapter_weights,
-                learning_rates=(self.plan.learning_rate,),
-                batch_size=self.plan.batch_size,
-                epochs=self.plan.epochs,
-                reference=reference_seconds(self.workload),
-                memory=memory_need(self.workload),
-            )
-        )
-
-    def _task_data(self, examples: ExampleSet, adapter: dict[str, Parameter], number: int | None) -> TaskData:
-        task = make_task(self.spec, self.base, examples, describe=number is None)
-        items = self._encoded(task, examples)
-        head, name = task.head(), "head" if number is None else f"source{number}"
-        own = {} if head is None else {f"{name}.{key}": p for key, p in head.named_parameters()}
-        return TaskData(task, items, adapter | own, number)
-
-    def _encoded(self, task: Task, examples: ExampleSet) -> list[Encoded]:
-        items = encoded(task, examples)
-        cut = sum(item.truncated for item in items)
-        if cut:
-            note = f"{examples.filename}: {cut} of {len(items)} texts were cut to fit task.max_tokens."
-            self.reporter.report(Notice(level="warn", message=note))
-        return items

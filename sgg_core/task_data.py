@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch.nn import Parameter
 
+from sgg_core.backbone import LoadedBase
 from sgg_core.encoding import Encoded
+from sgg_core.examples import ExampleSet
 from sgg_core.guidance.passes import TaskBatch
+from sgg_core.reporting import Notice, Reporter
 from sgg_core.seeding import derived_seed, epoch_order
+from sgg_core.spec import TrainingSpec
+from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.task import Task
 
 
@@ -40,3 +45,29 @@ class TaskData:
         order = epoch_order(len(self.items), seed + self.number + 1, epoch)
         own = order[position * size : (position + 1) * size]
         return self.batch([self.items[index] for index in own], step, seed)
+
+
+def task_data(
+    spec: TrainingSpec,
+    base: LoadedBase,
+    examples: ExampleSet,
+    adapter: Mapping[str, Parameter],
+    number: int | None,
+    reporter: Reporter,
+) -> TaskData:
+    """The target (`number` None) or a source of a run, with the adapter's parameters and those of its own head."""
+    task = make_task(spec, base, examples, describe=number is None)
+    items = encoded_and_told(task, examples, reporter)
+    head, name = task.head(), "head" if number is None else f"source{number}"
+    own = {} if head is None else {f"{name}.{key}": p for key, p in head.named_parameters()}
+    return TaskData(task, items, {**adapter, **own}, number)
+
+
+def encoded_and_told(task: Task, examples: ExampleSet, reporter: Reporter) -> list[Encoded]:
+    """A file's examples for `task`; how many of its texts are cut is told."""
+    items = encoded(task, examples)
+    cut = sum(item.truncated for item in items)
+    if cut:
+        note = f"{examples.filename}: {cut} of {len(items)} texts were cut to fit task.max_tokens."
+        reporter.report(Notice(level="warn", message=note))
+    return items
