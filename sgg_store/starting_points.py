@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.files import Files
-from sgg_store.jobs import Jobs, Start
+from sgg_store.jobs import Jobs
+from sgg_store.new_jobs import Start
 from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
 from sgg_store.records import CheckpointRecord, FileRecord, JobRecord
 

@@ -14,8 +14,8 @@ from sgg_core.reporting import EvaluationMetrics, StepMetrics
 from sgg_store import ids
 from sgg_store.files import Files
 from sgg_store.job_state import JobStatus
-from sgg_store.jobs import Jobs, NewJob
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.new_jobs import NewJob, NewJobs
 from sgg_store.objects import file_key
 from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, MetricRecord
 
@@ -61,7 +61,7 @@ def new_job(session: Session, project_id: str = DEFAULT_PROJECT_ID, **values: An
 
 def add_job(session: Session, project_id: str = DEFAULT_PROJECT_ID, **values: Any) -> JobRecord:
     """Add a queued job on a new file. `values` go to NewJob."""
-    return Jobs(session).create(new_job(session, project_id, **values))[0]
+    return NewJobs(session).create(new_job(session, project_id, **values))[0]
 
 
 def step_metrics(step: int) -> StepMetrics:

@@ -17,9 +17,10 @@ from sgg_store.database import Database
 from sgg_store.events import Events
 from sgg_store.files import Files
 from sgg_store.job_state import TERMINAL, JobStatus
-from sgg_store.jobs import Jobs, NewJob
+from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.metrics import Metrics
+from sgg_store.new_jobs import NewJob, NewJobs
 from sgg_store.objects import ObjectStore, file_key, open_object_store
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord
 from sgg_store.starting_points import StartingPoints
@@ -108,7 +109,7 @@ class Workbench:
         with self.database.begin() as session:
             if start_from is not None:
                 new = replace(new, start=StartingPoints(session, project_id).find(start_from).start)
-            return Jobs(session).create(new)[0].id
+            return NewJobs(session).create(new)[0].id
 
     def submit_steps(self, steps: int, checkpoint_every: int) -> str:
         """Queue a job of so many steps."""

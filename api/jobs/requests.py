@@ -11,7 +11,7 @@ from api.jobs.checks import DataChecks, check_settings, read_draft
 from api.jobs.schemas import JobDraft
 from api.jobs.starting_points import with_starting_point
 from api.validation import RequestProblem
-from sgg_store.jobs import Start
+from sgg_store.new_jobs import Start
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,10 @@ from sgg_store.events import Events, seq_of
 from sgg_store.failpoints import Failpoint, reach
 from sgg_store.job_state import TERMINAL, JobStatus
 from sgg_store.job_views import JobViews, new_view
-from sgg_store.jobs import Jobs, NewJob
+from sgg_store.jobs import Jobs
 from sgg_store.logs import get_logger
 from sgg_store.metrics import FIGURES, Metrics, Window
+from sgg_store.new_jobs import NewJob, NewJobs
 from sgg_store.quotas import Quotas
 from sgg_store.records import JobRecord
 from sgg_store.reports import key_of_report
@@ -85,7 +86,7 @@ def create(services: Services, caller: Caller, body: dict[str, Any], repeat: Rep
         raise PermissionDeniedError(forbidden)
     with tracer.start_as_current_span("job", kind=SpanKind.PRODUCER) as span, services.database.begin() as session:
         new = replace(_new_job(job_in, caller, request_hash, repeat.idempotency_key), start=checked.start)
-        job, is_new = Jobs(session).create(new, repeats_within=within)
+        job, is_new = NewJobs(session).create(new, repeats_within=within)
         caller.trail.write(session, job.id, model=job.base_model, repeated=not is_new)
         if is_new:
             place = Quotas(session, services.settings.quotas).admit_job(job)
@@ -279,7 +280,7 @@ def _made_before(
     if idempotency_key is None and within is None:
         return None
     with services.database.read() as session:
-        jobs = Jobs(session)
+        jobs = NewJobs(session)
         if idempotency_key is None:
             return None if within is None else jobs.find_recent_duplicate(request_hash, caller.key_id, within)
         earlier = jobs.find_by_idempotency_key(caller.project_id, idempotency_key)

@@ -12,7 +12,7 @@ from api.validation import RequestProblem
 from sgg_core.adapter_file import AdapterFacts
 from sgg_core.spec import LoraSpec, TrainingSpec
 from sgg_store.errors import RecordNotFoundError
-from sgg_store.jobs import Start
+from sgg_store.new_jobs import Start
 from sgg_store.starting_points import FoundStart, StartingPoints
 
 

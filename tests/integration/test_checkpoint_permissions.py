@@ -12,9 +12,9 @@ from api.testing import ApiServer, labelled
 from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import RecordNotFoundError
-from sgg_store.jobs import Start
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import Lease, Leases
+from sgg_store.new_jobs import Start
 from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, JobRecord
 from sgg_store.testing import add_job

@@ -18,10 +18,11 @@ from sgg_store.database import Database
 from sgg_store.errors import FileInUseError, ObjectStoreUnavailableError, RecordNotFoundError, TransitionError
 from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
-from sgg_store.jobs import Jobs, Start
+from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.local_objects import LocalObjectStore
+from sgg_store.new_jobs import Start
 from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key
 from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now

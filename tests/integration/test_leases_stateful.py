@@ -27,9 +27,10 @@ from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, RecordNotFoundError, TransitionError
 from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import TERMINAL, AttemptState, JobStatus
-from sgg_store.jobs import Jobs, Start
+from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.new_jobs import Start
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord
 from sgg_store.retries import BUDGETS, Cause, retried_causes
 from sgg_store.testing import add_job

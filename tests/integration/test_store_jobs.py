@@ -21,9 +21,10 @@ from sgg_store.errors import (
 from sgg_store.events import Events
 from sgg_store.files import Files
 from sgg_store.job_state import JobStatus
-from sgg_store.jobs import Jobs, NewJob
+from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Leases
+from sgg_store.new_jobs import NewJob, NewJobs
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.quotas import Quotas
 from sgg_store.testing import add_file, add_job, new_job
@@ -59,7 +60,7 @@ def test_a_job_needs_files_of_its_own_project(database: Database) -> None:
         with pytest.raises(RecordNotFoundError, match=foreign), database.begin() as session:
             add_job(session, **values)
     with pytest.raises(RecordNotFoundError, match="proj-none"), database.begin() as session:
-        Jobs(session).create(
+        NewJobs(session).create(
             NewJob(project_id="proj-none", base_model="tiny", spec={}, seed=0, training_file_id=foreign)
         )
 
@@ -129,10 +130,10 @@ def test_metadata_filters_take_any_key(database: Database, key: str) -> None:
 def test_one_idempotency_key_makes_one_job(database: Database) -> None:
     with database.begin() as session:
         request = new_job(session, idempotency_key="k", request_hash="h")
-        job, created = Jobs(session).create(request)
+        job, created = NewJobs(session).create(request)
         assert created
     with database.begin() as session:
-        again, created = Jobs(session).create(request)
+        again, created = NewJobs(session).create(request)
         assert (again.id, created) == (job.id, False)
         add_job(session, "proj-other", idempotency_key="k")  # keys of other projects are their own
     with pytest.raises(IdempotencyMismatchError, match=job.id), database.begin() as session:
@@ -148,7 +149,7 @@ def test_equal_requests_at_the_same_moment_make_one_job(database: Database) -> N
     def submit() -> None:
         barrier.wait()
         with database.begin() as session:
-            job, created = Jobs(session).create(request)
+            job, created = NewJobs(session).create(request)
         made.append((job.id, created))
 
     threads = [threading.Thread(target=submit) for _ in range(4)]
@@ -163,9 +164,9 @@ def test_equal_requests_at_the_same_moment_make_one_job(database: Database) -> N
 def test_a_retried_request_without_a_key_finds_its_job_for_a_while(database: Database) -> None:
     with database.begin() as session:
         request = new_job(session, api_key_id="k1", request_hash="h")
-        first, _ = Jobs(session).create(request)
+        first, _ = NewJobs(session).create(request)
     with database.begin() as session:
-        jobs = Jobs(session)
+        jobs = NewJobs(session)
         found, created = jobs.create(request, repeats_within=60.0)
         assert (found.id, created) == (first.id, False)
         assert jobs.create(request, repeats_within=None)[1]  # not said to be a retry: the user wants two
@@ -236,13 +237,13 @@ def test_requests_that_differ_do_not_wait_for_each_other(postgres_url: str) -> N
     with database.begin() as session:
         file_id = add_file(session).id
     with database.begin() as first:
-        Jobs(first).create(new_job(first, training_file_id=file_id, request_hash="a"))
+        NewJobs(first).create(new_job(first, training_file_id=file_id, request_hash="a"))
         with database.begin() as second:
             second.execute(text("SET LOCAL lock_timeout = '2s'"))
-            Jobs(second).create(new_job(second, training_file_id=file_id, request_hash="b"))
+            NewJobs(second).create(new_job(second, training_file_id=file_id, request_hash="b"))
         with pytest.raises(DatabaseUnavailableError), database.begin() as third:
             third.execute(text("SET LOCAL lock_timeout = '200ms'"))
-            Jobs(third).create(new_job(third, training_file_id=file_id, request_hash="a"))
+            NewJobs(third).create(new_job(third, training_file_id=file_id, request_hash="a"))
     database.dispose()
 
 

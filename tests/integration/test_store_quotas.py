@@ -16,6 +16,7 @@ from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import Leases
+from sgg_store.new_jobs import NewJobs
 from sgg_store.projects import Projects
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.quotas import Quotas
@@ -28,7 +29,7 @@ NONE = QuotaLimits()
 
 def submit(database: Database, limits: QuotaLimits, project_id: str = DEFAULT_PROJECT_ID) -> str:
     with database.begin() as session:
-        job, _ = Jobs(session).create(new_job(session, project_id))
+        job, _ = NewJobs(session).create(new_job(session, project_id))
         Quotas(session, limits).admit_job(job)
         return job.id
 
