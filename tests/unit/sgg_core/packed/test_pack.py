@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sgg_core.backbone import backward, hidden_states
 from sgg_core.lora_layers import lora
-from sgg_core.packed.meeting import PASS_POSITIONS, Pack, PackClosedError, alike
+from sgg_core.packed.meeting import PASS_POSITIONS, Pack, alike
 from sgg_core.packed.network import keeps_rows, twin
+from sgg_core.packed.seat import PackClosedError
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts
 
