@@ -11,11 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import JobsReader, JobsWriter, ServicesDep
 from api.jobs import service
+from api.jobs.answer_schemas import EVENT_STREAM, REPORT_FORMATS, CheckpointOut, EventOut, JobOut, MetricsOut
 from api.jobs.dry_run import dry_run as try_dry
 from api.jobs.dry_run_schemas import DryRunOut
 from api.jobs.examples import ExamplesOut, examples
 from api.jobs.filters import metadata_filter
-from api.jobs.schemas import EVENT_STREAM, REPORT_FORMATS, CheckpointOut, EventOut, JobIn, JobOut, MetricsOut
+from api.jobs.schemas import JobIn
 from api.routers import make_router
 from api.schemas import After, CursorListOut, DeletedOut, ListOut, PageLimit, json_answer
 from sgg_core.report import TrainingReport

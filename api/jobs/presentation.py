@@ -6,25 +6,23 @@ import time
 from collections.abc import Iterable
 from typing import Literal, cast
 
-from api.jobs.failures import FAILURES, SERVICE_REMEDY
-from api.jobs.schemas import (
+from api.jobs.answer_schemas import (
     ArtifactOut,
     AttemptOut,
     CheckpointOut,
     EventOut,
     FailureOut,
     ForecastOut,
-    Hyperparameters,
     HyperparametersOut,
     JobErrorOut,
     JobOut,
     LastCheckpointOut,
-    Method,
-    MethodSettings,
     SggCheckpointOut,
     SggJobOut,
     SpreadOut,
 )
+from api.jobs.failures import FAILURES, SERVICE_REMEDY
+from api.jobs.schemas import Hyperparameters, Method, MethodSettings
 from sgg_core.spec import TrainingSpec
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.job_views import AttemptView, JobView

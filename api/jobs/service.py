@@ -17,9 +17,10 @@ from starlette.responses import Response
 from api.auth import Caller, authenticate
 from api.dependencies import Services
 from api.errors import AuthenticationError, InvalidRequestError, NoReportError, PermissionDeniedError
+from api.jobs.answer_schemas import CheckpointOut, EventOut, JobOut, MetricsOut, SeriesOut
 from api.jobs.presentation import checkpoint_out, event_out, job_out
 from api.jobs.requests import check_request, forbidden_priority
-from api.jobs.schemas import CheckpointOut, EventOut, JobIn, JobOut, MetricsOut, SeriesOut
+from api.jobs.schemas import JobIn
 from api.schemas import CursorListOut, ListOut
 from api.validation import RequestProblem
 from sgg_core.report import CARD, PAGE, PAGE_POLICY, REPORT
