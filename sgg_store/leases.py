@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, func, select, update
+from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.attempts import Lease, guard, holds
@@ -17,7 +17,7 @@ from sgg_store.events import NewEvent
 from sgg_store.instruments import ATTEMPTS_ENDED, FENCED_WRITES, count_at_commit
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.records import AttemptRecord, CheckpointRecord, FileRecord, JobRecord, database_now
-from sgg_store.retries import Cause, Failure, decide, ring_delay
+from sgg_store.retries import Cause, Failure, decide
 from sgg_store.transitions import cancel_job, fail_job, move_job, pause_job, requeue_job
 
 __all__ = ["Claim", "JobResult", "Lease", "Leases", "Signals"]
@@ -212,42 +212,6 @@ class Leases:
         mine = select(AttemptRecord).where(AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.owner == owner)
         return self._lose(mine, "its worker was started again")
 
-    def due_for_ring(self, limit: int = 100, *, only: ColumnElement[bool] | None = None) -> list[str]:
-        """Ids of queued jobs whose doorbell should ring now, first those of higher priority and those that came first.
-
-        `only` narrows them down; see `Turns.may_run`.
-        """
-        query = select(JobRecord.id).where(
-            JobRecord.status == JobStatus.QUEUED, JobRecord.next_ring_at <= database_now()
-        )
-        if only is not None:
-            query = query.where(only)
-        order = (JobRecord.priority.desc(), JobRecord.created_at, JobRecord.id)
-        return list(self.session.scalars(query.order_by(*order).limit(limit)))
-
-    def mark_rung(self, job_id: str) -> None:
-        """Note that a job's due doorbell was rung: the next ring waits twice as long as this one did, up to a minute.
-
-        Does nothing if it is not due (any more): an attempt may have begun and ended since it was rung, and what the
-        job was told to wait then is not over.
-        """
-        due = (JobRecord.status == JobStatus.QUEUED, JobRecord.next_ring_at <= database_now())
-        query = select(JobRecord).where(JobRecord.id == job_id, *due).with_for_update()
-        job = self.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-        if job is not None:
-            job.rings += 1
-            job.next_ring_at = self._in(ring_delay(job.rings))
-            self.session.flush()
-
-    def ring_all_again(self) -> None:
-        """Make every queued job's doorbell due now: the broker has forgotten what it was told."""
-        self.session.execute(
-            update(JobRecord)
-            .where(JobRecord.status == JobStatus.QUEUED)
-            .values(rings=0, next_ring_at=database_now())
-            .execution_options(synchronize_session=False)
-        )
-
     def _claim_of(self, job: JobRecord, lease: Lease, checkpoint: CheckpointRecord | None) -> Claim | None:
         named = [job.training_file_id, job.validation_file_id, *job.source_file_ids, job.retention_file_id]
         files = {file.id: file for file in self.session.scalars(select(FileRecord).where(FileRecord.id.in_(named)))}
@@ -344,9 +308,6 @@ class Leases:
         attempt.state = state
         attempt.cause = cause
         attempt.detail = detail
-        attempt.ended_at = self._in(0.0)
+        attempt.ended_at = self.session.execute(select(database_now())).scalar_one()
         self.session.flush()
         count_at_commit(self.session, ATTEMPTS_ENDED.labels(state, cause or "none"))
-
-    def _in(self, seconds: float) -> float:
-        return self.session.execute(select(database_now() + seconds)).scalar_one()

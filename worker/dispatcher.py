@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Celery
 
 from sgg_store.database import Database
-from sgg_store.leases import Leases
+from sgg_store.doorbells import Doorbells
 from sgg_store.periodic import Periodic
 from sgg_store.queue import ring, unanswered
 from sgg_store.quota_limits import QuotaLimits
@@ -25,7 +25,7 @@ def ring_due(app: Celery, database: Database, quotas: QuotaLimits) -> None:
     What was not rung stays due. Raises BrokerUnavailableError.
     """
     with database.read() as session:
-        due = Leases(session).due_for_ring(only=Turns(session, quotas).may_run())
+        due = Doorbells(session).due_for_ring(only=Turns(session, quotas).may_run())
         workers = Workers(session).present() if due else 0
     if not due:
         return
@@ -33,4 +33,4 @@ def ring_due(app: Celery, database: Database, quotas: QuotaLimits) -> None:
     for job_id in due[: max(0, room)]:
         ring(app, job_id)
         with database.begin() as session:
-            Leases(session).mark_rung(job_id)
+            Doorbells(session).mark_rung(job_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from sgg_store.database import Database
+from sgg_store.doorbells import Doorbells
 from sgg_store.leases import Leases
 from sgg_store.objects import ObjectStore
 from sgg_store.queue import ring
@@ -56,7 +57,7 @@ def start_embedded(
     owner = f"embedded:{socket.gethostname()}:{own.data_dir}"
     with database.begin() as session:
         Leases(session).expire_owned_by(owner)
-        Leases(session).ring_all_again()
+        Doorbells(session).ring_all_again()
     worker = Worker(own, database, objects, owner, supervisor)
     worker.start()
     return EmbeddedWorker(worker)

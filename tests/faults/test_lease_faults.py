@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import psutil
 from sqlalchemy import update
 
+from sgg_store.doorbells import Doorbells
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.leases import Leases
 from sgg_store.records import AttemptRecord
@@ -79,7 +80,7 @@ def test_a_worker_without_its_database_stops_its_trainer_before_the_lease_ends(m
         assert supervisor.pid is not None
         trainer = psutil.Process(supervisor.pid)
         with bench.database.begin() as session:
-            Leases(session).ring_all_again()  # holds the write lock: nobody else can write, as if the database hung
+            Doorbells(session).ring_all_again()  # holds the write lock: nobody else can write, as if the database hung
             expiry = bench.attempts(job_id)[0].lease_expires_at
             eventually(lambda: not lives(trainer), 10)
             assert bench.database.now() < expiry

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
+from sgg_store.doorbells import Doorbells
 from sgg_store.errors import LeaseLostError
 from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import AttemptState, JobStatus
@@ -309,7 +310,7 @@ def test_a_restarted_worker_closes_its_own_attempts_at_once(database: Database, 
     job = job_of(database, job_id)
     assert job.status is JobStatus.QUEUED
     with database.read() as session:
-        assert Leases(session).due_for_ring() == [job_id]
+        assert Doorbells(session).due_for_ring() == [job_id]
 
 
 def test_what_earlier_attempts_took_does_not_grow_while_nobody_notices_that_one_was_lost(
@@ -379,26 +380,26 @@ def test_doorbells_ring_by_priority_and_ever_more_rarely(database: Database) -> 
     with database.begin() as session:
         low = add_job(session).id
         high = add_job(session, priority=1).id
-        assert Leases(session).due_for_ring() == []  # the submitter rings first
+        assert Doorbells(session).due_for_ring() == []  # the submitter rings first
     with database.begin() as session:
-        Leases(session).ring_all_again()
+        Doorbells(session).ring_all_again()
     with database.begin() as session:
-        assert Leases(session).due_for_ring() == [high, low]
-        assert Leases(session).due_for_ring(limit=1) == [high]
+        assert Doorbells(session).due_for_ring() == [high, low]
+        assert Doorbells(session).due_for_ring(limit=1) == [high]
         waits = []
         for _ in range(7):
             session.execute(update(JobRecord).where(JobRecord.id == high).values(next_ring_at=database_now()))
             for _ in range(2):  # another dispatcher that found it due at the same moment
-                Leases(session).mark_rung(high)
+                Doorbells(session).mark_rung(high)
             due = session.execute(select(JobRecord.next_ring_at - database_now()).where(JobRecord.id == high))
             waits.append(round(due.scalar_one()))
         assert waits == [4, 8, 16, 32, 60, 60, 60]
-        assert Leases(session).due_for_ring() == [low]
+        assert Doorbells(session).due_for_ring() == [low]
     claim(database, low)
     with database.begin() as session:
-        Leases(session).mark_rung(low)
-        Leases(session).mark_rung("ftjob-unknown")
-        assert Leases(session).due_for_ring() == []
+        Doorbells(session).mark_rung(low)
+        Doorbells(session).mark_rung("ftjob-unknown")
+        assert Doorbells(session).due_for_ring() == []
 
 
 def test_events_are_numbered_without_gaps_also_by_concurrent_writers(database: Database, job_id: str) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
+from sgg_store.doorbells import Doorbells
 from sgg_store.errors import FileInUseError, RecordNotFoundError, TransitionError
 from sgg_store.events import Events
 from sgg_store.files import Files
@@ -74,8 +75,8 @@ def test_a_queued_job_is_paused_at_once_and_waits_until_it_is_resumed(database: 
     assert pause(database, job_id).status is JobStatus.PAUSED
     assert messages(database, job_id)[-1] == "The job is paused. Resume it, and it goes on from the beginning."
     with database.begin() as session:
-        Leases(session).ring_all_again()
-        assert Leases(session).due_for_ring() == []
+        Doorbells(session).ring_all_again()
+        assert Doorbells(session).due_for_ring() == []
         assert Leases(session).claim(job_id, "w") is None
         assert Leases(session).expire_overdue() == []
         view = JobViews(session).get(DEFAULT_PROJECT_ID, job_id)
@@ -175,7 +176,7 @@ def test_a_job_that_stopped_for_a_withdrawn_pause_is_queued_again(database: Data
     resume(database, lease.job_id)
     with database.begin() as session:
         assert Leases(session).paused(lease) is JobStatus.QUEUED
-        assert Leases(session).due_for_ring() == [lease.job_id]
+        assert Doorbells(session).due_for_ring() == [lease.job_id]
 
 
 def test_cancellation_wins_over_a_pause(database: Database, lease: Lease) -> None:

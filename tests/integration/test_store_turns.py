@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text, update
 
 from sgg_store.database import Database
+from sgg_store.doorbells import Doorbells
 from sgg_store.errors import DatabaseUnavailableError
 from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs
@@ -111,7 +112,7 @@ def test_a_day_whose_training_is_used_up_leaves_jobs_waiting(database: Database)
         Projects(session).change("proj-a", quotas={"trainer_seconds_per_day": 0})
     assert take(database) is None
     with database.begin() as session:
-        assert Leases(session).due_for_ring(only=Turns(session, NONE).may_run()) == []
+        assert Doorbells(session).due_for_ring(only=Turns(session, NONE).may_run()) == []
         Projects(session).change("proj-a", quotas={"trainer_seconds_per_day": None})
     assert take(database) is not None
 
@@ -130,12 +131,12 @@ def told_to_wait(database: Database) -> str:
 def test_a_job_that_is_told_to_wait_has_no_turn_before_its_doorbell_is_due(database: Database, rung: bool) -> None:
     job_id = told_to_wait(database)
     with database.begin() as session:  # as a dispatcher does that found it due before its attempt
-        Leases(session).mark_rung(job_id)
+        Doorbells(session).mark_rung(job_id)
     assert take(database) is None
     with database.begin() as session:
         session.execute(update(JobRecord).values(next_ring_at=database_now() - 1))
         if rung:
-            Leases(session).mark_rung(job_id)
+            Doorbells(session).mark_rung(job_id)
     again = take(database)
     assert again and again.job_id == job_id
 
