@@ -60,7 +60,7 @@ SIGN_IN_MESSAGE = "Signing in takes at most 4,096 bytes. Send an API key, or a l
 SIGN_IN_BOUND = BodyBound(4096, SIGN_IN_MESSAGE, BODY_SECONDS)
 """Anyone may send these, so nobody may send many."""
 TAKES_LITTLE = re.compile(r"/v1/(organization|webhook_endpoints|uploads|fine_tuning/checkpoints)(/.*)?")
-LITTLE_BYTES = 65_536
+LITTLE_BYTES, LITTLE_REMEDY = 65_536, "Send the names and ids that it needs, and nothing else."
 """Names and ids, which are read while everyone else waits."""
 # routes are asked one after the other, so those that are polled most come first
 FINE_TUNING = (jobs, comparisons, previews, graders, checkpoints)
@@ -116,7 +116,7 @@ def create_app(
     upload_bound = BodyBound(settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, file_limit)
     json_bound = BodyBound(settings.max_json_bytes, json_limit, BODY_SECONDS)
     little = min(LITTLE_BYTES, settings.max_json_bytes)
-    little_bound = BodyBound(little, f"This request may have at most {little:,} bytes.", BODY_SECONDS)
+    little_bound = BodyBound(little, f"This request may have at most {little:,} bytes. {LITTLE_REMEDY}", BODY_SECONDS)
 
     def bound_of(path: str) -> BodyBound:
         if TAKES_FILES.fullmatch(path):

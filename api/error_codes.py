@@ -189,7 +189,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "request_stalled",
         408,
         "A request's body, other than a file, did not come within a minute.",
-        "Send it again, at once.",
+        "Send it again, over a better line, or less of it: examples as a file.",
     ),
     Refusal(
         "idempotency_key_reused",
@@ -201,7 +201,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "request_too_large",
         413,
         "A file of more than 50 MiB, or another body of more than 1 MiB; 64 KiB where it holds names and ids alone.",
-        "Leave examples out, or split the file.",
+        "Leave examples out, or split the file; of another body send what it needs alone, examples as a file.",
     ),
     Refusal(
         "rate_limit_exceeded",

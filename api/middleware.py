@@ -23,6 +23,7 @@ _log = get_logger(__name__)
 
 DISCARDED_BYTES = 16 * 2**20
 LOGGED_CHARACTERS = 500  # of a path
+STALLED_REMEDY = "Send it again, over a better line, or less of it: examples as a file."
 
 
 class RequestFrame:
@@ -108,18 +109,23 @@ class BodyLimit:
         if announced.isdigit() and int(announced) > bound.bytes:
             await error_response(413, bound.message, code="request_too_large")(scope, receive, send)
             return
-        received, whole = 0, False
+        received, whole, answering = 0, False, False
         end = math.inf if bound.seconds is None else anyio.current_time() + bound.seconds
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
 
         async def receive_within_limit() -> Message:
             nonlocal received, whole
-            if whole:  # what is waited for now is the caller's leaving
+            if whole or answering:  # what is waited for now is the caller's leaving
                 return await receive()
             try:
                 with anyio.fail_after(end - anyio.current_time()):
                     part = await receive()
             except TimeoutError as error:
-                message = f"The request's body did not come within {bound.seconds:g} seconds. Send it again, at once."
+                message = f"The request's body did not come within {bound.seconds:g} seconds. {STALLED_REMEDY}"
                 raise HTTPException(408, message, headers={"connection": "close"}) from error
             received, whole = received + len(part.get("body", b"")), not part.get("more_body", False)
             if received > bound.bytes:
@@ -127,7 +133,7 @@ class BodyLimit:
                 raise HTTPException(413, bound.message, headers={"connection": "close"})
             return part
 
-        await self.app(scope, receive_within_limit, send)
+        await self.app(scope, receive_within_limit, send_and_note)
 
 
 async def _discard(receive: Receive, part: Message) -> None:

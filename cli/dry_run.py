@@ -49,7 +49,7 @@ def _facts(told: dict[str, Any]) -> tuple[tuple[str, object], ...]:
 def _tokens(learned: int | None, in_file: int | None) -> str | None:
     if not learned:
         return None
-    return f"{learned:,}" + (f", of {in_file:,} in the file" if in_file else "")
+    return f"{learned:,} learned" + (f", {in_file:,} in the file" if in_file else "")
 
 
 def _range(seconds: dict[str, float] | None) -> str | None:

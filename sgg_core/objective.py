@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch.nn import Parameter
 
 from sgg_core.encoding import Encoded
@@ -31,16 +32,30 @@ class Objective:
         self.labels = [item.label for item in target.items]
         if isinstance(target.task, PooledHead):
             names = Names(target.task, target.items) if plan.label_names else None
-            if names is not None and (plan.label_names is True or names.tell()):
-                self.names = names.examples
+            if names is not None and plan.label_names == "auto" and not names.tell():
+                names = None
+            self.names = () if names is None else names.examples
             if plan.objective == "contrast" and (self.names or plan.contrasts(self.labels)):
-                contrast = Contrast(target.task, names.kinship() if names is not None and self.names else None)
+                contrast = Contrast(target.task, names.kinship() if names is not None and plan.label_kinship else None)
                 self.data = TaskData(contrast, target.items, dict(adapter))
 
     @property
     def contrasts(self) -> bool:
         """Whether the head is fitted afterwards."""
         return self.data is not self.target
+
+    @property
+    def kinship(self) -> list[list[float]] | None:
+        """How near the labels may be to each other, where contrast is what is learned."""
+        task = self.data.task
+        return task.kinship.tolist() if isinstance(task, Contrast) else None
+
+    @kinship.setter
+    def kinship(self, found: list[list[float]] | None) -> None:
+        """As it was when the run began, perhaps on another device, which sees names a little otherwise."""
+        task = self.data.task
+        if isinstance(task, Contrast) and found is not None:
+            task.kinship = torch.tensor(found, device=task.kinship.device)
 
     @property
     def parameters(self) -> dict[str, Parameter]:

@@ -29,6 +29,7 @@ class Plan:
 
     objective: Literal["cross_entropy", "contrast"]
     label_names: bool | Literal["auto"]
+    label_kinship: bool
     examples: int
     epochs: int
     balanced: bool
@@ -117,6 +118,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     return Plan(
         objective=objective,
         label_names=label_names,
+        label_kinship=spec.task.label_kinship,
         examples=examples,
         epochs=math.ceil(total / steps_per_epoch),
         balanced=balanced,

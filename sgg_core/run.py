@@ -109,7 +109,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.blocks, lr=self.plan.learning_rate, weight_decay=spec.optimization.weight_decay
         )
-        self.progress = Progress()
+        self.progress = Progress(kinship=self.objective.kinship)
         self.initial: Gradient = self._weights()
         self.best: Gradient | None = None
         self.figures: Evaluation | None = None
@@ -151,6 +151,7 @@ class Run:
                 resume_from, self.identity(), self.everything, self.base.adapter, self.optimizer, self.guided
             )
             self.saved, self.saved_step = resume_from, self.progress.step
+            self.objective.kinship = self.progress.kinship
         if self.progress.step == 0:
             self.progress.baseline = self._evaluate()
             self.progress.retention = self.kept.measure() if self.kept else None

@@ -46,6 +46,9 @@ class TaskSpec(Group):
     label_names: bool | Auto = "auto"
     """Whether the name of each label counts as an example of it, for encoders. `auto`: with contrast, or the objective
     left to guidance, if examples lie nearer to the name of their label than to the other names, by the base model."""
+    label_kinship: bool = True
+    """Whether contrast may leave examples of labels that are called alike near each other, where names count and the
+    base model mistakes most examples. False where such labels are opposites."""
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
     """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice."""
 

@@ -54,6 +54,7 @@ SETTINGS: dict[str, Groups] = {
     },
     "sgg": {},
     "sgg_nameless": {"task": {"label_names": False}},
+    "sgg_without_kinship": {"task": {"label_kinship": False}},
     "sgg_cross_entropy": {"task": {"objective": "cross_entropy"}},
     "sgg_magnitude": {"guidance": {"direction": 0.0}},
     "sgg_direction": {"guidance": {"magnitude": 0.0}},

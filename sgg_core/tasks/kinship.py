@@ -7,23 +7,29 @@ much alike they are called (docs/decisions/0032-*).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 FEWEST = 4  # examples of each label; fewer say nothing about how they are mixed
 MIXED = 0.5  # of the examples are told apart where kinship begins to count
+SAME = 1 - 1e-5  # cosine of names that the tokenizer cannot tell apart, which say nothing
+NEGATIONS = ("not ", "no ", "non ", "non-", "un", "dis", "in", "im", "ir", "il")
 
 
-def kinship_of(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor, labels: int) -> Tensor:
+def kinship_of(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor, labels: Sequence[str]) -> Tensor:
     """Kinship (L, L) for `supervised_contrast`: `akin`, or the unit matrix where the examples are told apart.
 
-    `examples` (B, d) are of labels `gold` (B,), `names` (M, d) of labels `named` (M,), all of unit length.
+    `examples` (B, d) are of labels `gold` (B,), `names` (M, d) of labels `named` (M,), all of unit length. A label and
+    its negation are not akin, as near as their names are.
     """
-    few = int(gold.bincount(minlength=labels).min()) < FEWEST
-    if labels < 3 or few or told_apart(examples, gold, names, named, labels) >= MIXED:
-        return torch.eye(labels, dtype=names.dtype, device=names.device)
-    return akin(names, named, labels)
+    count = len(labels)
+    few = int(gold.bincount(minlength=count).min()) < FEWEST
+    if count < 3 or few or told_apart(examples, gold, names, named, count) >= MIXED:
+        return torch.eye(count, dtype=names.dtype, device=names.device)
+    return akin(names, named, count).masked_fill(negated(labels).to(names.device), 0.0)
 
 
 def akin(names: Tensor, named: Tensor, labels: int) -> Tensor:
@@ -35,8 +41,15 @@ def akin(names: Tensor, named: Tensor, labels: int) -> Tensor:
     mean = functional.normalize(_sums(names, named, labels), dim=-1)
     cosines = mean @ mean.T
     itself = torch.eye(labels, dtype=torch.bool, device=names.device)
-    usual = cosines[~itself].mean()
-    return ((cosines - usual) / (1 - usual)).clamp_min(0.0).masked_fill(itself, 1.0)
+    pairs = ~itself & (cosines < SAME)
+    usual = cosines[pairs].mean() if pairs.any() else 0.0
+    return ((cosines - usual) / (1 - usual)).clamp_min(0.0).masked_fill(~pairs, 0.0).masked_fill(itself, 1.0)
+
+
+def negated(labels: Sequence[str]) -> Tensor:
+    """(L, L) which two labels are one and its negation, such as safe and unsafe, or toxic and not toxic."""
+    plain = [label.replace("_", " ").casefold() for label in labels]
+    return torch.tensor([[any(a == no + b or b == no + a for no in NEGATIONS) for b in plain] for a in plain])
 
 
 def told_apart(examples: Tensor, gold: Tensor, names: Tensor, named: Tensor, labels: int) -> float:

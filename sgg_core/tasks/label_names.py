@@ -24,7 +24,8 @@ NAMELESS = (
     "The labels' names are left out: to the base model, examples are no nearer to the name of their label than to the "
     "others. Names that say what a label means would help."
 )
-JUDGES = 64  # examples that are asked, or one of each label
+JUDGES = 64  # examples that are asked, or one of each label; so of 16 labels there are as many as kinship needs
+NOISE = 1e-5  # a nearness of no more is that of names that all look the same
 
 
 def label_names(task: PooledHead) -> list[Encoded]:
@@ -49,11 +50,11 @@ class Names:
 
     def tell(self) -> bool:
         """Whether examples lie nearer to the name of their label than to the others'."""
-        return nearness(*self._seen) > 0
+        return nearness(*self._seen) > NOISE
 
     def kinship(self) -> Tensor:
         """How near the labels may be to each other, as `kinship_of` has it."""
-        return kinship_of(*self._seen, len(self._task.labels))
+        return kinship_of(*self._seen, self._task.labels)
 
     @cached_property
     def _seen(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -37,7 +37,7 @@ def test_a_dry_run_is_printed_with_all_findings_and_fails(capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert exit_.value.exit_code == 1
     assert "error: training_file, line 3, field 'label': It is empty. Fill it in." in printed
-    tokens = "16,000, of 2,000 in the file"
+    tokens = "16,000 learned, 2,000 in the file"
     for told in ("good 20, bad 12", "32 in 8 epochs", tokens, "1.5 GB", "1 min 5 s (50 s to 1 h 6 min)", "20.0 %"):
         assert told in printed
 

@@ -88,6 +88,15 @@ def test_no_word_or_number_is_cut_at_the_edges(scale):
             assert (edge == 255).all(), name  # what crosses an edge would leave ink on it
 
 
+def test_the_axes_of_the_calibration_do_not_write_on_each_other():
+    figure = pictures([*STEPS, *EVALUATIONS], JUDGED)["calibration"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    along, up = (axis.get_ticklabels()[0].get_window_extent(canvas.get_renderer()) for axis in (axes.xaxis, axes.yaxis))
+    assert not along.overlaps(up)
+
+
 def test_differences_in_loss_are_told_in_their_own_unit():
     before, after = (
         Evaluation(loss=loss, accuracy=0.5, examples=4, losses=Losses(totals=[loss] * 4, tokens=[1] * 4))

@@ -19,6 +19,7 @@ GROUPS = {
         "description": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
         "objective": st.sampled_from(["auto", "cross_entropy", "contrast"]),
         "label_names": st.sampled_from(["auto", True, False]),
+        "label_kinship": st.booleans(),
         "max_tokens": st.integers(16, 8192),
     },
     "lora": {

@@ -238,6 +238,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert report_of(tmp_path / "a", "seconds") == report_of(tmp_path / "b", "seconds")
 
 
+def test_a_run_keeps_the_kinship_that_it_began_with_wherever_it_goes_on(
+    encoder, file_of, spec_for, tmp_path, adapter_bytes, monkeypatch
+):
+    words = ("bad", "good", "plain")
+    mixed = file_of([{"text": f"text {n // 3} of all", "label": words[n % 3]} for n in range(12)])
+    spec = spec_for(encoder, task={"objective": "contrast", "label_names": True}, optimization=TWELVE)
+    places = {"reporter": SilentReporter(), "checkpoints": tmp_path / "c"}
+    train(spec, encoder, mixed, output=tmp_path / "a", **places)
+    checkpoint = tmp_path / "c" / "step-00000008"
+    kinship = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["progress"]["kinship"]
+    assert any(0 < share < 1 for row in kinship for share in row)
+    monkeypatch.setattr("sgg_core.tasks.kinship.MIXED", 0.0)  # as if the examples were told apart on the other device
+    train(spec, encoder, mixed, output=tmp_path / "b", reporter=SilentReporter(), resume_from=checkpoint)
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b")
+
+
 @pytest.mark.parametrize("wish", ["cancel", "pause", "drain"])
 def test_a_request_to_stop_is_honoured_before_the_next_step_with_a_checkpoint(
     wish, base, training, validation, spec_for, tmp_path, adapter_bytes

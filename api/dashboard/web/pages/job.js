@@ -42,7 +42,11 @@ function Announcer({ job }) {
 
 function Actions({ job, changed }) {
   const act = useAction(async (verb) => { await post(`/v1/fine_tuning/jobs/${job.id}/${verb}`); await changed(); });
-  const drop = useAction(async () => { await remove(`/v1/fine_tuning/jobs/${job.id}`); location.hash = "#/jobs"; });
+  const drop = useAction(async () => {
+    const here = location.hash;
+    await remove(`/v1/fine_tuning/jobs/${job.id}`).catch((error) => { if (error.status !== 404) throw error; }); // somebody was quicker
+    if (location.hash === here) location.hash = "#/jobs";
+  });
   if (!can("jobs:write")) return null;
   const stopping = job.sgg.cancel_requested || job.sgg.pause_requested;
   return html`<div class="stack tight"><div class="row">
@@ -52,7 +56,7 @@ function Actions({ job, changed }) {
     ${job.fine_tuned_model && can("models:try") && html`<a class="button primary" href=${`#/try?model=${encodeURIComponent(job.fine_tuned_model)}`}>Try it</a>`}
     <a class="button" href=${`#/new?from=${job.id}`}>Run again with changes</a>
     ${over(job) && html`<${Confirm} label="Delete" disabled=${drop.busy} title="Delete this job?" text="Its adapter, checkpoints, figures and report go with it, and nothing brings them back. The data files stay." yes="Yes, delete it" onYes=${drop.run} />`}
-  </div><${Problem} error=${act.error || drop.error} /></div>`;
+  </div><${Problem} error=${drop.error || act.error} /></div>`;
 }
 
 function Events({ events }) {

@@ -39,7 +39,8 @@ function Estimate({ told }) {
   if (estimate.seconds) facts.push(["Takes about", duration(estimate.seconds.expected), `${duration(estimate.seconds.low)} to ${duration(estimate.seconds.high)}`]);
   if (estimate.peak_memory_bytes) facts.push(["Memory at its peak", bytes(estimate.peak_memory_bytes)]);
   if (queue) facts.push(["Begins", ...beginning(queue)]);
-  if (estimate.tokens != null) facts.push(["Tokens", count(estimate.tokens), [data?.tokens != null && `${count(data.tokens)} in the file`, data?.truncated > 0 && `${plural(data.truncated, "example")} cut`].filter(Boolean).join(", ")]);
+  const file = [data?.tokens != null && `${count(data.tokens)} in the file`, data?.truncated > 0 && `${plural(data.truncated, "example")} cut`].filter(Boolean);
+  if (estimate.tokens != null || file.length) facts.push(["Tokens", estimate.tokens != null ? count(estimate.tokens) : "not known yet", file.join(", ")]);
   return html`<dl class="facts">${facts.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}${more && html`<small>${more}</small>`}</dd></div>`)}</dl>`;
 }
 

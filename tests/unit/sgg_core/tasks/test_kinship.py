@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sgg_core.tasks.kinship import FEWEST, akin, kinship_of, told_apart
+from sgg_core.tasks.kinship import FEWEST, akin, kinship_of, negated, told_apart
 
 
 def units(count, seed, width=4):
@@ -56,6 +56,11 @@ def test_told_apart_are_examples_nearest_to_their_own_label_without_them(gold, s
 
 
 NAMES = functional.normalize(torch.tensor([[1.0, 0.2, 0.0], [1.0, -0.2, 0.0], [0.0, 0.0, 1.0]]), dim=-1)
+LABELS = ("bad", "terrible", "good")
+
+
+def kinship(rows, gold, names=NAMES, labels=LABELS):
+    return kinship_of(rows, gold, names, torch.arange(len(labels)), labels)
 
 
 def examples(apart, each=FEWEST):
@@ -65,19 +70,46 @@ def examples(apart, each=FEWEST):
 
 
 def test_kinship_counts_where_examples_are_mixed_and_not_where_they_are_told_apart():
-    named = torch.arange(3)
-    mixed = kinship_of(*examples(apart=False), NAMES, named, 3)
-    assert torch.equal(mixed, akin(NAMES, named, 3))
+    mixed = kinship(*examples(apart=False))
+    assert torch.equal(mixed, akin(NAMES, torch.arange(3), 3))
     assert mixed[0, 1] > 0.5 and mixed[0, 2] == mixed[1, 2] == 0
-    assert torch.equal(kinship_of(*examples(apart=True), NAMES, named, 3), torch.eye(3))
+    assert torch.equal(kinship(*examples(apart=True)), torch.eye(3))
+
+
+@pytest.mark.parametrize(("own", "counts"), [(9, True), (11, False)])
+def test_kinship_begins_where_most_examples_are_mistaken(own, counts):
+    """Of 20 examples of each label so many lie at its name, and the others at those of the other two."""
+    names = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.75**0.5, 0.0], [0.0, 0.0, 1.0]])
+    places = [[label] * own + [(label + 1 + n % 2) % 3 for n in range(20 - own)] for label in range(3)]
+    rows, gold = names[torch.tensor(places).flatten()], torch.arange(3).repeat_interleave(20)
+    assert told_apart(rows, gold, names, torch.arange(3), 3) == pytest.approx(own / 20)
+    assert torch.equal(kinship(rows, gold, names), torch.eye(3)) != counts
 
 
 def test_few_examples_and_two_labels_have_no_kinship():
-    named = torch.arange(3)
-    assert torch.equal(kinship_of(*examples(False, each=FEWEST - 1), NAMES, named, 3), torch.eye(3))
+    assert torch.equal(kinship(*examples(False, each=FEWEST - 1)), torch.eye(3))
     rows, gold = examples(apart=False)
     one_less = torch.ones(len(gold), dtype=torch.bool)
     one_less[-1] = False
-    assert torch.equal(kinship_of(rows[one_less], gold[one_less], NAMES, named, 3), torch.eye(3))
+    assert torch.equal(kinship(rows[one_less], gold[one_less]), torch.eye(3))
     two = gold < 2
-    assert torch.equal(kinship_of(rows[two], gold[two], NAMES[:2], named[:2], 2), torch.eye(2))
+    assert torch.equal(kinship(rows[two], gold[two], NAMES[:2], LABELS[:2]), torch.eye(2))
+
+
+@pytest.mark.parametrize("labels", [("safe", "unsafe", "other"), ("toxic", "Not toxic", "other"), ("a", "non-a", "b")])
+def test_a_label_and_its_negation_are_not_akin(labels):
+    assert negated(labels).tolist() == [[False, True, False], [True, False, False], [False, False, False]]
+    assert torch.equal(kinship(*examples(apart=False), labels=labels), torch.eye(3))
+
+
+def test_labels_that_only_continue_each_other_are_no_negations():
+    assert not negated(("positive", "very positive", "neutral", "united", "ted")).any()
+
+
+def test_names_that_look_the_same_say_nothing():
+    same = NAMES[[0, 0, 2]]
+    found = akin(same, torch.arange(3), 3)
+    assert torch.equal(found, torch.eye(3))
+    assert torch.equal(akin(NAMES[[0, 0, 0]], torch.arange(3), 3), torch.eye(3))
+    partly = akin(torch.cat([NAMES, NAMES[:1]]), torch.arange(4), 4)
+    assert partly[0, 3] == 0 and partly[0, 1] > 0.5

@@ -112,6 +112,9 @@ def test_contrast_takes_the_kinship_of_the_names_that_count_and_none_of_others(e
         found[wish] = objective.data.task.kinship
     assert torch.equal(found[True], Names(objective.target.task, objective.target.items).kinship())
     assert torch.equal(found[False], torch.eye(3)) and not torch.equal(found[True], found[False])
+    spec = spec_for(encoder, task={"objective": "contrast", "label_names": True, "label_kinship": False})
+    without = objective_for(encoder, three, spec)
+    assert torch.equal(without.data.task.kinship, torch.eye(3)) and without.names
 
 
 def test_names_of_many_labels_are_examples_of_a_head_that_learns_by_cross_entropy(

@@ -1,0 +1,63 @@
+"""Bounds on a request's body: nobody waits for what does not come, and a stream that has begun is not broken off."""
+
+import anyio
+import pytest
+from starlette.exceptions import HTTPException
+
+from api.middleware import BodyBound, BodyLimit
+
+SCOPE = {"type": "http", "path": "/v1/x", "headers": []}
+
+
+def limited(app, messages, *, seconds=0.05, most=10):
+    """Run the app behind a bound, for a caller who sends these parts and then nothing; gives what was sent back."""
+    parts, sent = list(messages), []
+
+    async def receive():
+        if not parts:
+            await anyio.sleep(0.3)
+            return {"type": "http.disconnect"}
+        return parts.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    bound = BodyBound(most, "Too large.", seconds)
+    anyio.run(BodyLimit(app, lambda path: bound), SCOPE, receive, send)
+    return sent
+
+
+def part(body, more=True):
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def reads_all(scope, receive, send):
+    while (await receive()).get("more_body"):
+        pass
+
+
+@pytest.mark.parametrize(("parts", "status"), [([part(b"a")], 408), ([part(b"a" * 11, more=False)], 413)])
+def test_a_body_that_stalls_or_is_too_large_is_refused(parts, status):
+    with pytest.raises(HTTPException) as refused:
+        limited(reads_all, parts)
+    assert refused.value.status_code == status and refused.value.headers == {"connection": "close"}
+
+
+def test_a_whole_body_may_be_followed_by_as_long_a_wait_as_the_answer_takes():
+    async def streams(scope, receive, send):
+        await reads_all(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+
+    limited(streams, [part(b"a"), part(b"b", more=False)])
+
+
+def test_an_answer_that_has_begun_does_not_end_for_a_body_that_never_came():
+    async def answers_at_once(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    assert [message["type"] for message in limited(answers_at_once, [])] == [
+        "http.response.start",
+        "http.response.body",
+    ]
