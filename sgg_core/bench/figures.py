@@ -18,6 +18,7 @@ from sgg_core.bench.tables import bootstrap, groups, paired
 
 COLOURS = ("#1f6fb2", "#e07b00", "#2f8f46", "#c23b3b", "#7b5bb0", "#7a5a44", "#d46aa8", "#6b6b6b", "#a3a52e", "#2aa7b8")
 MARKERS = "os^D"  # one for each time that the colours are used up
+FIRST = ("lora", "sgg")
 PARTS = ("lora_clip", "lora_contrast", "sgg_magnitude", "sgg_direction", "sgg", "sgg_every_1")
 
 
@@ -81,7 +82,8 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
         for method, by_shots in by_method.items():
             shots_of[method] |= set(by_shots)
     most = max(map(len, shots_of.values()))
-    methods = sorted(method for method, shots in shots_of.items() if 2 * len(shots) >= most)
+    shown = [method for method, shots in shots_of.items() if 2 * len(shots) >= most]
+    methods = sorted(shown, key=lambda method: (method not in FIRST, method))  # of one colour in every figure
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.7 * lines + 0.6), dpi=130, layout="constrained")
