@@ -9,6 +9,7 @@ from cli.jobs import _facts
 JOB = {
     "id": "ftjob-1", "status": "failed", "model": "m", "method": {"type": "sgg", "sgg": {"start_from": None}},
     "created_at": 0, "finished_at": 1, "training_file": "file-1", "validation_file": None, "seed": 1,
+    "metadata": {"team": "support", "note": "a=b"},
     "trained_tokens": None, "fine_tuned_model": None, "result_files": [],
     "error": {"code": "out_of_memory", "message": "The GPU has no memory left.", "param": None},
     "sgg": {
@@ -27,6 +28,11 @@ def test_a_failed_job_tells_its_code_and_whose_fault_it_is():
     )
     well = JOB | {"error": None, "sgg": JOB["sgg"] | {"failure": None}}
     assert dict(_facts(well)[-4:]) == dict.fromkeys(("error", "code", "fault", "remedy"))
+
+
+def test_a_jobs_metadata_is_told_in_pairs():
+    assert dict(_facts(JOB))["metadata"] == "team=support, note=a=b"
+    assert dict(_facts(JOB | {"metadata": {}}))["metadata"] is None
 
 
 def test_checkpoints_are_listed_with_their_names_steps_and_losses(sgg_to):
