@@ -119,15 +119,19 @@ class BodyLimit:
 
         async def receive_within_limit() -> Message:
             nonlocal received, whole
-            if whole or answering:  # what is waited for now is the caller's leaving
-                return await receive()
+            # with the body whole, or an answer begun, what is waited for is the caller's leaving, however late
+            left = None if whole or answering else end - anyio.current_time()
             try:
-                with anyio.fail_after(end - anyio.current_time()):
+                with anyio.fail_after(left):
                     part = await receive()
             except TimeoutError as error:
-                message = f"The request's body did not come within {bound.seconds:g} seconds. {STALLED_REMEDY}"
-                raise HTTPException(408, message, headers={"connection": "close"}) from error
+                if not answering:  # meanwhile
+                    message = f"The request's body did not come within {bound.seconds:g} seconds. {STALLED_REMEDY}"
+                    raise HTTPException(408, message, headers={"connection": "close"}) from error
+                part = await receive()
             received, whole = received + len(part.get("body", b"")), not part.get("more_body", False)
+            if received > bound.bytes and answering:
+                return {"type": "http.disconnect"}
             if received > bound.bytes:
                 await _discard(receive, part)
                 raise HTTPException(413, bound.message, headers={"connection": "close"})

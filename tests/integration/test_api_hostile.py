@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -110,6 +111,25 @@ def test_a_body_that_does_not_come_is_given_up(api_settings: ApiSettings, monkey
         answer = slow.getresponse()
         assert answer.status == 408 and answer.headers["connection"] == "close"
         assert json.load(answer)["error"]["code"] == "request_stalled"
+
+
+def test_a_stream_outlives_a_body_that_was_announced_and_never_came(
+    api_settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.app.BODY_SECONDS", 0.3)
+    with serving(api_settings) as server, closing(HTTPConnection(urlsplit(server.url).netloc, timeout=20)) as caller:
+        job_id = server.job_id()
+        caller.putrequest("GET", f"/v1/fine_tuning/jobs/{job_id}/events")
+        caller.putheader("authorization", f"Bearer {server.admin_key}")
+        caller.putheader("accept", "text/event-stream")
+        caller.putheader("content-length", "10")
+        caller.endheaders()
+        answer = caller.getresponse()
+        assert answer.status == 200
+        time.sleep(1.0)
+        with server.http() as http:
+            assert http.post(f"/v1/fine_tuning/jobs/{job_id}/cancel").json()["status"] == "cancelled"
+        assert "The job was cancelled." in answer.read().decode()
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)

@@ -1,6 +1,7 @@
 """Bounds on a request's body: nobody waits for what does not come, and a stream that has begun is not broken off."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 from starlette.exceptions import HTTPException
 
@@ -51,13 +52,30 @@ def test_a_whole_body_may_be_followed_by_as_long_a_wait_as_the_answer_takes():
     limited(streams, [part(b"a"), part(b"b", more=False)])
 
 
-def test_an_answer_that_has_begun_does_not_end_for_a_body_that_never_came():
-    async def answers_at_once(scope, receive, send):
+def test_a_body_without_end_behind_an_answer_that_has_begun_ends_it():
+    async def streams(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        assert (await receive())["type"] == "http.disconnect"
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        seen = [(await receive())["type"] for _ in range(3)]
+        assert seen == ["http.request", "http.request", "http.disconnect"]
 
-    assert [message["type"] for message in limited(answers_at_once, [])] == [
-        "http.response.start",
-        "http.response.body",
-    ]
+    limited(streams, [part(b"a" * 5)] * 10)
+
+
+@pytest.mark.parametrize("looks_out_first", [True, False])
+def test_an_answer_that_has_begun_does_not_end_for_a_body_that_never_came(looks_out_first):
+    """As streams do it: they look out for the caller's leaving from before their first byte on."""
+
+    async def streams(scope, receive, send):
+        async def look_out():
+            assert (await receive())["type"] == "http.disconnect"
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        async with anyio.create_task_group() as tasks:
+            if looks_out_first:
+                tasks.start_soon(look_out)
+                await anyio.lowlevel.checkpoint()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            if not looks_out_first:
+                tasks.start_soon(look_out)
+
+    assert [message["type"] for message in limited(streams, [])] == ["http.response.start", "http.response.body"]
