@@ -55,7 +55,7 @@ class Progress(BaseModel):
     plain: Evaluation | None = None  # the validation set, by plain LoRA after as many steps
     history: list[AnyMessage] = []
     layer_cosines: dict[str, tuple[int, float]] = {}  # of sources: number and sum by layer
-    kinship: list[list[float]] | None = None  # of labels, as it was found before the first step
+    kinship: list[list[float]] | None = None  # of labels, as found before the first step; [] is none
 
     def add_layer_cosines(self, cosines: Mapping[str, float]) -> None:
         """Take in a step's source cosines by layer."""

@@ -46,16 +46,21 @@ class Objective:
 
     @property
     def kinship(self) -> list[list[float]] | None:
-        """How near the labels may be to each other, where contrast is what is learned."""
+        """How near the labels may be to each other, where contrast is what is learned; empty where none are akin."""
         task = self.data.task
-        return task.kinship.tolist() if isinstance(task, Contrast) else None
+        if not isinstance(task, Contrast):
+            return None
+        return task.kinship.tolist() if task.kinship.count_nonzero() > len(task.labels) else []
 
     @kinship.setter
     def kinship(self, found: list[list[float]] | None) -> None:
         """As it was when the run began, perhaps on another device, which sees names a little otherwise."""
         task = self.data.task
         if isinstance(task, Contrast) and found is not None:
-            task.kinship = torch.tensor(found, device=task.kinship.device)
+            like = task.kinship
+            task.kinship = (
+                torch.tensor(found, device=like.device) if found else torch.eye(len(like), device=like.device)
+            )
 
     @property
     def parameters(self) -> dict[str, Parameter]:

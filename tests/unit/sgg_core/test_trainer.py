@@ -238,19 +238,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert report_of(tmp_path / "a", "seconds") == report_of(tmp_path / "b", "seconds")
 
 
+@pytest.mark.parametrize(("mixed_until", "later"), [(0.5, 0.0), (0.0, 0.5)])
 def test_a_run_keeps_the_kinship_that_it_began_with_wherever_it_goes_on(
-    encoder, file_of, spec_for, tmp_path, adapter_bytes, monkeypatch
+    mixed_until, later, encoder, file_of, spec_for, tmp_path, adapter_bytes, monkeypatch
 ):
+    """Its examples are mixed where it begins, and told apart where it goes on, or the other way round."""
     words = ("bad", "good", "plain")
-    mixed = file_of([{"text": f"text {n // 3} of all", "label": words[n % 3]} for n in range(12)])
+    examples = file_of([{"text": f"text {n // 3} of all", "label": words[n % 3]} for n in range(12)])
     spec = spec_for(encoder, task={"objective": "contrast", "label_names": True}, optimization=TWELVE)
     places = {"reporter": SilentReporter(), "checkpoints": tmp_path / "c"}
-    train(spec, encoder, mixed, output=tmp_path / "a", **places)
+    monkeypatch.setattr("sgg_core.tasks.kinship.MIXED", mixed_until)
+    train(spec, encoder, examples, output=tmp_path / "a", **places)
     checkpoint = tmp_path / "c" / "step-00000008"
     kinship = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["progress"]["kinship"]
-    assert any(0 < share < 1 for row in kinship for share in row)
-    monkeypatch.setattr("sgg_core.tasks.kinship.MIXED", 0.0)  # as if the examples were told apart on the other device
-    train(spec, encoder, mixed, output=tmp_path / "b", reporter=SilentReporter(), resume_from=checkpoint)
+    assert any(0 < share < 1 for row in kinship for share in row) if mixed_until else kinship == []
+    monkeypatch.setattr("sgg_core.tasks.kinship.MIXED", later)
+    train(spec, encoder, examples, output=tmp_path / "b", reporter=SilentReporter(), resume_from=checkpoint)
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b")
 
 
