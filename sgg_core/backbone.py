@@ -38,6 +38,9 @@ class Rendezvous(Protocol):
     def rest(self, until: Callable[[], bool]) -> None:
         """Wait until another job has brought something about."""
 
+    def breathe(self) -> None:
+        """Wait until the others have made the pass that is due."""
+
     def bring(self, jobs: Sequence[Callable[[LoadedBase], object]]) -> list[object]:
         """Let further jobs meet there, each with a base model of its own, and wait for what they return or raise."""
 
@@ -48,7 +51,8 @@ class LoadedBase:
 
     `sha256` is that of the weights as loaded (after de-quantization); `directory` is where they lie. With a
     `rendezvous`, passes that are to have a gradient are made there; with a `team`, other processes help with batches.
-    `adapter` is what is on it just now, `resting` what the last job has left beside it.
+    `adapter` is what is on it just now, `resting` what the last job has left beside it. `breath` is called wherever
+    a job `breathe`s, and may end it by raising.
     """
 
     entry: BaseModelEntry
@@ -61,12 +65,20 @@ class LoadedBase:
     team: Team | None = None
     adapter: AdapterWeights | None = None
     resting: Mounted | None = None
+    breath: Callable[[], None] | None = None
     halves: Halves | None = None
     """On a CPU, what products with frozen weights are computed with."""
     spare: list[LoadedBase] = field(default_factory=list)
     """Modules of their own around the same weights, for jobs that are trained together."""
     stacked: StackedNetwork | None = None
     """Those that such jobs share."""
+
+    def breathe(self) -> None:
+        """Between passes that are nobody else's and may be many: show that the job lives, and let others go on."""
+        if self.breath is not None:
+            self.breath()
+        if self.rendezvous is not None:
+            self.rendezvous.breathe()
 
     @property
     def hidden_size(self) -> int:

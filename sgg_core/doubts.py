@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sgg_core.encoding import Encoded
-from sgg_core.evaluation import without_dropout
+from sgg_core.evaluation import features, passes, without_dropout
 from sgg_core.evidence import Doubt
 from sgg_core.shapes import ClassificationExample
 from sgg_core.tasks.label_words import LabelWords
@@ -66,14 +66,15 @@ def read(task: LabelWords | PooledHead, items: Sequence[Encoded]) -> tuple[list[
     depths = DEPTHS[task.base.entry.kind]
     states = [torch.empty(len(items), task.base.hidden_size) for _ in depths]
     spoken = torch.empty(len(items), len(task.labels))
-    with without_dropout(task.base.model), torch.no_grad():
-        for group in task.passes(items, scoring=True):
+    with without_dropout(task.base.model):
+        for group in passes(task, items, scoring=True):
             some = [items[index] for index in group]
-            if isinstance(task, LabelWords):
-                parts, words = task.look(some, depths)
-                spoken[group] = words.float()
-            else:
-                parts = task.look(some, depths)
+            with torch.no_grad():
+                if isinstance(task, LabelWords):
+                    parts, words = task.look(some, depths)
+                    spoken[group] = words.float()
+                else:
+                    parts = task.look(some, depths)
             for whole, part in zip(states, parts, strict=True):
                 whole[group] = part.float().cpu()
         if isinstance(task, PooledHead):
@@ -81,14 +82,11 @@ def read(task: LabelWords | PooledHead, items: Sequence[Encoded]) -> tuple[list[
     return states, spoken
 
 
-def named(task: PooledHead, features: Tensor) -> Tensor:
-    """(N, L) log p(label) by how like the features (N, d) are to those of sentences with the labels' names."""
+def named(task: PooledHead, seen: Tensor) -> Tensor:
+    """(N, L) log p(label) by how like the features `seen` (N, d) are to those of sentences with the labels' names."""
     sentences = [ClassificationExample(naming.format(label), label) for label in task.labels for naming in NAMING]
-    items = task.encode(sentences)
-    likeness = torch.empty(len(features), len(items))
-    for group in task.passes(items, scoring=True):
-        likeness[:, group] = features @ task.features([items[index] for index in group]).cpu().T
-    mean = likeness.view(len(features), len(task.labels), len(NAMING)).mean(-1)
+    likeness = seen @ features(task, task.encode(sentences)).cpu().T
+    mean = likeness.view(len(seen), len(task.labels), len(NAMING)).mean(-1)
     return (LIKENESS * mean).log_softmax(-1)
 
 

@@ -32,21 +32,30 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def passes(task: Task, items: Sequence[Encoded], *, scoring: bool = False) -> Iterator[list[int]]:
+    """Indices of the items of one pass after the other. Before each the job breathes, so with gradients switched on."""
+    for group in task.passes(items, scoring=scoring):
+        task.base.breathe()
+        yield group
+
+
 def log_probabilities(task: LabelWords | PooledHead, items: Sequence[Encoded], device: torch.device) -> Tensor:
     """(N, L) log p(label) on the CPU, in the items' order, without gradient."""
     result = torch.empty(len(items), len(task.labels))
-    with without_dropout(task.base.model), torch.inference_mode():
-        for group in task.passes(items, scoring=True):
-            result[group] = task.log_probabilities([items[index] for index in group]).float()
+    with without_dropout(task.base.model):
+        for group in passes(task, items, scoring=True):
+            with torch.inference_mode():
+                result[group] = task.log_probabilities([items[index] for index in group]).float()
     return result
 
 
 def features(task: PooledHead, items: Sequence[Encoded]) -> Tensor:
     """(N, d) unit-length features of encoded examples as the encoder is now, without gradient."""
     result = torch.empty(len(items), task.base.hidden_size, device=task.base.device)
-    with without_dropout(task.base.model), torch.no_grad():
-        for group in task.passes(items, scoring=True):
-            result[group] = task.features([items[index] for index in group])
+    with without_dropout(task.base.model):
+        for group in passes(task, items, scoring=True):
+            with torch.no_grad():
+                result[group] = task.features([items[index] for index in group])
     return result
 
 
@@ -73,10 +82,11 @@ def classifier_evaluation(labels: Sequence[str], items: Sequence[Encoded], score
 def evaluate_text(task: TextTask, items: Sequence[Encoded]) -> Evaluation:
     """Loss and token accuracy of supervised fine-tuning on held-out completions or chats."""
     totals, correct = [0.0] * len(items), 0
-    with without_dropout(task.base.model), torch.no_grad():
-        for group in task.passes(items):
+    with without_dropout(task.base.model):
+        for group in passes(task, items):
             some = [items[index] for index in group]
-            scores, hits = task.token_scores(some)
+            with torch.no_grad():
+                scores, hits = task.token_scores(some)
             correct += int(hits.sum())
             parts = torch.split(scores.double(), [len(item.targets) for item in some])
             for index, own in zip(group, parts, strict=True):

@@ -41,13 +41,16 @@ def train(
     start_from: Path | None = None,
     retention: ExampleSet | None = None,
     memory_bytes: int | None = None,
+    breath: Callable[[], None] | None = None,
 ) -> Finished | Stopped:
     """Train an adapter for `base` and write it to `output`, or stop at a checkpoint when the reporter asks for it.
 
     `checkpoints` receives step-* directories; `resume_from` is one of them. `start_from` is an adapter of another run,
     whose weights are the first ones of this run (see sgg_core.start). `retention` is asked before and after the
     training, and never trained on. Of several replicas as many are trained at once as are expected to fit into
-    `memory_bytes`, the base model included, or all. `base` is unchanged afterwards and can be used again.
+    `memory_bytes`, the base model included, or all. `breath` is called between the passes of what may take long without
+    a word to the reporter, such as an evaluation on a large file, and ends the run where it raises. `base` is unchanged
+    afterwards and can be used again.
     Raises subclasses of SggError; `output` appears whole or not at all.
     """
     check_training(training)
@@ -76,8 +79,12 @@ def train(
         data, asked, kept = training, validation, retention
         if replica.part is not None:
             data, asked, kept = only(training, replica.part.kept), only(training, replica.part.left_out), None
-        with lora(base, replica.spec.lora, replica.spec.seed) as adapted:
-            yield Run(replica.spec, base, adapted, data, asked, sources, reporter, start, kept)
+        base.breath = breath
+        try:
+            with lora(base, replica.spec.lora, replica.spec.seed) as adapted:
+                yield Run(replica.spec, base, adapted, data, asked, sources, reporter, start, kept)
+        finally:
+            base.breath = None
 
     def alone() -> Finished | Stopped:
         with one(lineup.replica(0, {}), base, reporter) as run:

@@ -62,12 +62,18 @@ class Train(Message):
     log_context: dict[str, str | int] = Field(default_factory=dict)  # ids that the child's log carries meanwhile
 
 
+Wish = Control | Literal["abandon"]
+
+
 class Steer(Message):
-    """End training `run` before its next step, with a checkpoint; or, if it has not ended yet, go on after all."""
+    """End training `run` before its next step, with a checkpoint; or, if it has not ended yet, go on after all.
+
+    With `abandon` it ends at its next pass, saves nothing and says nothing.
+    """
 
     type: Literal["steer"] = "steer"
     run: int
-    action: Control
+    action: Wish
 
 
 Command = Annotated[Warm | Train | Steer, Field(discriminator="type")]

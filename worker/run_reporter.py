@@ -9,22 +9,26 @@ from pathlib import Path
 
 from sgg_core.pipe import MessagePipe
 from sgg_core.reporting import AnyMessage, Control
-from worker.messages import Alive, GpuMemory, Said, Steer
+from worker.messages import Alive, GpuMemory, Said, Steer, Wish
 
 ALIVE_SECONDS = 1.0
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the training any more, and its directories are gone: it is to end without a trace."""
 
 
 class Wishes:
     """What the parent wishes, for each training."""
 
     def __init__(self) -> None:
-        self._by_run: dict[int, Control] = {}
+        self._by_run: dict[int, Wish] = {}
 
     def steer(self, command: Steer) -> None:
         """Remember a wish; called from the thread that reads stdin."""
         self._by_run[command.run] = command.action
 
-    def of(self, run: int) -> Control:
+    def of(self, run: int) -> Wish:
         """The newest wish for a training."""
         return self._by_run.get(run, "continue")
 
@@ -47,13 +51,20 @@ class RunReporter:
         self._pipe.send(Said(run=self._run, message=message))
 
     def control(self) -> Control:
-        """Answer what the parent wishes for this run; tells it at most once a second that training moves."""
+        """Answer what the parent wishes for this run. Breathes."""
+        self.breathe()
+        wish = self._wishes.of(self._run)
+        return "continue" if wish == "abandon" else wish  # which came since then
+
+    def breathe(self) -> None:
+        """Tell the parent at most once a second that training moves. Raises AbandonedError if that is its wish."""
+        if self._wishes.of(self._run) == "abandon":
+            raise AbandonedError
         now = time.monotonic()
         if now - self._last_alive > ALIVE_SECONDS:
             self._last_alive = now
             gpu = gpu_memory()
             self._pipe.send(Said(run=self._run, message=Alive(gpu_memory=gpu, peak_bytes=peak_memory(gpu))))
-        return self._wishes.of(self._run)
 
 
 def gpu_memory() -> GpuMemory | None:

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from sgg_core.catalogue import BaseModelEntry
-from sgg_core.reporting import AnyMessage, Control
+from sgg_core.reporting import AnyMessage
 from worker.child import ChildProcess, TrainerChild
 from worker.errors import TrainingFailedError
 from worker.fork_server import start_trainer
 from worker.instruments import measure_gpu
-from worker.messages import Alive, Failed, Steer, Train, Warm
+from worker.messages import Alive, Failed, Steer, Train, Warm, Wish
 
 
 class TrainerRun:
@@ -46,12 +46,12 @@ class TrainerRun:
             raise TrainingFailedError(message.code, message.message, message.users_fault)
         return message.message if message else None
 
-    def steer(self, action: Control) -> None:
-        """Let the training end before its next step, with a checkpoint; or go on after all, if it has not ended yet."""
+    def steer(self, action: Wish) -> None:
+        """See worker.messages.Steer."""
         self.child.send(Steer(run=self.number, action=action))
 
     def abandon(self) -> None:
-        """End it at once. The trainer process is killed, unless others train in it: then it goes at its next step.
+        """End it at once: the trainer process is killed. If others train in it, it goes by itself, at its next pass.
 
         After a kill `receive` raises TrainerDiedError.
         """
@@ -112,7 +112,7 @@ class Supervisor:
             if [run] == self._runs:
                 run.child.kill()
             else:
-                run.steer("cancel")
+                run.steer("abandon")
 
     def stop(self) -> None:
         """End the child and start no other."""

@@ -36,7 +36,7 @@ from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
 from worker.messages import Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
 from worker.rehearsal import rehearse
-from worker.run_reporter import RunReporter, Wishes, begin_peak
+from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
@@ -100,8 +100,15 @@ class TrainerProcess:
         from sgg_core.lora_layers import adapted_names
         from sgg_core.packed.meeting import Pack
 
+        untold: list[Train] = []  # of these nobody has said yet how they ended
+
         def packed(command: Train) -> Callable[[LoadedBase], None]:
-            return lambda own: self._train(command, own)
+            def job(own: LoadedBase) -> None:
+                self._train(command, own)
+                untold.remove(command)
+
+            untold.append(command)
+            return job
 
         def joining() -> list[Callable[[LoadedBase], None]]:
             jobs = []
@@ -113,7 +120,13 @@ class TrainerProcess:
                     self._put_aside.append(command)
             return jobs
 
-        Pack(base, adapted_names(base, first.spec.lora)).run([packed(first)], joining)
+        jobs = [packed(first)]
+        try:
+            Pack(base, adapted_names(base, first.spec.lora)).run(jobs, joining)
+        except Exception as error:
+            _log.exception("trainings that share their passes failed together")
+            for command in untold:
+                self._pipe.send(describe_failure(error, command.run))
 
     def _train(self, command: Train, base: LoadedBase) -> None:
         """Train once, and tell how it ended."""
@@ -122,6 +135,8 @@ class TrainerProcess:
             _log.info("training begins", base_model=command.base_model.name, resumes=command.resume_from is not None)
             try:
                 reporter.report(train_as_told(command, base, reporter))
+            except AbandonedError:
+                _log.info("training was given up, as told")
             except Exception as error:
                 _log.exception("the training failed")
                 self._pipe.send(describe_failure(error, command.run))
@@ -150,6 +165,7 @@ def train_as_told(command: Train, base: LoadedBase, reporter: RunReporter) -> Fi
         start_from=command.start_from,
         memory_bytes=command.memory_bytes,
         reporter=reporter,
+        breath=reporter.breathe,
     )
 
 

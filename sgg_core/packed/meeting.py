@@ -3,7 +3,7 @@
 Only one runs at any moment: the coordinator hands the turn to one job after the other, and each goes on until it needs
 the network or has ended. When all that are left wait, those that wait for states get them from one forward pass; when
 all of them wait for gradients, one backward pass serves them. No job waits for another's next step: a second pass of
-one meets the first pass of others.
+one meets the first pass of others. Nor do they wait for a long evaluation: between its passes, theirs are made.
 
 Where memory does not suffice for a pass, it is made for some at a time from then on: those get their gradients, and
 free what the graph holds for them, before the others get their states. Where a backward pass fails, its forward pass is
@@ -74,7 +74,9 @@ class Pack:
                     ready = came + [seat for seat in live if seat.rests_until is not None and seat.rests_until()]
                     live = live + came
                     if not ready:
-                        ready = self._pass([seat for seat in live if seat.rests_until is None])
+                        breathing = [seat for seat in live if seat.breathes]
+                        waiting = [seat for seat in live if seat.rests_until is None and not seat.breathes]
+                        ready = [*(self._pass(waiting) if waiting else ()), *breathing]
             finally:
                 for seat in live:
                     seat.close()

@@ -50,7 +50,7 @@ def twin(base: LoadedBase) -> LoadedBase:
     model = base.model
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
-    return replace(base, model=copied, rendezvous=None, adapter=None, resting=None, spare=[], stacked=None)
+    return replace(base, model=copied, rendezvous=None, adapter=None, resting=None, breath=None, spare=[], stacked=None)
 
 
 class SharedPass:

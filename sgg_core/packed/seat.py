@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
@@ -62,6 +63,7 @@ class Seat:
         self.parts: list[Part] = []  # since the last backward pass
         self.served = 0  # when it got states last, counted in forward passes of the pack
         self.rests_until: Callable[[], bool] | None = None
+        self.breathes = False  # lets the others make a pass before it goes on
         self.brings: Sequence[Job] = ()  # jobs that are to be let in
         self.guests: list[Seat] = []  # of those that were
         self._coordinator = getcurrent()
@@ -81,6 +83,11 @@ class Seat:
     def rest(self, until: Callable[[], bool]) -> None:
         """Wait for something that another job brings about, while the others make their passes."""
         self.rests_until = until
+        self._wait()
+
+    def breathe(self) -> None:
+        """Let the others make the pass that is due, if they wait for one."""
+        self.breathes = True
         self._wait()
 
     def bring(self, jobs: Sequence[Job]) -> list[object]:
@@ -112,8 +119,9 @@ class Seat:
             self.done, self.parts = True, []
 
     def _wait(self) -> Tensor | None:
-        self._coordinator.switch()
-        self.rests_until = None
+        with torch.enable_grad():  # the mode is the thread's, so everybody's
+            self._coordinator.switch()
+        self.rests_until, self.breathes = None, False
         answer, self.answer = self.answer, None
         if isinstance(answer, BaseException):
             raise answer

@@ -601,3 +601,34 @@ def test_sources_that_would_not_count_are_refused(groups, causal, training, sour
         spec = spec_for(causal, **groups)
         train(spec, causal, training, sources=[source], output=tmp_path / "out", reporter=SilentReporter())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_breathes_between_the_passes_of_an_evaluation(base, training, spec_for, file_of, tmp_path):
+    """As often as the validation file takes passes: nobody takes a long evaluation for a trainer that hangs."""
+    counts = []
+    for texts in (100, 300):
+        asked = file_of(
+            [{"text": f"a good day {n}", "label": label} for n in range(texts) for label in ("good", "bad")]
+        )
+        breaths = []
+        train(
+            spec_for(base), base, training, validation=asked, output=tmp_path / str(texts), reporter=SilentReporter(),
+            breath=lambda breaths=breaths: breaths.append(0),
+        )  # fmt: skip
+        counts.append(len(breaths))
+    assert counts[1] > 2 * counts[0]
+
+
+def test_a_breath_that_raises_ends_the_run_and_leaves_nothing(base, training, validation, spec_for, tmp_path):
+    before = fingerprint(base)
+
+    def breath():
+        raise InterruptedError("nobody waits for this any more")
+
+    with pytest.raises(InterruptedError, match="nobody waits"):
+        train(
+            spec_for(base), base, training, validation=validation, output=tmp_path / "adapter",
+            checkpoints=tmp_path / "checkpoints", reporter=SilentReporter(), breath=breath,
+        )  # fmt: skip
+    assert fingerprint(base) == before and base.breath is None
+    assert list(tmp_path.iterdir()) == []

@@ -2,17 +2,24 @@ import errno
 import io
 import json
 import os
+import queue
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from sgg_core.backbone import LoadedBase
+from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import DataError, DiskFullError, Problem
+from sgg_core.packed import network, seat
 from sgg_core.pipe import MessagePipe
-from sgg_core.reporting import Notice
-from worker.messages import Alive, Said, Steer
-from worker.run_reporter import RunReporter, Wishes, begin_peak, gpu_memory, peak_memory
-from worker.trainer_process import describe_failure
+from sgg_core.reporting import Notice, StepMetrics
+from sgg_core.spec import TrainingSpec
+from sgg_core.tiny import save_tiny_base
+from worker.messages import Alive, Failed, InputFile, Said, Steer, Train, Warm
+from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak, gpu_memory, peak_memory
+from worker.trainer_process import TrainerProcess, describe_failure
 
 
 class LoudPipe(MessagePipe):
@@ -51,6 +58,79 @@ def test_asking_for_wishes_tells_that_training_moves_but_not_at_every_step() -> 
     alive, notice = pipe.messages
     assert isinstance(alive, Said) and isinstance(alive.message, Alive) and alive.message.peak_bytes > 2**20
     assert notice == Said(run=4, message=Notice(message="hello"))
+
+
+def test_a_training_that_was_abandoned_ends_where_it_next_shows_that_it_lives() -> None:
+    wishes = Wishes()
+    one, other = (RunReporter(LoudPipe(), wishes, run) for run in (1, 2))
+    wishes.steer(Steer(run=1, action="abandon"))
+    for ask in (one.breathe, one.control):
+        with pytest.raises(AbandonedError):
+            ask()
+    assert other.control() == "continue"
+
+
+def shared(entry: BaseModelEntry, directory: Path, run: int) -> Train:
+    """A training on two texts that others may join, of a thousand steps."""
+    examples = directory / "examples.jsonl"
+    examples.write_text('{"text": "good", "label": "a"}\n{"text": "bad", "label": "b"}\n', encoding="utf-8")
+    return Train(
+        run=run,
+        spec=TrainingSpec(base_model=entry.name, optimization={"epochs": 1000}),  # type: ignore[arg-type]
+        base_model=entry,
+        training=InputFile(path=examples, filename=examples.name),
+        output=directory / f"output-{run}",
+        checkpoints=directory / f"checkpoints-{run}",
+        shared=True,
+    )
+
+
+def together(directory: Path, pipe: LoudPipe, wishes: Wishes) -> None:
+    """Serve three trainings that share their passes."""
+    entry = save_tiny_base(directory / "base", "encoder")
+    commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()
+    first, *more = (shared(entry, directory, run) for run in (1, 2, 3))
+    for command in more:
+        commands.put(command)
+    trainer = TrainerProcess(pipe, wishes, commands)
+    trainer._serve(first)
+
+
+def test_trainings_that_were_abandoned_leave_no_file_and_say_nothing(tmp_path: Path) -> None:
+    wishes = Wishes()
+
+    class AbandonsAll(LoudPipe):
+        def send(self, message: object) -> None:
+            super().send(message)
+            if isinstance(message, Said) and isinstance(message.message, StepMetrics):
+                wishes.steer(Steer(run=message.run, action="abandon"))
+
+    pipe = AbandonsAll()
+    together(tmp_path, pipe, wishes)
+    steps = [message.run for message in pipe.messages if isinstance(message, Said) and message.message.type == "step"]
+    assert sorted(steps) == [1, 2, 3]
+    assert not any(isinstance(message, Failed) for message in pipe.messages)
+    assert not any(isinstance(message, Said) and message.message.type == "stopped" for message in pipe.messages)
+    assert not list(tmp_path.glob("output-*")) and not list(tmp_path.glob("checkpoints-*/*"))
+
+
+def test_what_ends_all_trainings_that_share_their_passes_is_told_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here memory is short when the third one joins."""
+    made: list[LoadedBase] = []
+
+    def twin(base: LoadedBase) -> LoadedBase:
+        made.append(base)
+        if len(made) == 3:
+            raise MemoryError
+        return network.twin(base)
+
+    monkeypatch.setattr(seat, "twin", twin)
+    pipe = LoudPipe()
+    together(tmp_path, pipe, Wishes())
+    failed = {message.run: message.code for message in pipe.messages if isinstance(message, Failed)}
+    assert failed == {1: "out_of_memory", 2: "out_of_memory", 3: "out_of_memory"}
 
 
 PEAKS = """

@@ -220,3 +220,39 @@ def test_the_generators_of_random_numbers_are_as_before(sharp):
     before = torch.get_rng_state()
     Pack(base, targets(base)).run([lambda own: torch.manual_seed(1), lambda own: torch.rand(3)])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_long_evaluation_lets_the_others_make_their_passes(sharp):
+    """One pass of theirs for each of its own, and its mode, without gradients, stays its own."""
+    base = sharp("encoder")
+    pack = Pack(base, targets(base))
+    told = []
+
+    def evaluates(own):
+        for number in range(6):
+            with torch.no_grad():
+                own.breathe()
+                assert not torch.is_grad_enabled()
+                told.append(f"evaluation {number}")
+
+    def trains(own):
+        for step in range(3):
+            assert torch.is_grad_enabled()
+            gradients(own, 0)
+            told.append(f"step {step}")
+
+    assert pack.run([evaluates, trains]) == [None, None]
+    alone = [f"evaluation {number}" for number in range(6)]
+    assert [each for each in told if each in alone] == alone
+    assert told.index("step 2") < told.index("evaluation 5")  # a step is two passes: states and gradients
+
+
+def test_jobs_that_all_evaluate_go_on(sharp):
+    base = sharp("encoder")
+
+    def evaluates(own):
+        for _ in range(3):
+            own.breathe()
+        return "done"
+
+    assert Pack(base, targets(base)).run([evaluates, evaluates]) == ["done", "done"]
