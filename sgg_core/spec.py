@@ -160,8 +160,8 @@ class GuidanceSpec(Group):
     clip_z: Annotated[float, Field(gt=0, le=20)] | None = 2.5
     """Clip gradients whose log-norm lies more than this many standard deviations above its running mean."""
     source_weight: Literal["gated", "fixed", "cross_fitted", "equal"] | Auto = "auto"
-    """How the source gradient is added: weighted by the measured alignment; at the full cap; in full or not at all, by
-    whether a rehearsal on the source alone helped the training examples, from which the run then begins; or as a task
+    """How the source gradient is added: weighted by the measured alignment; as it is, up to the cap; in full or not at
+    all, by whether a rehearsal on the source alone helped the training examples, from which the run then begins; or as a task
     of equal rank (UPGrad). `auto` is `cross_fitted`, and `gated` in a loop of your own, which cannot rehearse."""
     source_scope: Literal["global", "layer"] = "global"
     """Whether conflict, weight and cap are found for the whole gradient, or for each layer of the model by itself."""

@@ -18,6 +18,7 @@ from sgg_store.objects import ObjectStore
 from sgg_store.records import ChoreRecord, database_now
 from sgg_store.settings import StoreSettings
 from sgg_store.uploads import Uploads
+from sgg_store.webhooks import Webhooks
 
 _log = get_logger(__name__)
 _CHORE = "cleaning"
@@ -54,6 +55,7 @@ class Cleaner:
         if not dry_run:
             with self._database.begin() as session:
                 Uploads(session).drop_expired()
+                Webhooks(session).drop_old()
         for found in find_garbage(self._database, self._objects, self._settings.garbage_grace_seconds):
             if not go_on():
                 break

@@ -16,6 +16,7 @@ from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, is_k
 from sgg_store.partial_files import removed_on_failure
 
 _ABANDONED_SECONDS = 24 * 3600.0
+_PLACING_ATTEMPTS = 10
 
 
 class LocalObjectStore:
@@ -38,16 +39,8 @@ class LocalObjectStore:
         part = self._parts / uuid.uuid4().hex
         with removed_on_failure(part):
             _write(part, source)
-            _make_directories(target.parent, self.root)
-            if create_only:
-                try:
-                    os.link(part, target)
-                except FileExistsError:
-                    raise taken(key) from None
-                part.unlink()
-            else:
-                part.replace(target)
-            _sync_directory(target.parent)
+            self._place(part, key, create_only)
+            part.unlink(missing_ok=True)
 
     def open(self, key: str) -> Iterator[bytes]:
         """See ObjectStore.open. The file closes when the iterator ends or is dropped."""
@@ -80,7 +73,13 @@ class LocalObjectStore:
 
     def delete(self, key: str) -> None:
         """See ObjectStore.delete."""
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a directory that holds something, or has gone
+            for directory in path.parents:
+                if directory == self.root:
+                    break
+                directory.rmdir()
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """See ObjectStore.list."""
@@ -96,9 +95,28 @@ class LocalObjectStore:
         """See ObjectStore.link. A directory has no addresses that others could reach."""
         return None
 
+    def _place(self, part: Path, key: str, create_only: bool) -> None:
+        """Give `part` its place, in a directory that may go at any time with the last object in it."""
+        target = self._path(key)
+        for attempt in range(_PLACING_ATTEMPTS):
+            _make_directories(target.parent, self.root)
+            try:
+                os.link(part, target) if create_only else part.replace(target)
+                break
+            except FileExistsError:
+                raise taken(key) from None
+            except FileNotFoundError:
+                if attempt == _PLACING_ATTEMPTS - 1:
+                    raise
+        with suppress(FileNotFoundError):  # somebody has deleted the object, and so its directory
+            _sync_directory(target.parent)
+
     def _keys_under(self, folder: Path) -> Iterator[str]:
-        found = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
-        return (key for key in found if is_key(key))  # which what lies in `_parts` has not
+        for directory, _, names in os.walk(folder):  # which passes over directories that go meanwhile
+            for name in names:
+                key = Path(directory, name).relative_to(self.root).as_posix()
+                if is_key(key):  # which what lies in `_parts` has not
+                    yield key
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -127,10 +145,11 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
 
 def _make_directories(directory: Path, root: Path) -> None:
     """Make `directory` and its parents below `root`, each entry durable in the directory that holds it."""
-    if not directory.is_dir():
+    while not directory.is_dir():
         _make_directories(directory.parent, root)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
+        with suppress(FileNotFoundError):  # the parent has gone again, with the last object in it
+            directory.mkdir(exist_ok=True)
+            _sync_directory(directory.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from sgg_store import ids
@@ -17,6 +17,7 @@ from sgg_store.projects import take_turns
 from sgg_store.records import DeliveryState, WebhookDeliveryRecord, WebhookEndpointRecord, database_now
 
 MOST_ENDPOINTS = 20
+FORGOTTEN_SECONDS = 30 * 86_400.0  # after a delivery is through, or was given up
 PAUSES = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0)  # seconds between attempts
 
 
@@ -121,6 +122,14 @@ class Webhooks:
         delivery.next_attempt_at = self.session.execute(select(database_now())).scalar_one()
         self.session.flush()
         return delivery
+
+    def drop_old(self) -> None:
+        """Forget deliveries that ended long ago."""
+        old = delete(WebhookDeliveryRecord).where(
+            WebhookDeliveryRecord.state.in_((DeliveryState.DELIVERED, DeliveryState.FAILED)),
+            WebhookDeliveryRecord.next_attempt_at < database_now() - FORGOTTEN_SECONDS,
+        )
+        self.session.execute(old.execution_options(synchronize_session=False))
 
     def waiting_projects(self, busy: Collection[str]) -> list[str]:
         """The projects that have something to send now, to endpoints that are not `busy`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tarfile
 from collections import OrderedDict
@@ -20,7 +21,7 @@ DAMAGED = "Train it again, and tell the administrator that the object store chan
 
 
 class AdapterCache:
-    """The adapters used last, each in a directory named after the sha256 of its files. For one thread."""
+    """The adapters used last, each in a directory named after the sha256 of what is in it. For one thread."""
 
     def __init__(self, directory: Path, objects: ObjectStore) -> None:
         self._directory = directory
@@ -29,8 +30,9 @@ class AdapterCache:
 
     def fetch(self, adapter: StoredAdapter) -> Path:
         """The adapter's directory. Raises ObjectNotFoundError, or CheckpointError for files that have changed."""
-        hashes = "".join(adapter.files[name].sha256 for name in sorted(adapter.files))
-        name = hashlib.sha256(hashes.encode()).hexdigest()
+        hashes = {name: stored.sha256 for name, stored in adapter.files.items()}
+        told = [hashes, adapter.description, adapter.max_tokens]  # all that is written below
+        name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         if name not in self._known:
             with whole_directory(self._directory / name) as work:
                 self._fill(work, adapter)

@@ -16,6 +16,7 @@ from torch.nn import Module
 from transformers import Trainer
 
 from sgg_core.guidance.closures import ClosureBatch
+from sgg_core.guidance.layers import FACTOR_A
 from sgg_core.guidance.step import GuidedStep, StepOutcome
 from sgg_core.spec import GuidanceSpec
 
@@ -55,7 +56,7 @@ class GuidedTrainer(Trainer):  # type: ignore[misc]
     def _begin(self, model: Module) -> GuidedStep:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         spec = None if self.guidance.variant == "off" else self.guidance
-        self._guided = GuidedStep(list(named.values()), spec, list(named), _lora_scale(model))
+        self._guided = GuidedStep(list(named.values()), spec, list(named), _lora_scales(model))
         return self._guided
 
     def _scaled_loss(self, model: Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
@@ -68,10 +69,11 @@ class GuidedTrainer(Trainer):  # type: ignore[misc]
         return loss if scaled else loss / self.current_gradient_accumulation_steps
 
 
-def _lora_scale(model: Module) -> float:
-    """alpha / rank of a peft model's adapter; 1 for others, whose parameters are no factors."""
-    for module in model.modules():
-        scaling = getattr(module, "scaling", None)
-        if isinstance(scaling, dict) and scaling:
-            return float(next(iter(scaling.values())))
-    return 1.0
+def _lora_scales(model: Module) -> dict[str, float]:
+    """alpha / rank of each layer that peft has adapted, by the name of its A."""
+    return {
+        f"{name}{FACTOR_A}{adapter}.weight": float(scale)
+        for name, module in model.named_modules()
+        if isinstance(scaling := getattr(module, "scaling", None), dict)
+        for adapter, scale in scaling.items()
+    }

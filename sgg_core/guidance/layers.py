@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FACTOR_A = ".lora_A."
@@ -20,10 +20,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class FactorPair:
-    """Indices of A (r, n) and B (m, r) of one LoRA update s B A."""
+    """Indices of A (r, n) and B (m, r) of one LoRA update s B A, and s, which is alpha / r."""
 
     a: int
     b: int
+    scale: float = 1.0
 
 
 def layers(names: Sequence[str]) -> tuple[Layer, ...]:
@@ -35,11 +36,15 @@ def layers(names: Sequence[str]) -> tuple[Layer, ...]:
     return tuple(Layer(name, tuple(members)) for name, members in found.items())
 
 
-def factor_pairs(names: Sequence[str]) -> tuple[FactorPair, ...]:
-    """The pairs of factors that peft's names make known; other parameters are in none."""
+def factor_pairs(names: Sequence[str], scale: float | Mapping[str, float] = 1.0) -> tuple[FactorPair, ...]:
+    """The pairs of factors that peft's names make known; other parameters are in none.
+
+    `scale` is that of all updates, or of each by the name of its A.
+    """
     places = {name: index for index, name in enumerate(names)}
+    scales = scale if isinstance(scale, Mapping) else dict.fromkeys(names, scale)
     return tuple(
-        FactorPair(index, places[name.replace(FACTOR_A, FACTOR_B)])
+        FactorPair(index, places[name.replace(FACTOR_A, FACTOR_B)], scales[name])
         for name, index in places.items()
         if FACTOR_A in name and name.replace(FACTOR_A, FACTOR_B) in places
     )

@@ -10,7 +10,7 @@ and the wrapped optimizer sees one gradient a step. A complete example is exampl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ class GuidedOptimizer(Optimizer):
     """An optimizer that sees guided gradients of what it optimizes.
 
     `total_steps` and `warmup_fraction` are those of the loop's schedule: the strengths rise after the warm-up. `names`
-    of the parameters, in the optimizer's order, tell layers and LoRA factors, with their `scale` alpha / rank. Learning
+    of the parameters, in the optimizer's order, tell layers and LoRA factors, with their `scale` alpha / rank, of all
+    adapted layers or of each by the name of its A. Learning
     rate schedulers take the wrapper as they take any optimizer. `outcome` is what the newest step found.
     """
 
@@ -41,7 +42,7 @@ class GuidedOptimizer(Optimizer):
         total_steps: int,
         warmup_fraction: float = 0.1,
         names: Sequence[str] = (),
-        scale: float = 1.0,
+        scale: float | Mapping[str, float] = 1.0,
     ) -> None:
         # No super().__init__(): groups, state and defaults are the wrapped optimizer's own.
         self.optimizer = optimizer

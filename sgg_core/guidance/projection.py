@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Stack:
-    """Pairs of one shape that lie equally far from each other, as those of one module in all layers do.
+    """Pairs of one shape and scale that lie equally far from each other, as those of one module in all layers do.
 
     The first A (r, n) begins at weight `a`, the first B (m, r) at weight `b`, and the next ones `step` later.
     """
@@ -40,6 +40,7 @@ class Stack:
     b: int
     shape_a: torch.Size
     shape_b: torch.Size
+    scale: float
 
     def of_a(self, whole: Tensor) -> Tensor:
         """(pairs, K r, n) from K x P weights, in float64."""
@@ -66,13 +67,13 @@ class Arrangement:
     def of(parameters: Sequence[Tensor], pairs: Sequence[FactorPair]) -> Arrangement:
         """That of these parameters."""
         borders = list(accumulate((parameter.numel() for parameter in parameters), initial=0))
-        alike: dict[tuple[torch.Size, torch.Size], list[tuple[int, int]]] = {}
+        alike: dict[tuple[torch.Size, torch.Size, float], list[tuple[int, int]]] = {}
         for pair in pairs:
-            shapes = parameters[pair.a].shape, parameters[pair.b].shape
-            alike.setdefault(shapes, []).append((borders[pair.a], borders[pair.b]))
+            facts = parameters[pair.a].shape, parameters[pair.b].shape, pair.scale
+            alike.setdefault(facts, []).append((borders[pair.a], borders[pair.b]))
         stacks = [
-            Stack(len(places), places[1][0] - places[0][0] if len(places) > 1 else 0, *places[0], *shapes)
-            for shapes, group in alike.items()
+            Stack(len(places), places[1][0] - places[0][0] if len(places) > 1 else 0, *places[0], a, b, scale)
+            for (a, b, scale), group in alike.items()
             for places in _evenly_spaced(group)
         ]
         paired = {place for pair in pairs for place in (pair.a, pair.b)}
@@ -101,9 +102,7 @@ def _copied(whole: Tensor, shape: Sequence[int], strides: Sequence[int], begin: 
     return copy.copy_(whole.as_strided(shape, strides, begin))
 
 
-def projected_products(
-    parameters: Tensor, vectors: Sequence[Gradient], arrangement: Arrangement, scale: float
-) -> list[list[float]]:
+def projected_products(parameters: Tensor, vectors: Sequence[Gradient], arrangement: Arrangement) -> list[list[float]]:
     """<P(G_i), P(G_j)> of all gradients in `vectors`, at parameters (P); those in no pair count as they are.
 
     With M_A = (A A^T)^-1 and M_B = (B^T B)^-1 on the directions that A and B have, a pair's share is
@@ -112,23 +111,32 @@ def projected_products(
     whole = torch.stack([parameters.detach(), *(Vector.of(vector).flat for vector in vectors)])
     others = [whole[1:, begin:end] for begin, end in arrangement.rest]
     rest = torch.cat(others, dim=1).double() if others else whole.new_zeros(len(vectors), 1, dtype=torch.float64)
-    if not arrangement.stacks:
-        return (rest @ rest.mT).tolist()
-    of_a, of_b = [], []
+    products = rest @ rest.mT
+    by_rank: dict[int, list[Stack]] = {}
     for stack in arrangement.stacks:
+        by_rank.setdefault(stack.shape_a[0], []).append(stack)
+    for rank, stacks in by_rank.items():
+        products = products + _products_of_pairs(whole, stacks, rank)
+    found: list[list[float]] = products.tolist()
+    return found
+
+
+def _products_of_pairs(whole: Tensor, stacks: Sequence[Stack], rank: int) -> Tensor:
+    """What pairs of one rank add to the products (K, K), given parameters and gradients (1 + K, P)."""
+    of_a, of_b = [], []
+    for stack in stacks:
         rows, columns = stack.of_a(whole), stack.of_b(whole)
         of_a.append(rows @ rows.mT)
         of_b.append(columns.mT @ columns)
-    count, number = len(whole), sum(stack.count for stack in arrangement.stacks)
-    rank = arrangement.stacks[0].shape_a[0]
+    count, number = len(whole), sum(stack.count for stack in stacks)
     split = (number, count, rank, count, rank)
     a, b = (torch.cat(part).view(split).permute(1, 3, 0, 2, 4) for part in (of_a, of_b))  # (1 + K, 1 + K, pairs, r, r)
     inverse = _inverses(torch.cat([a[0, 0], b[0, 0]]))
     m_a, m_b = inverse[:number], inverse[number:]
     outside = b[1:, 1:] - (b[1:, None, 0] @ m_b) @ b[None, 0, 1:]
-    products = ((m_b * a[1:, 1:]) + (m_a * outside)).sum((-3, -2, -1)) / scale**2
-    found: list[list[float]] = (products + rest @ rest.mT).tolist()
-    return found
+    of_pairs = ((m_b * a[1:, 1:]) + (m_a * outside)).sum((-2, -1))  # (K, K, pairs)
+    scales = [stack.scale for stack in stacks for _ in range(stack.count)]
+    return of_pairs @ of_pairs.new_tensor(scales).pow(-2)
 
 
 def _inverses(grams: Tensor) -> Tensor:

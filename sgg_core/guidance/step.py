@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -68,9 +68,9 @@ class GuidedStep:
     """Gradients for the optimizer, one step after the other, by structured gradient guidance for one job.
 
     With `spec` None nothing is added to the raw gradient, and only telemetry is kept. `names` of the parameters tell
-    layers and LoRA factors, with the scale s of their update s B A. `reference`, `clip`, `agreement`, `trust`,
-    `origin` (theta_0) and `previous` (v_a of the last step, at full strength; empty but with the variant `momentum`)
-    are the state that a checkpoint has to carry.
+    layers and LoRA factors, with the `scale` s of their updates s B A (see `factor_pairs`). `reference`, `clip`,
+    `agreement`, `trust`, `origin` (theta_0) and `previous` (v_a of the last step, at full strength; empty but with the
+    variant `momentum`) are the state that a checkpoint has to carry.
     """
 
     def __init__(
@@ -78,12 +78,11 @@ class GuidedStep:
         parameters: Sequence[Parameter],
         spec: GuidanceSpec | None,
         names: Sequence[str] = (),
-        scale: float = 1.0,
+        scale: float | Mapping[str, float] = 1.0,
     ) -> None:
         self.parameters = parameters
         self.spec = spec
-        self.scale = scale
-        self.pairs = factor_pairs(names)
+        self.pairs = factor_pairs(names, scale)
         self._arrangement: Arrangement | None = None
         self.layers = layers(names or ["all"] * len(parameters))
         self.reference = EmaReference(spec.ema_beta if spec else 0.9)
@@ -272,7 +271,7 @@ class GuidedStep:
         raw, part = found.raw.gradient, found.part.gradient
         whole = [raw, *sources] + ([] if found.direction is None else [found.direction])
         whole += [] if part is raw else [part]
-        products = projected_products(as_one(self.parameters), whole, self._arrangement, self.scale)
+        products = projected_products(as_one(self.parameters), whole, self._arrangement)
         compared = (0, -1) if part is raw else (-1, -2)
         return Projected(
             gradient_norm=math.sqrt(max(0.0, products[0][0])),

@@ -6,6 +6,7 @@ import io
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -267,3 +268,34 @@ def test_without_public_address_there_are_no_links(s3_url: str, monkeypatch: pyt
     monkeypatch.setenv("SGG_S3_PUBLIC_ENDPOINT", "https://files.example.org")
     link = open_object_store(s3_url).link("key")
     assert link is not None and link.startswith("https://files.example.org/sgg/")
+
+
+def test_a_local_store_keeps_no_empty_directories(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path / "objects")
+    for key in ("a/b/1/file", "a/b/2/file", "a/c/file"):
+        store.put(key, b"x")
+    store.delete("a/b/1/file")
+    assert sorted(path.name for path in (tmp_path / "objects/a/b").iterdir()) == ["2"]
+    for key in ("a/b/2/file", "a/c/file", "a/b/2/file"):
+        store.delete(key)
+    assert [path.name for path in (tmp_path / "objects").iterdir()] == [".parts"]
+
+
+def test_objects_are_put_into_directories_that_go_meanwhile(tmp_path: Path) -> None:
+    """Some put and delete, and so make and remove the one directory that all share."""
+    store = LocalObjectStore(tmp_path / "objects")
+
+    def work(number: int) -> None:
+        for turn in range(100):
+            key = f"deep/er/{number}-{turn}"
+            store.put(key, b"x")
+            assert b"".join(store.open(key)) == b"x"
+            store.delete(key)
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(work, number) for number in range(4)]
+        while not all(each.done() for each in done):
+            assert all(found.bytes == 1 for found in store.list("deep"))
+        for each in done:
+            each.result()
+    assert list(store.list("")) == []

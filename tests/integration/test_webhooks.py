@@ -23,12 +23,15 @@ from api.webhooks.guard import ERRORS, AddressRule, post
 from api.webhooks.sender import SLOTS, SLOTS_OF_PROJECT
 from sgg_store import webhooks as stored
 from sgg_store.announcements import EVENT_TYPES
+from sgg_store.cleaning import Cleaner
 from sgg_store.database import Database
 from sgg_store.errors import RecordNotFoundError, StoreError
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Leases
+from sgg_store.local_objects import LocalObjectStore
 from sgg_store.records import DeliveryState, WebhookDeliveryRecord
+from sgg_store.settings import StoreSettings
 from sgg_store.testing import add_job
 
 RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
@@ -107,6 +110,25 @@ def test_a_job_goes_on_while_an_endpoint_is_deleted(database: Database) -> None:
     with database.read() as session:
         assert Jobs(session).get(DEFAULT_PROJECT_ID, job_id).status == "running"
         assert stored.Webhooks(session).list_all(DEFAULT_PROJECT_ID) == []
+
+
+def test_deliveries_that_ended_long_ago_are_forgotten(database: Database, objects: LocalObjectStore) -> None:
+    """One that is still tried stays, however old, and so do the others for thirty days."""
+    day = 86_400.0
+    kept: list[str] = []
+    with database.begin() as session:
+        job_id = add_job(session).id
+        endpoint = stored.Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.com", EVENT_TYPES, None).id
+        facts = {"endpoint_id": endpoint, "event_id": "evt", "job_id": job_id, "type": EVENT_TYPES[0], "data": {}}
+        for state in DeliveryState:
+            for days in (29, 31):
+                row = WebhookDeliveryRecord(id=f"{state}-{days}", state=state, **facts)
+                row.next_attempt_at = time.time() - days * day
+                session.add(row)
+                kept += [row.id] if days == 29 or state is DeliveryState.PENDING else []
+    Cleaner(database, objects, StoreSettings()).run()
+    with database.read() as session:
+        assert sorted(session.scalars(select(WebhookDeliveryRecord.id))) == sorted(kept)
 
 
 def test_endpoints_that_take_nothing_come_after_those_that_do(database: Database) -> None:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from sgg_core.guidance.hf_trainer import GuidedTrainer
@@ -74,3 +75,14 @@ def test_guidance_acts(tmp_path):
 def test_references_that_it_has_not_are_refused(tmp_path):
     with pytest.raises(ValueError, match="split"):
         trained(GuidedTrainer, tmp_path, guidance=GuidanceSpec(reference="split"))
+
+
+def test_adapters_of_unequal_rank_and_scale_are_guided(tmp_path):
+    """Of peft's patterns of ranks and alphas; the projected norm is that of each layer's own scale."""
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["0", "head"], rank_pattern={"head": 2}, alpha_pattern={"head": 6}
+    )
+    model = get_peft_model(Net(dropout=0.0), config)
+    _, trainer = trained(GuidedTrainer, tmp_path, model=model, arguments={"max_steps": 1}, guidance=ZERO)
+    assert sorted(pair.scale for pair in trainer._guided.pairs) == [2.0, 3.0]
+    assert trainer.outcome.projected.gradient_norm > 0

@@ -1,5 +1,7 @@
 """Projected gradients against the dense projection, and their freedom from the choice of factors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,8 @@ PAIR = (FactorPair(0, 1),)
 
 def projected(parameters, scale, *gradients, pairs=PAIR):
     """Inner products of the gradients' projections."""
-    return projected_products(Vector.of(parameters).flat, gradients, Arrangement.of(parameters, pairs), scale)
+    pairs = [replace(pair, scale=scale) for pair in pairs]
+    return projected_products(Vector.of(parameters).flat, gradients, Arrangement.of(parameters, pairs))
 
 
 def length(parameters, scale, gradient, pairs=PAIR):
@@ -124,6 +127,22 @@ def test_pairs_that_repeat_layer_by_layer_are_stacked_and_add_up(layers_, betwee
     assert length(parameters, S, gradient, pairs=pairs) ** 2 == pytest.approx(alone)
 
 
+def test_pairs_of_other_ranks_and_scales_count_each_by_its_own():
+    parameters, pairs = [], []
+    for number, (rank, scale) in enumerate([(R, S), (1, 0.5), (R, 3.0), (2, S)]):
+        pairs.append(FactorPair(2 * number, 2 * number + 1, scale))
+        parameters += [randn(rank, N, seed=20 + number), randn(M, rank, seed=30 + number)]
+    gradients = [[randn(*part.shape, seed=seed + n) for n, part in enumerate(parameters)] for seed in (300, 400)]
+    whole = projected_products(Vector.of(parameters).flat, gradients, Arrangement.of(parameters, pairs))
+    alone = [
+        projected(parameters[pair.a : pair.b + 1], pair.scale, *(each[pair.a : pair.b + 1] for each in gradients))
+        for pair in pairs
+    ]
+    for i in range(2):
+        for j in range(2):
+            assert whole[i][j] == pytest.approx(sum(each[i][j] for each in alone))
+
+
 NAMES = [
     "base_model.model.encoder.layer.0.query.lora_A.default.weight",
     "base_model.model.encoder.layer.0.query.lora_B.default.weight",
@@ -140,3 +159,5 @@ def test_pairs_and_layers_are_read_from_names():
     first, last = (f"base_model.model.encoder.layer.{number}" for number in (0, 11))
     assert found == {first: (0, 1), last: (2, 3), "head": (4, 5)}
     assert factor_pairs(["weight", "bias"]) == ()
+    assert factor_pairs(NAMES, 4.0) == (FactorPair(0, 1, 4.0), FactorPair(3, 2, 4.0))
+    assert factor_pairs(NAMES, {NAMES[0]: 4.0, NAMES[3]: 8.0}) == (FactorPair(0, 1, 4.0), FactorPair(3, 2, 8.0))
