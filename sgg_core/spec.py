@@ -161,8 +161,9 @@ class GuidanceSpec(Group):
     """Clip gradients whose log-norm lies more than this many standard deviations above its running mean."""
     source_weight: Literal["gated", "fixed", "cross_fitted", "equal"] | Auto = "auto"
     """How the source gradient is added: weighted by the measured alignment; as it is, up to the cap; in full or not at
-    all, by whether a rehearsal on the source alone helped the training examples, from which the run then begins; or as a task
-    of equal rank (UPGrad). `auto` is `cross_fitted`, and `gated` in a loop of your own, which cannot rehearse."""
+    all, by whether a rehearsal on the source alone helped the training examples, from which the run then begins; or as
+    a task of equal rank (UPGrad). `auto` is `cross_fitted`, and in a loop of your own, which cannot rehearse, `gated`.
+    """
     source_scope: Literal["global", "layer"] = "global"
     """Whether conflict, weight and cap are found for the whole gradient, or for each layer of the model by itself."""
     source_cap: Annotated[float, Field(ge=0, le=2)] = 0.5

@@ -24,7 +24,8 @@ from sgg_core.packed.stacked import Layout, as_leaves, as_matrix
 
 _log = logging.getLogger(__name__)
 
-MOST = 8  # recordings that are kept, the ones used last
+MOST = 8  # recordings that are kept
+LATELY = 64  # passes: a recording that served one of the last ones is not given up for another
 SIGHTINGS = 2  # after which a shape is recorded: a recording takes as long as some passes
 WIDTH_STEP = 64  # widths are multiples of it, so that shapes come again
 
@@ -108,6 +109,8 @@ class Recordings:
         self._seen: Counter[Hashable] = Counter()
         self._kept: OrderedDict[Hashable, Recording] = OrderedDict()
         self._pool: Any = None
+        self._asked = 0
+        self._used: dict[Hashable, int] = {}  # when each recording that is kept was asked for last
         self._impossible = False
         self._user: weakref.ref[Any] | None = None
 
@@ -125,9 +128,10 @@ class Recordings:
             return None
         shapes = tuple(each.shape if isinstance(each, Tensor) else None for each in inputs)
         key = (shapes, matrix.shape, layout.rank)
+        self._asked += 1
         if key not in self._kept:
             self._seen[key] += 1
-            if self._seen[key] < SIGHTINGS:
+            if self._seen[key] < SIGHTINGS or not self._has_room():
                 return None
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -137,10 +141,22 @@ class Recordings:
                 self._impossible, self._pool = True, None
                 self._kept.clear()
                 return None
-            if len(self._kept) > MOST:
-                self._kept.popitem(last=False)
         self._kept.move_to_end(key)
+        self._used[key] = self._asked
         return self._kept[key]
+
+    def _has_room(self) -> bool:
+        """Whether another may be kept, if need be instead of one that is out of use.
+
+        Were it the one used longest ago in any case, shapes that come in turns would be recorded at every pass.
+        """
+        if len(self._kept) < MOST:
+            return True
+        oldest = next(iter(self._kept))
+        if self._asked - self._used[oldest] <= LATELY:
+            return False
+        del self._kept[oldest], self._used[oldest], self._seen[oldest]
+        return True
 
     def clear(self) -> bool:
         """Give the memory back, if there is any that nobody uses."""

@@ -1,12 +1,15 @@
 """What recordings need of a pass; that they give the same is seen on a GPU (test_on_gpu.py)."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from sgg_core.backbone import hidden_states
 from sgg_core.lora_layers import adapted_names, lora
+from sgg_core.packed import recorded
 from sgg_core.packed.network import StackedNetwork, stacked_network
-from sgg_core.packed.recorded import Recordings, evened, recordable
+from sgg_core.packed.recorded import LATELY, MOST, Recordings, evened, recordable
 from sgg_core.packed.stacked import Layout, as_leaves
 from sgg_core.spec import LoraSpec
 from sgg_core.texts_in_rows import Texts
@@ -58,6 +61,31 @@ def test_a_recording_that_cannot_be_made_is_told_once_and_not_tried_again(causal
     assert [recordings.of(inputs(2, 6), layout, matrix) for _ in range(4)] == [None] * 4
     assert [record.levelname for record in caplog.records] == ["WARNING"] and recordings.count == 0
     assert "no longer recorded" in caplog.text
+
+
+def test_shapes_that_come_in_turns_are_not_recorded_again_and_again(monkeypatch):
+    """More of them than are kept: some are recorded, the others never, until those are out of use."""
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))  # there may be no GPU
+    made = []
+
+    class Recorded:
+        def __init__(self, run, inputs, layout, matrix, pool):
+            made.append(inputs[0].shape[1])
+
+    monkeypatch.setattr(recorded, "Recording", Recorded)
+    recordings = Recordings(None)
+
+    def ask(width):
+        ids, mask = torch.zeros(1, width), torch.zeros(1, 1, width, width)
+        return recordings.of((ids, mask, None, None), SimpleNamespace(rank=8), torch.zeros(1, 10)) is not None
+
+    widths = range(1, MOST + 2)
+    found = [[ask(width) for width in widths] for _ in range(10)]
+    assert made == list(widths[:MOST])
+    assert found[1:] == [[True] * MOST + [False]] * 9
+    for _ in range(LATELY + 1):
+        kept = ask(MOST + 1)
+    assert kept and made == list(widths) and recordings.count == MOST
 
 
 def test_only_a_mask_that_says_all_can_be_recorded():
