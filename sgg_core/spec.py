@@ -203,7 +203,8 @@ class CheckpointSpec(Group):
     """`auto` saves at least every 50 steps, and at each evaluation, unless these are asked for at a distance over 50
     that no number from 10 to 50 divides."""
     keep_last: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """The service keeps so many of the newest, and the best ones; `None` keeps all unless `keep_best` is given."""
+    """The service keeps so many of the newest, and the best ones; `None` keeps as many as the server lets a job have,
+    unless `keep_best` is given."""
     keep_best: Annotated[int, Field(ge=1, le=1000)] | None = None
     """The service keeps so many of the lowest validation loss, and the newest ones. Where one of the two is given, the
     other one counts as 1."""

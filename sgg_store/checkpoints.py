@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from sgg_store import ids
@@ -93,21 +93,27 @@ class Checkpoints:
         attempt.start_step = attempt.last_step = older.step if older else 0
         return older
 
-    def prune(self, lease: Lease, keep_last: int | None, keep_best: int | None) -> list[CheckpointRecord]:
+    def prune(
+        self, lease: Lease, keep_last: int | None, keep_best: int | None, most: int = 1000
+    ) -> list[CheckpointRecord]:
         """Drop all but the newest `keep_last` sound checkpoints and the `keep_best` of the lowest validation loss.
 
-        Where one of the two is None, it counts as 1; where both are, none is dropped. Gives the dropped ones, so that
-        the caller can delete their objects after the commit. Raises LeaseLostError.
+        Neither may be above `most`. Where one of the two is None, it counts as 1; where both are, `most` of the newest
+        stay. Gives the dropped ones, so that the caller can delete their objects after the commit. Raises
+        LeaseLostError.
         """
         guard(self.session, lease)
         if keep_last is None and keep_best is None:
-            return []
+            count = select(func.count()).where(CheckpointRecord.job_id == lease.job_id)
+            if self.session.execute(count).scalar_one() <= most:
+                return []
+            keep_last = most
         query = select(CheckpointRecord).where(CheckpointRecord.job_id == lease.job_id, ~_NEEDED)
         found = list(self.session.scalars(query.order_by(CheckpointRecord.step.desc())))
         sound = [checkpoint for checkpoint in found if not checkpoint.damaged]
         validated = [checkpoint for checkpoint in sound if "full_valid_loss" in checkpoint.metrics]
         best = sorted(validated, key=lambda checkpoint: checkpoint.metrics["full_valid_loss"])
-        kept = {each.id for each in [*sound[: keep_last or 1], *best[: keep_best or 1]]}
+        kept = {each.id for each in [*sound[: min(keep_last or 1, most)], *best[: min(keep_best or 1, most)]]}
         return self._drop([each for each in found if each.id not in kept])
 
     def outdated(self, seconds: float, limit: int | None = None) -> list[CheckpointRecord]:

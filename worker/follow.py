@@ -103,6 +103,7 @@ class TrainingFollower:
         directory = Path(saved.directory)
         name = checkpoint_name(saved.step, saved.compared)
         prefix, manifest = upload_checkpoint(self._objects, self._lease, name, directory)
-        dropped = self._reporter.checkpoint(saved, prefix, manifest, self._spec.checkpoint)
+        keep, most = self._spec.checkpoint, self._settings.max_job_checkpoints
+        dropped = self._reporter.checkpoint(saved, prefix, manifest, keep, most)
         delete_objects(self._objects, (checkpoint.object_prefix for checkpoint in dropped))
         shutil.rmtree(directory)

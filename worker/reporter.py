@@ -66,11 +66,11 @@ class JobReporter:
             self._write(lambda session: None)
 
     def checkpoint(
-        self, saved: CheckpointSaved, prefix: str, manifest: Manifest, keep: CheckpointSpec
+        self, saved: CheckpointSaved, prefix: str, manifest: Manifest, keep: CheckpointSpec, most: int
     ) -> list[CheckpointRecord]:
         """Record an uploaded checkpoint together with the figures before it, so that none is ahead of its metrics.
 
-        Gives the checkpoints that were dropped for it; their objects are for the caller.
+        At most `most` stay. Gives the checkpoints that were dropped for it; their objects are for the caller.
         """
         message = f"Checkpoint saved after step {saved.step}."
         if saved.compared:
@@ -79,7 +79,7 @@ class JobReporter:
 
         def record(session: Session) -> list[CheckpointRecord]:
             Checkpoints(session).append(self._lease, saved.step, prefix, manifest, saved.metrics)
-            return Checkpoints(session).prune(self._lease, keep.keep_last, keep.keep_best)
+            return Checkpoints(session).prune(self._lease, keep.keep_last, keep.keep_best, most)
 
         return self._write(record)
 

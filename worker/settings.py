@@ -34,6 +34,8 @@ class WorkerSettings(StoreSettings):
     """A trainer that says nothing for this long is killed, and its job goes on from the last checkpoint."""
     max_job_seconds: Annotated[float, Field(gt=0)] = 7 * 86_400.0
     """How long a job may train, all its attempts together; then it fails, and its checkpoints stay."""
+    max_job_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 100
+    """How many of its newest checkpoints a job keeps at most, and how many of its best."""
     stop_seconds: Seconds = 10.0
     """How long a trainer may take for its last checkpoint when its job is cancelled or the worker shuts down."""
     flush_seconds: Seconds = 0.5

@@ -162,15 +162,29 @@ def test_a_job_keeps_its_newest_checkpoints_and_the_best_one(database: Database,
     assert steps_of(database, lease.job_id) == [2, 5, 6]
 
 
-@pytest.mark.parametrize(("keep_last", "keep_best", "kept"), [(None, 2, [2, 5, 6]), (2, 3, [2, 4, 5, 6])])
+@pytest.mark.parametrize(
+    ("keep_last", "keep_best", "most", "kept"),
+    [
+        (None, 2, 1000, [2, 5, 6]),
+        (2, 3, 1000, [2, 4, 5, 6]),
+        (None, None, 6, [1, 2, 3, 4, 5, 6]),
+        (None, None, 3, [2, 4, 5, 6]),
+        (5, 5, 2, [2, 5, 6]),
+    ],
+)
 def test_a_job_keeps_several_of_its_best_checkpoints_and_always_the_newest_one(
-    database: Database, objects: LocalObjectStore, keep_last: int | None, keep_best: int, kept: list[int]
+    database: Database,
+    objects: LocalObjectStore,
+    keep_last: int | None,
+    keep_best: int | None,
+    most: int,
+    kept: list[int],
 ) -> None:
     lease = claim(database)
     for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.4), (5, 0.3), (6, None)):
         save_checkpoint(database, objects, lease, step, loss)
     with database.begin() as session:
-        Checkpoints(session).prune(lease, keep_last, keep_best)
+        Checkpoints(session).prune(lease, keep_last, keep_best, most)
     assert steps_of(database, lease.job_id) == kept
 
 

@@ -56,7 +56,7 @@ def test_what_was_committed_without_an_answer_is_not_told_twice(database: Databa
         reporter.take(Notice(message="second"))
         forgetful.to_lose = 1
         saved = CheckpointSaved(step=7, directory="", metrics={})
-        assert reporter.checkpoint(saved, "somewhere", {}, CheckpointSpec()) == []
+        assert reporter.checkpoint(saved, "somewhere", {}, CheckpointSpec(), 100) == []
         reporter.take(Notice(message="third"))
         reporter.flush()
     forgetful.dispose()
