@@ -46,6 +46,7 @@ from sgg_core.report import (
 )
 from sgg_core.reporting import EvaluationMetrics, StepMetrics, message_adapter
 from sgg_core.spec import TrainingSpec
+from sgg_core.suspicions import leaks
 from sgg_core.tasks.task import Task
 
 BEFORE_TRAINING = {
@@ -226,6 +227,7 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         seed=spec.seed,
         examples=len(result.training),
         validation_examples=len(result.validation) if result.validation else 0,
+        validation_examples_seen=_seen(result.training, result.validation),
         validation_sha256=result.validation.sha256 if result.validation else None,
         source_examples=sum(len(source) for source in result.sources),
         steps=progress.step,
@@ -253,6 +255,12 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         verification=verification,
         **_judged(result),
     )
+
+
+def _seen(training: ExampleSet, validation: ExampleSet | None) -> int:
+    if validation is None:
+        return 0
+    return len(leaks(training.examples, training.lines, validation.examples, validation.lines))
 
 
 def _data(result: Adapted) -> list[DataHash]:

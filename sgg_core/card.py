@@ -106,6 +106,9 @@ def _figures(report: TrainingReport) -> str:
     rows.append(("loss", before.loss if before else None, after.loss))
     shown = [(name, _number(old), _number(new)) for name, old, new in rows]
     lines = ["## Figures", "", f"On {after.examples:,} validation examples:", ""]
+    if seen := report.validation_examples_seen:
+        told = f"{seen:,} of which the training file holds, too, so that the figures flatter"
+        lines[2] = f"On {after.examples:,} validation examples, **{told}**:"
     lines.append(table(("figure", "before training", "after training"), shown))
     if after.per_label:
         low, high = wilson_interval(after.accuracy, after.examples)

@@ -119,7 +119,9 @@ def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: boo
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of `text` alone, without the special tokens that some tokenizers add, and without its breaks."""
-    return [token for part in text.split(BREAK) for token in tokenizer(part, add_special_tokens=False).input_ids]
+    parts = text.split(BREAK)
+    # not verbose: it would warn of texts that are longer than the model sees, and these are cut
+    return [token for part in parts for token in tokenizer(part, add_special_tokens=False, verbose=False).input_ids]
 
 
 def chat_segments(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[tuple[str, bool]]:

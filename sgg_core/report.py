@@ -59,6 +59,7 @@ class TrainingReport(BaseModel):
     seed: int
     examples: int
     validation_examples: int
+    validation_examples_seen: int = 0  # of them, those that the training file holds, too, word for word or almost
     validation_sha256: str | None = None
     source_examples: int
     steps: int

@@ -14,6 +14,7 @@ from sgg_core.adapter import Adapted, write_adapter, write_config
 from sgg_core.adapter_file import AdapterMetadata
 from sgg_core.backbone import LoadedBase
 from sgg_core.checkpoint import Progress, load_checkpoint, save_checkpoint
+from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.evaluation import evaluate, probes
 from sgg_core.examples import ExampleSet
@@ -83,7 +84,9 @@ class Run:
         ]
         for source in source_data:
             probe_head(source.task, source.items)
-        self.held_out = [] if validation is None else encoded_and_told(self.target.task, validation, reporter)
+        self.held_out: list[Encoded] = []
+        if validation is not None:
+            self.held_out = encoded_and_told(self.target.task, validation, spec.task.max_tokens, reporter)
         self.rivals = Rivals(spec, adapted, self.target, self.held_out, training, validation, start, reporter)
         weights = sum(parameter.numel() for parameter in self.target.parameters.values())
         self.retention = retention

@@ -12,6 +12,7 @@ from sgg_core.similarity import near_duplicates
 from sgg_core.spec import TaskSpec
 
 CHARACTERS_PER_TOKEN = 4
+MOST_REMARKS = 5  # of one file
 DEFAULT_TOKENS = TaskSpec().max_tokens
 IMBALANCE = 5  # a label this many times as frequent as another pulls answers its way
 
@@ -59,6 +60,15 @@ def leaks(
             "Remove one of them, or accuracy on this file flatters.",
         )
     return tuple(sorted(log.problems, key=lambda problem: problem.line or 0))
+
+
+def remarks(filename: str, warnings: Sequence[Problem]) -> list[str]:
+    """The first of these warnings of a file, for someone who is about to train on it."""
+    told = [f"{filename}, {warning}" for warning in warnings[:MOST_REMARKS]]
+    if len(warnings) > MOST_REMARKS:
+        left = len(warnings) - MOST_REMARKS
+        told.append(f"{filename}: {left:,} more of such remarks; `sgg files check` lists them all.")
+    return told
 
 
 def probably_cut(examples: Sequence[Example], lines: Sequence[int]) -> tuple[Problem, ...]:

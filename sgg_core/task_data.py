@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch.nn import Parameter
 
 from sgg_core.backbone import LoadedBase
+from sgg_core.catalogue import more_room
 from sgg_core.encoding import Encoded
 from sgg_core.examples import ExampleSet
 from sgg_core.guidance.passes import TaskBatch
@@ -57,17 +58,17 @@ def task_data(
 ) -> TaskData:
     """The target (`number` None) or a source of a run, with the adapter's parameters and those of its own head."""
     task = make_task(spec, base, examples, describe=number is None)
-    items = encoded_and_told(task, examples, reporter)
+    items = encoded_and_told(task, examples, spec.task.max_tokens, reporter)
     head, name = task.head(), "head" if number is None else f"source{number}"
     own = {} if head is None else {f"{name}.{key}": p for key, p in head.named_parameters()}
     return TaskData(task, items, {**adapter, **own}, number)
 
 
-def encoded_and_told(task: Task, examples: ExampleSet, reporter: Reporter) -> list[Encoded]:
-    """A file's examples for `task`; how many of its texts are cut is told."""
+def encoded_and_told(task: Task, examples: ExampleSet, max_tokens: int, reporter: Reporter) -> list[Encoded]:
+    """A file's examples for `task`, of so many tokens; how many of its texts are cut is told."""
     items = encoded(task, examples)
     cut = sum(item.truncated for item in items)
     if cut:
-        note = f"{examples.filename}: {cut} of {len(items)} texts were cut to fit task.max_tokens."
-        reporter.report(Notice(level="warn", message=note))
+        note = f"{examples.filename}: {cut} of {len(items)} texts were cut at their end to fit; to see all of them,"
+        reporter.report(Notice(level="warn", message=f"{note} {more_room(task.base.entry, max_tokens)}."))
     return items

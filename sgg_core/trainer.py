@@ -19,10 +19,11 @@ from sgg_core.packed.meeting import Pack
 from sgg_core.packed.network import give_recordings_back, keeps_rows
 from sgg_core.proof import prepare
 from sgg_core.replicas import Replicas
-from sgg_core.reporting import Finished, Reporter, Stopped
+from sgg_core.reporting import Finished, Notice, Reporter, Stopped
 from sgg_core.run import Run
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
+from sgg_core.suspicions import leaks, remarks
 from sgg_core.team.leader import with_team
 from sgg_core.workload import replicas_at_once
 
@@ -70,6 +71,8 @@ def train(
             "Leave them out, or use the method sgg with a guidance.variant other than off.",
         )
     check_steps(spec, base.entry.kind, *training.sizes)
+    if resume_from is None:
+        _tell_suspicions(training, validation, sources, reporter)
     if base.directory is not None:
         prepare()
     start = None if start_from is None else read_start(start_from)
@@ -113,6 +116,20 @@ def train(
             return _with_memory_told(lambda: replace(several, at_once=1).train(base, output, resume_from))
         pack = Pack(base, targets)
         return _with_memory_told(lambda: pack.run_one(lambda own: several.train(own, output, resume_from)))
+
+
+def _tell_suspicions(
+    training: ExampleSet, validation: ExampleSet | None, sources: Sequence[ExampleSet], reporter: Reporter
+) -> None:
+    """Say what a person should look at in the files; nothing is refused for it."""
+    told = remarks(training.filename, training.warnings)
+    if validation is not None:
+        leaked = leaks(training.examples, training.lines, validation.examples, validation.lines)
+        told += remarks(validation.filename, (*leaked, *validation.warnings))
+    for source in sources:
+        told += remarks(source.filename, source.warnings)
+    for remark in told:
+        reporter.report(Notice(level="warn", message=remark))
 
 
 def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopped:

@@ -91,6 +91,12 @@ def test_the_figures_stand_before_and_after_training_with_their_uncertainty():
     assert f"{low:.3f} to {high:.3f}" in text
 
 
+def test_figures_that_the_training_file_flatters_are_told_as_such():
+    assert "flatter" not in card()
+    told = "3 of which the training file holds, too, so that the figures flatter"
+    assert f"**{told}**:" in card(validation_examples_seen=3)
+
+
 def test_without_a_validation_file_the_card_claims_nothing():
     text = card(evaluation=None, baseline=None)
     assert "nothing is known" in text

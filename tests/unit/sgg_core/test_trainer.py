@@ -536,9 +536,9 @@ def test_texts_that_were_cut_are_counted_in_a_notice(encoder, file_of, validatio
     spec = spec_for(encoder, task={"max_tokens": 16}, optimization={"max_steps": 1})
     data = file_of(rows, "few.jsonl")
     train(spec, encoder, data, output=tmp_path / "out", reporter=reporter)
-    (notice,) = told(reporter, "notice")
+    (notice,) = [each for each in told(reporter, "notice") if "cut" in each["message"]]
     assert notice["level"] == "warn"
-    assert notice["message"] == "few.jsonl: 3 of 7 texts were cut to fit task.max_tokens."
+    assert notice["message"].startswith("few.jsonl: 3 of 7 texts were cut at their end to fit; to see all of them")
 
 
 def test_a_clipped_gradient_is_told_with_its_step(encoder, training, spec_for, tmp_path, told):
@@ -601,6 +601,32 @@ def test_sources_that_would_not_count_are_refused(groups, causal, training, sour
         spec = spec_for(causal, **groups)
         train(spec, causal, training, sources=[source], output=tmp_path / "out", reporter=SilentReporter())
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_suspicious_in_the_files_is_said_before_the_first_step(encoder, file_of, spec_for, tmp_path):
+    """Not again by a run that goes on, and of many remarks the first ones."""
+    rows = [{"text": f"{word} {n} {n}" * (1 + n), "label": word} for n in range(4) for word in ("good", "bad")]
+    training = file_of([*rows, rows[0], {"text": rows[1]["text"], "label": "good"}], "train.jsonl")
+    spec = spec_for(encoder, optimization={"max_steps": 2}, checkpoint={"every_steps": 1})
+    data = {"validation": file_of(rows, "valid.jsonl")}
+    reporter = SilentReporter()
+    train(spec, encoder, training, **data, output=tmp_path / "a", checkpoints=tmp_path / "c", reporter=reporter)
+    notices = [message.message for message in reporter.messages if message.type == "notice" and message.level == "warn"]
+    assert notices == [
+        "train.jsonl, line 9: The example equals the one on line 1. Remove one of them.",
+        "train.jsonl, line 10, field 'label': The same text has the label 'bad' on line 2, and 'good' here. "
+        "Keep the label that is right.",
+        *(
+            f"valid.jsonl, line {line}: The training file holds this example on line {line}. Remove one of them."
+            for line in range(1, 6)
+        ),
+        "valid.jsonl: 3 more of such remarks; `sgg files check` lists them all.",
+    ]
+    assert report_of(tmp_path / "a")["validation_examples_seen"] == 8
+    again = SilentReporter()
+    first = tmp_path / "c" / "step-00000001"
+    train(spec, encoder, training, **data, output=tmp_path / "b", resume_from=first, reporter=again)
+    assert not [message for message in again.messages if message.type == "notice" and message.level == "warn"]
 
 
 def test_a_run_breathes_between_the_passes_of_an_evaluation(base, training, spec_for, file_of, tmp_path):
