@@ -32,9 +32,18 @@ from cli import (
 from cli.errors import CliError
 from cli.output import JSON, print_failure
 
+# click's, of which newer versions of typer have a copy of their own
+UsageError: Any = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "UsageError")
+WANTS_JSON = f"{__name__}.wants_json"
+
 
 class SggGroup(typer.core.TyperGroup):
     """Runs a command; errors that somebody can act on are printed without a traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember whether failures are to be JSON: a command that is told wrongly reads none of its options."""
+        ctx.meta[WANTS_JSON] = "--json" in args
+        return list(super().parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
@@ -54,6 +63,13 @@ class SggGroup(typer.core.TyperGroup):
             if not problems:
                 raise
             raise _ended(ctx, CliError("\n".join(problems), REMEDY, exit_code=2)) from error
+        except UsageError as error:
+            if not ctx.meta[WANTS_JSON]:
+                raise
+            command = error.ctx.command_path if error.ctx is not None else ctx.command_path
+            told = CliError(error.format_message(), f"See {command} --help.")
+            print_failure(told, as_json=True)
+            raise typer.Exit(error.exit_code) from error
         except BrokenPipeError as error:
             # The reader, such as `head`, has gone: end quietly, and keep the interpreter from flushing into the pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,7 +35,10 @@ def predict(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Predict with a trained adapter: a table for --text; for --file one JSON object a line, in its order."""
+    """Predict with a trained adapter: a table for --text; for --file one JSON object a line, in its order.
+
+    Labelled rows keep their own label as `given_label`.
+    """
     if (directory is None) == (model is None):
         raise CliError(
             "No adapter is named." if model is None else "Both a directory and --model are given.",
@@ -56,7 +59,7 @@ def predict(
     answered = _there(model, text, read) if directory is None else _here(directory, text, read, file)
     if as_json or file is not None:
         for row, prediction in answered:
-            print_json_line(row | prediction)
+            print_json_line(_joined(row, prediction))
     else:
         _print(list(answered))
 
@@ -104,6 +107,11 @@ def _rows(path: Path) -> list[Row]:
     if log.problems:
         raise DataError(path.name, tuple(log.problems))
     return rows
+
+
+def _joined(row: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
+    """The row with what is predicted; what it says itself under such a name, as a labelled row does, is `given_...`."""
+    return {(f"given_{name}" if name in prediction else name): value for name, value in row.items()} | prediction
 
 
 def _print(answered: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cli.client import Client
-from cli.errors import ServerUnreachableError
+from cli.errors import CliError, ServerUnreachableError
 from cli.output import complain, print_json_line
 from cli.progress import Figures, Pace, absorb, open_view
 
@@ -51,6 +51,11 @@ def watch_job(client: Client, job_id: str, *, as_json: bool) -> int:
     try:
         job = _follow_json(watcher) if as_json else _follow(watcher)
     except KeyboardInterrupt:
+        if as_json:
+            again = f"Watch it again with: sgg jobs watch {job_id} --json"
+            raise CliError(
+                f"No longer watching; {job_id} goes on at the server.", again, exit_code=INTERRUPTED
+            ) from None
         complain(f"\nNo longer watching; {job_id} goes on at the server.")
         complain(f"  watch again: sgg jobs watch {job_id}\n  end the job: sgg jobs cancel {job_id}")
         return INTERRUPTED

@@ -235,16 +235,16 @@ def _changed(present: dict[str, BaseModelEntry], name: str, entry: BaseModelEntr
     if entry is not None:
         return present | {name: entry}
     if name not in present:
-        raise _unknown(name, tuple(present))
+        raise _unknown(name, tuple(present), "Those that were added")
     return {other: kept for other, kept in present.items() if other != name}
 
 
-def _unknown(name: str, known: tuple[str, ...]) -> UnknownBaseModelError:
+def _unknown(name: str, known: tuple[str, ...], those: str = "Known base models") -> UnknownBaseModelError:
     close = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return UnknownBaseModelError(
         f"The base model {name!r} is not in the catalogue.",
-        f"{hint}Known base models: {', '.join(known) or 'none'}.",
+        f"{hint}{those}: {', '.join(known) or 'none'}.",
     )
 
 

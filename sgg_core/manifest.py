@@ -58,10 +58,19 @@ def verify_directory(directory: Path) -> Manifest:
     """Check every file's sha256 against the manifest. Raises CheckpointError naming all files that differ."""
     try:
         manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(
-            f"{directory} is no adapter directory: {MANIFEST} cannot be read ({error}).", "Download it again."
+            f"{directory} is no adapter directory: {MANIFEST} in it is damaged.", "Download or train it again."
         ) from error
+    except OSError as error:
+        reason = f"{directory} is no adapter directory: {MANIFEST} in it cannot be read ({error.strerror or error})."
+        remedy = "Give the directory that a training wrote, or that a job's adapter was downloaded to."
+        if any(directory.glob("*.safetensors")):
+            remedy = (
+                "It may be a checkpoint, which a training can go on from or begin with (`sgg train --checkpoints`, "
+                f"`--from`), and which a server answers with by its name. {remedy}"
+            )
+        raise CheckpointError(reason, remedy) from error
     bad = []
     for name, digest in manifest.files.items():
         path = directory / name

@@ -235,6 +235,9 @@ def _csv_records(lines: Iterator[tuple[int, str]], log: ProblemLog) -> Iterator[
 
 
 def _checked_header(line: int, header: list[str], log: ProblemLog) -> list[str] | None:
+    if header[0].startswith("{"):
+        log.add(line, None, "This is a JSON object, and the file's name says that it is CSV.", "Name the file .jsonl.")
+        return None
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         mark = "semicolons" if ";" in header[0] else "tabs"
         log.add(line, None, f"The columns seem to be separated by {mark}.", "Save the file with commas instead.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,16 @@ from sgg_core.evaluation import probe_values
 from sgg_core.generation import write
 from sgg_core.lora_layers import take_off
 from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
-from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Example, is_broken
+from sgg_core.parsing import excerpt
+from sgg_core.shapes import (
+    ChatExample,
+    ChatMessage,
+    ClassificationExample,
+    CompletionExample,
+    Example,
+    is_broken,
+    joined_parts,
+)
 from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
@@ -142,15 +152,27 @@ class Predictor:
             try:
                 examples.append(_example(self.manifest.kind, row))
             except (KeyError, TypeError, AttributeError):
-                problems.append(
-                    Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Fill in {wanted!r} in every row.")
-                )
+                problems.append(_lacking(line, row, wanted))
             except ValueError:
                 reason = "The text holds a NUL or half of a surrogate pair."
                 problems.append(Problem(line, wanted, reason, "Remove the broken character."))
         if problems:
             raise DataError(filename, tuple(problems))
         return examples
+
+
+def _lacking(line: int, row: Mapping[str, Any], wanted: str) -> Problem:
+    """What is wrong with a row that this adapter cannot answer."""
+    if wanted in row and wanted != "messages" and row[wanted] not in ("", None) and not isinstance(row[wanted], str):
+        return Problem(line, wanted, f"The value {excerpt(row[wanted])} is not a text.", "Write it as a string.")
+    if wanted in row:
+        return Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Fill in {wanted!r} in every row.")
+    names = {name.lower(): name for name in row}
+    close = get_close_matches(wanted, names, n=1)
+    named = f" Rename {names[close[0]]!r}, if that is meant." if close else ""
+    fields = ", ".join(excerpt(name) for name in list(row)[:5])
+    reason = f"This adapter needs {wanted!r}, and the row has {fields or 'nothing'}."
+    return Problem(line, wanted, reason, f"Fill in {wanted!r} in every row.{named}")
 
 
 def _example(kind: str, row: Mapping[str, Any]) -> Example:
@@ -164,7 +186,7 @@ def _example(kind: str, row: Mapping[str, Any]) -> Example:
         )
     if kind == "completion":
         return CompletionExample(_words(row["prompt"]), "")
-    turns = tuple(ChatMessage(_role(turn["role"]), _words(turn["content"])) for turn in row["messages"])
+    turns = tuple(ChatMessage(_role(turn["role"]), _words(joined_parts(turn["content"]))) for turn in row["messages"])
     if turns and turns[-1].role == "assistant":
         turns = turns[:-1]
     if not turns:
@@ -173,6 +195,8 @@ def _example(kind: str, row: Mapping[str, Any]) -> Example:
 
 
 def _role(value: object) -> Literal["system", "user", "assistant"]:
+    if value == "developer":
+        return "system"
     if value not in ("system", "user", "assistant"):
         raise TypeError("not a role")
     return value

@@ -219,6 +219,16 @@ def _chat(row: Row, limits: Limits, log: ProblemLog) -> ChatExample | None:
     return ChatExample(complete)
 
 
+def joined_parts(content: object) -> object:
+    """The text of a list of text parts, as OpenAI's clients may write it; anything else as it is."""
+    if not isinstance(content, list) or not content:
+        return content
+    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+        return content
+    return "".join(map(str, texts))
+
+
 def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLog) -> ChatMessage | None:
     if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
         log.add(line, place, "The message is not an object with role and content.", "Write both, and weight if needed.")
@@ -230,13 +240,15 @@ def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLo
         else:
             log.add(line, f"{place}.{excerpt(name)[1:-1]}", "The field is unknown.", "Keep role, content and weight.")
     role, weight = turn["role"], turn.get("weight", 1)
+    if role == "developer":  # OpenAI's newer word
+        role = "system"
     if role not in get_args(Role):
         log.add(line, f"{place}.role", f"The role {excerpt(role)} is unknown.", "Use system, user or assistant.")
     elif "weight" in turn and role != "assistant":
         log.add(line, f"{place}.weight", f"A {role} message has a weight.", "Keep weight on assistant messages only.")
     if isinstance(weight, bool) or weight not in (0, 1):
         log.add(line, f"{place}.weight", f"The weight {excerpt(weight)} is neither 0 nor 1.", "Write 0 or 1.")
-    content = _text(line, f"{place}.content", turn["content"], limits, log)
+    content = _text(line, f"{place}.content", joined_parts(turn["content"]), limits, log)
     if content is None or len(log.problems) > before:
         return None
     return ChatMessage(role, content, int(weight))

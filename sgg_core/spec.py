@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 Auto = Literal["auto"]
 MOST_TARGETS = 64
@@ -27,10 +28,24 @@ OneRateOrSeveral = Annotated[
 ]
 
 
+def _takes_bool(annotation: Any) -> bool:
+    return annotation is bool or any(_takes_bool(part) for part in get_args(annotation))
+
+
 class Group(BaseModel):
     """A group of settings. Unknown names are errors, so that a typo never trains something else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number is asked for: pydantic takes them for 1 and 0."""
+        given = value if isinstance(value, list | tuple) else (value,)
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if any(isinstance(each, bool) for each in given) and not _takes_bool(wanted):
+            raise PydanticCustomError("no_number", "Input should not be true or false")
+        return value
 
 
 class TaskSpec(Group):

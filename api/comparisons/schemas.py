@@ -10,8 +10,8 @@ from api.schemas import Identified, Out
 class ComparedJobOut(Identified):
     """One of the jobs."""
 
-    name: str
-    """Of its model, or of the one that it would make."""
+    name: str | None
+    """Of its fine-tuned model; null where it has none."""
     model: str
     """The base model."""
     metadata: dict[str, str]

@@ -110,7 +110,7 @@ def _job_out(found: Compared) -> ComparedJobOut:
     final = found.report.final if found.report else None
     return ComparedJobOut(
         id=found.job.id,
-        name=found.job.model_name,
+        name=found.job.fine_tuned_model,
         model=found.job.base_model,
         metadata=dict(found.job.user_metadata),
         suffix=found.job.suffix,

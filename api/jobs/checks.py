@@ -48,6 +48,9 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
     if draft.method is not None and getattr(draft.method, other) is not None:
         message = f"The method is {draft.method_type!r}, so settings under {other!r} have no effect. Leave them out."
         yield RequestProblem(f"method.{other}", "conflicting_parameters", message)
+    if draft.method_type == "sgg" and draft.hyperparameters is not None and draft.hyperparameters.model_fields_set:
+        message = "Beside the method 'sgg' it has no effect. Put it into method.sgg.hyperparameters, or leave it out."
+        yield RequestProblem("hyperparameters", "conflicting_parameters", message)
     if draft.method_type != "sgg":
         use_sgg = "has an effect with the method 'sgg' only. Use that method, or leave it out."
         if settings.sources:

@@ -103,7 +103,7 @@ class JobDraft(BaseModel):
     method: Method | None = None
     """Plain `supervised` if it is left out."""
     hyperparameters: Hyperparameters | None = None
-    """The older place for those of `supervised`; `method` wins over it."""
+    """The older place for those of `supervised`; `method` wins over it, and with `sgg` it is refused."""
     integrations: list[dict[str, Any]] | None = None
     """Must be empty: there are none here."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None

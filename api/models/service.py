@@ -38,12 +38,16 @@ def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
 def delete(services: Services, caller: Caller, name: str) -> None:
     """Delete a fine-tuned model; its job and result files stay.
 
-    Raises RecordNotFoundError, or PermissionDeniedError for a base model.
+    Raises RecordNotFoundError, or PermissionDeniedError for a base model or a checkpoint.
     """
     if _entry(services, name) is not None:
         raise PermissionDeniedError(
-            f"{name!r} is a base model, which only the administrator can take out of the catalogue."
+            f"{name!r} is a base model, and those are the server's. One that was added goes with `sgg models remove`, "
+            "where the server runs."
         )
+    if ":ckpt-step-" in name:
+        retrieve(services, caller, name)
+        raise PermissionDeniedError(f"{name!r} is a checkpoint, which goes with its job. Delete that.")
     with services.database.begin() as session:
         Jobs(session).delete_model(caller.project_id, name)
         caller.trail.write(session, name)

@@ -235,7 +235,10 @@ def test_training_without_a_service_writes_the_same_kind_of_directory(service, t
 
     predicted = service.sgg("predict", out, "--file", tickets)
     assert predicted.returncode == 0, predicted.stderr
-    texts = [json.loads(line)["text"] for line in tickets.read_text().splitlines()]
+    texts, labels = (
+        [json.loads(line)[name] for line in tickets.read_text().splitlines()] for name in ("text", "label")
+    )
+    assert [json.loads(line)["given_label"] for line in predicted.stdout.splitlines()] == labels
     assert [json.loads(line)["text"] for line in predicted.stdout.splitlines()] == texts
     assert service.sgg("predict", out, "--file", tickets, "--json").stdout == predicted.stdout
     table = tmp_path / "tickets.csv"

@@ -88,7 +88,8 @@ def test_the_method_of_a_job_can_be_sent_again_and_means_the_same(api_server: Ap
 
 def test_the_older_place_of_hyperparameters_counts_unless_there_is_a_method(api_server: ApiServer) -> None:
     older = api_server.job_id(hyperparameters={"n_epochs": 4})
-    both = api_server.job_id(hyperparameters={"n_epochs": 4}, method=sgg(n_epochs=5))
+    supervised = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 5}}}
+    both = api_server.job_id(hyperparameters={"n_epochs": 4}, method=supervised)
     assert stored_spec(api_server, older).optimization.epochs == 4
     assert stored_spec(api_server, both).optimization.epochs == 5
 
@@ -156,6 +157,12 @@ def test_sources_without_guidance_are_refused(api_server: ApiServer) -> None:
         ({"method": {"type": "dpo", "dpo": {}}}, "method.type"),
         ({"method": {"sgg": {}}}, "method.type"),
         ({"trainingfile": "x"}, "trainingfile"),
+        ({"hyperparameters": {"n_epochs": 1}, "method": {"type": "sgg"}}, "hyperparameters"),
+        ({"hyperparameters": {"n_epochs": True}}, "hyperparameters.n_epochs"),
+        (
+            {"method": {"type": "sgg", "sgg": {"hyperparameters": {"batch_size": True}}}},
+            "method.sgg.hyperparameters.batch_size",
+        ),
         ({"model": None}, "model"),
         ({"model": ""}, "model"),
         ({"training_file": ["a"]}, "training_file"),

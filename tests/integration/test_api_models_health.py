@@ -57,7 +57,22 @@ def test_any_name_can_be_asked_for(api_server: ApiServer, name: str) -> None:
 def test_a_base_model_cannot_be_deleted(api_server: ApiServer) -> None:
     with api_server.http() as http:
         response = http.delete("/v1/models/all-minilm-l6-v2")
-    assert response.status_code == 403 and "administrator" in response.json()["error"]["message"]
+    assert response.status_code == 403 and "`sgg models remove`" in response.json()["error"]["message"]
+
+
+def test_a_checkpoint_is_not_deleted_as_a_model(api_server: ApiServer) -> None:
+    job_id = api_server.job_id()
+    worker = api_server.claim(job_id)
+    worker.step(1)
+    worker.checkpoint(1)
+    worker.succeed({"metrics.csv": b"step\n"})
+    with api_server.http() as http:
+        [found] = http.get(f"/v1/fine_tuning/jobs/{job_id}/checkpoints").json()["data"]
+        name = found["fine_tuned_model_checkpoint"]
+        response = http.delete(f"/v1/models/{name}")
+        assert response.status_code == 403 and "goes with its job" in response.json()["error"]["message"]
+        assert http.get(f"/v1/models/{name}").status_code == 200
+        assert http.delete(f"/v1/models/{name}0").status_code == 404
 
 
 def test_health_needs_no_key(api_server: ApiServer) -> None:

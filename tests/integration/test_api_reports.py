@@ -158,7 +158,9 @@ def test_comparisons_that_take_long_keep_nobody_else_waiting(
 def test_what_cannot_be_paired_is_told_in_words(api_server: ApiServer) -> None:
     one, other = finished(api_server, [True] * 8), finished(api_server, [True] * 8, validation="cd")
     waiting = api_server.job_id()
-    pairs = compare(api_server, one, other, waiting).json()["paired"]
+    found = compare(api_server, one, other, waiting).json()
+    pairs, names = found["paired"], [job["name"] for job in found["jobs"]]
+    assert names == [*(api_server.job(job_id)["fine_tuned_model"] for job_id in (one, other)), None]
     assert [pair["difference"] for pair in pairs] == [None] * 3
     assert "different validation files" in pairs[0]["verdict"]
     assert all(f"{waiting} is queued" in pair["verdict"] for pair in pairs[1:])

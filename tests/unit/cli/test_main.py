@@ -179,6 +179,19 @@ def test_with_json_a_failure_is_a_line_of_json_and_results_stay_alone(sgg, monke
     assert "SGG_LEASE_SECONDS" in json.loads(result.stderr)["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("jobs", "show"), ("train",), ("train", "--out", "x", "--seed", "abc"), ("jobs", "list", "--bogus"), ("jbos",)],
+    ids=" ".join,
+)
+def test_with_json_a_wrong_usage_is_json_too(sgg, arguments):
+    plain, result = sgg(*arguments), sgg(*arguments, "--json")
+    assert (result.exit_code, result.stdout) == (2, "") and plain.exit_code == 2
+    error = json.loads(result.stderr)["error"]
+    assert error["message"] and error["message"].rstrip(".") in " ".join(plain.stderr.replace("│", " ").split())
+    assert error["remedy"].startswith("See ") and error["remedy"].endswith(" --help.")
+
+
 @pytest.mark.parametrize("text", ["", "  "])
 @pytest.mark.parametrize("who", [("--model", "ft:m"), (".",)], ids=("there", "here"))
 def test_an_empty_text_is_no_question(sgg, who, text):

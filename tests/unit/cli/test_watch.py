@@ -5,7 +5,7 @@ import pytest
 
 from cli import watch
 from cli.client import Client
-from cli.errors import ApiError, ServerUnreachableError
+from cli.errors import ApiError, CliError, ServerUnreachableError
 from cli.watch import Watcher, watch_job
 
 
@@ -131,3 +131,6 @@ def test_ctrl_c_says_that_the_job_goes_on(monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "goes on" in told
     assert "sgg jobs cancel ftjob-1" in told
+    with client_of(Server(("running", []))) as client, pytest.raises(CliError, match="goes on") as caught:
+        watch_job(client, "ftjob-1", as_json=True)
+    assert caught.value.exit_code == 130 and "sgg jobs watch ftjob-1 --json" in caught.value.remedy

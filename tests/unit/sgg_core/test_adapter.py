@@ -197,7 +197,14 @@ def test_all_files_that_are_missing_or_changed_are_named_at_once(of_causal, tmp_
 def test_a_directory_without_a_readable_manifest_is_refused(content, tmp_path):
     if content is not None:
         (tmp_path / "sgg.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"no adapter directory: sgg\.json"):
+    with pytest.raises(CheckpointError, match=r"no adapter directory: sgg\.json") as caught:
+        verify_directory(tmp_path)
+    assert "\n" not in str(caught.value) and "checkpoint" not in str(caught.value)
+
+
+def test_who_asks_a_checkpoint_is_told_what_it_is_for(tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"may be a checkpoint.*`--from`"):
         verify_directory(tmp_path)
 
 
@@ -315,7 +322,25 @@ def test_rows_that_cannot_be_answered_are_named_by_line_before_the_first_answer(
     predictor.close()
     assert caught.value.filename == "new.jsonl"
     assert [(problem.line, problem.field) for problem in caught.value.problems] == [(2, "text"), (4, "text")]
-    assert "'text'" in caught.value.problems[0].remedy
+    assert all(problem.reason and problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"Text": "a"}, "has 'Text'. Fill in 'text' in every row. Rename 'Text', if that is meant."),
+        ({"txt": "a", "id": 3}, "has 'txt', 'id'. Fill in 'text' in every row. Rename 'txt', if that is meant."),
+        ({}, "has nothing. Fill in 'text' in every row."),
+        ({"text": 5}, "The value 5 is not a text. Write it as a string."),
+        ({"text": " "}, "This adapter needs 'text'. Fill in 'text' in every row."),
+    ],
+)
+def test_what_a_row_lacks_is_told(row, told, of_causal):
+    predictor = load_predictor(of_causal.directory, catalogue=of_causal.catalogue, base=of_causal.base)
+    with pytest.raises(DataError) as caught:
+        predictor.predict([row])
+    predictor.close()
+    assert str(caught.value.problems[0]).endswith(told)
 
 
 def test_broken_characters_are_refused_before_the_first_answer(trained):

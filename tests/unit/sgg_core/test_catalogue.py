@@ -60,7 +60,7 @@ def test_an_entry_is_replaced_and_removed_and_a_built_in_one_is_neither(tmp_path
     assert catalogue.get("a").license == "Apache-2.0"
     catalogue.remove("a")
     for unknown in ("a", "b"):
-        with pytest.raises(UnknownBaseModelError):
+        with pytest.raises(UnknownBaseModelError, match="Those that were added: none"):
             catalogue.remove(unknown)
     with pytest.raises(CatalogueError, match="built-in"):
         catalogue.add(entry("all-minilm-l6-v2"))

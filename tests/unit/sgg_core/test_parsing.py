@@ -196,3 +196,8 @@ def test_excerpts_are_short_and_printable():
     assert excerpt("\x1b[31mred") == r"'\x1b[31mred'"
     assert len(excerpt("x" * 500)) <= 40
     assert excerpt(True) == "True"
+
+
+def test_jsonl_that_is_called_csv_is_told_once_with_the_name_that_it_needs():
+    problem = only_problem(b'{"text": "a, b", "label": "x"}\n' * 40, "few.csv")
+    assert (problem.line, problem.remedy) == (1, "Name the file .jsonl.")

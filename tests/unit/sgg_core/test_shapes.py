@@ -122,13 +122,26 @@ def test_preference_rows_are_refused_by_name():
         ([ASK, ANSWER | {"weight": 0.5}], "messages[1].weight"),
         ([ASK, ANSWER | {"weight": True}], "messages[1].weight"),
         ([ASK, ANSWER | {"content": None}], "messages[1].content"),
-        ([{"role": "user", "content": [{"type": "text", "text": "x"}]}, ANSWER], "messages[0].content"),
+        ([{"role": "user", "content": []}, ANSWER], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "image_url", "text": "x"}]}, ANSWER], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "text"}]}, ANSWER], "messages[0].content"),
         ([ASK, ANSWER | {"tool_calls": []}], "messages[1].tool_calls"),
         ([ASK | {"name": "Ann"}, ANSWER], "messages[0].name"),
     ],
 )
 def test_a_wrong_message_is_named_by_its_place(messages, field):
     assert problems_of({"messages": messages}) == [(1, field)]
+
+
+def test_openais_other_ways_to_write_a_message_are_read():
+    parts = [{"type": "text", "text": "Where is "}, {"type": "text", "text": "my parcel?"}]
+    turns = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}, ANSWER]
+    (example,) = parsed({"messages": turns}).examples
+    assert [(turn.role, turn.content) for turn in example.messages] == [
+        ("system", "Be brief."),
+        ("user", "Where is my parcel?"),
+        ("assistant", ANSWER["content"]),
+    ]
 
 
 def test_a_chat_cannot_come_from_csv_and_the_remedy_says_jsonl():

@@ -94,6 +94,31 @@ def test_json_gives_back_the_same_spec(spec):
     assert TrainingSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec
 
 
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("optimization", "batch_size"),
+        ("optimization", "learning_rate"),
+        ("optimization", "clip_norm"),
+        ("lora", "rank"),
+        ("guidance", "radius"),
+        ("evaluation", "keep"),
+        ("task", "max_tokens"),
+    ],
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_no_numbers(group, name, value):
+    with pytest.raises(ValidationError) as caught:
+        TrainingSpec.model_validate({"base_model": "tiny", group: {name: value}})
+    assert "true or false" in str(caught.value)
+    assert TrainingSpec.model_validate({"base_model": "tiny", "task": {"label_names": value}}).task.label_names is value
+
+
+def test_true_is_no_number_in_a_list_either():
+    with pytest.raises(ValidationError, match="true or false"):
+        TrainingSpec.model_validate({"base_model": "tiny", "optimization": {"learning_rate": [0.1, True]}})
+
+
 @pytest.mark.parametrize("group", [None, *GROUPS])
 def test_unknown_names_are_refused_in_every_group(group):
     fields = {"base_model": "tiny", "learning_rte": 1} if group is None else {"base_model": "tiny", group: {"rte": 1}}
