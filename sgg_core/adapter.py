@@ -88,7 +88,7 @@ class Adapted:
 def write_adapter(result: Adapted, output: Path, *, with_documents: bool = True) -> TrainingReport:
     """Write the output directory, load the adapter from it again, and compare; whole or not at all.
 
-    Without documents it has but the report as JSON, until `add_to_report` makes them all.
+    Without documents it has but the report as JSON, until `add_to_report` makes them all if it is to.
 
     Raises VerificationError if the reloaded adapter answers differently, here or in a process of its own, and
     DiskFullError where space ran out.
@@ -134,9 +134,12 @@ def _write_report(work: Path, report: TrainingReport, manifest: Manifest) -> Non
     (work / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def add_to_report(directory: Path, report: TrainingReport, entry: BaseModelEntry) -> None:
+def add_to_report(directory: Path, report: TrainingReport, entry: BaseModelEntry, *, with_documents: bool) -> None:
     """Give a finished adapter directory another report."""
-    write_documents(directory, report, verify_directory(directory), entry)
+    if with_documents:
+        write_documents(directory, report, verify_directory(directory), entry)
+    else:
+        _write_report(directory, report, verify_directory(directory))
 
 
 def answered_before(kind: str, start: str | None) -> tuple[str, str]:

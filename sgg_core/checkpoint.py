@@ -26,8 +26,7 @@ from sgg_core.errors import CheckpointError
 from sgg_core.figures import Evaluation
 from sgg_core.files import sha256_of, whole_directory
 from sgg_core.gradients import Gradient, Vector
-from sgg_core.guidance.alignment import SmoothedCosine
-from sgg_core.guidance.step import GuidedStep
+from sgg_core.guidance.step import GuidedState, GuidedStep
 from sgg_core.identity import RunIdentity
 from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics, checkpoint_name
 from sgg_core.weights import AdapterWeights
@@ -124,26 +123,19 @@ def save_checkpoint(
     steps: dict[str, float] = {}
     states = _states(optimizer, adapter)
     for name, parameter in parameters.items():
-        if state := states.get(parameter):
-            tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
-            steps[name] = float(state["step"])
-    for prefix, vector in (
-        ("reference", guided.reference.average),
-        ("previous", guided.previous),
-        ("initial", initial),
-        ("origin", guided.origin),
-        ("best", best or []),
-    ):
+        if own := states.get(parameter):
+            tensors |= {f"{moment}.{name}": own[moment] for moment in MOMENTS}
+            steps[name] = float(own["step"])
+    state = guided.state()
+    for prefix, vector in {**state.vectors, "initial": initial, "best": best or []}.items():
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in zip(names, vector, strict=False)}
     scalars = SavedScalars(
         identity=identity,
         progress=progress,
-        reference_updates=guided.reference.updates,
-        clip=(guided.clip.count, guided.clip.mean, guided.clip.variance) if guided.clip else None,
-        agreements={
-            number: [(part.updates, part.average) for part in parts] for number, parts in guided.agreement.items()
-        },
-        trust=guided.trust,
+        reference_updates=state.reference_updates,
+        clip=state.clip,
+        agreements=state.agreements,
+        trust=state.trust,
         optimizer_steps=steps,
     )
     with whole_directory(target) as work:
@@ -203,16 +195,17 @@ def load_checkpoint(
         found = vector(prefix)
         return Vector.of(found) if found else ()
 
-    guided.reference.average, guided.reference.updates = whole("reference"), scalars.reference_updates
-    guided.previous = whole("previous")
-    if guided.clip is not None and scalars.clip is not None:
-        guided.clip.count, guided.clip.mean, guided.clip.variance = scalars.clip
-    guided.agreement = {
-        number: [SmoothedCosine.restored(*part) for part in parts] for number, parts in scalars.agreements.items()
-    }
-    guided.trust = scalars.trust
     initial = whole("initial")
-    guided.resume(whole("origin") or initial[: len(guided.parameters)])  # which older checkpoints have not
+    origin = whole("origin") or initial[: len(guided.parameters)]  # which older checkpoints have not
+    guided.restore(
+        GuidedState(
+            vectors={"reference": whole("reference"), "previous": whole("previous"), "origin": origin},
+            reference_updates=scalars.reference_updates,
+            clip=scalars.clip,
+            agreements=scalars.agreements,
+            trust=scalars.trust,
+        )
+    )
     return scalars.progress, initial, whole("best") or None
 
 

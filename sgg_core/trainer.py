@@ -43,6 +43,7 @@ def train(
     retention: ExampleSet | None = None,
     memory_bytes: int | None = None,
     breath: Callable[[], None] | None = None,
+    with_documents: bool = True,
 ) -> Finished | Stopped:
     """Train an adapter for `base` and write it to `output`, or stop at a checkpoint when the reporter asks for it.
 
@@ -50,8 +51,9 @@ def train(
     whose weights are the first ones of this run (see sgg_core.start). `retention` is asked before and after the
     training, and never trained on. Of several replicas as many are trained at once as are expected to fit into
     `memory_bytes`, the base model included, or all. `breath` is called between the passes of what may take long without
-    a word to the reporter, such as an evaluation on a large file, and ends the run where it raises. `base` is unchanged
-    afterwards and can be used again.
+    a word to the reporter, such as an evaluation on a large file, and ends the run where it raises. Without
+    documents `output` lacks what is for people alone, model card, page and pictures, which take about a second. `base`
+    is unchanged afterwards and can be used again.
     Raises subclasses of SggError; `output` appears whole or not at all.
     """
     check_training(training)
@@ -71,8 +73,6 @@ def train(
             "Leave them out, or use the method sgg with a guidance.variant other than off.",
         )
     check_steps(spec, base.entry.kind, *training.sizes)
-    if resume_from is None:
-        _tell_suspicions(training, validation, sources, reporter)
     if base.directory is not None:
         prepare()
     start = None if start_from is None else read_start(start_from)
@@ -91,12 +91,14 @@ def train(
 
     def alone() -> Finished | Stopped:
         with one(lineup.replica(0, {}), base, reporter) as run:
-            return run.go(output, checkpoints, resume_from)
+            return run.go(output, checkpoints, resume_from, with_documents=with_documents)
 
     with with_team(base, spec, reporter) as base:
         if base.rendezvous is None:
             give_recordings_back(base)
         lineup = Lineup(spec, base.entry.kind, training)
+        if resume_from is None:
+            _tell_suspicions(training, validation, sources, reporter)
         if spec.optimization.replicas == 1:
             return _with_memory_told(alone)
         several = Replicas(
@@ -106,7 +108,7 @@ def train(
             at_once=replicas_at_once(spec, base, training, memory_bytes),
             reporter=reporter,
             checkpoints=checkpoints,
-            finish=lambda place, told: add_to_report(place, told, base.entry),
+            finish=lambda place, told: add_to_report(place, told, base.entry, with_documents=with_documents),
         )
         at_once = several.at_once
         if at_once == 1 or base.rendezvous is not None:

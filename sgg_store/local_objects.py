@@ -105,7 +105,7 @@ class LocalObjectStore:
                 break
             except FileExistsError:
                 raise taken(key) from None
-            except FileNotFoundError:
+            except FileNotFoundError:  # then not all of its directories were there
                 if attempt == _PLACING_ATTEMPTS - 1:
                     raise
         with suppress(FileNotFoundError):  # somebody has deleted the object, and so its directory
@@ -145,10 +145,10 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
 
 def _make_directories(directory: Path, root: Path) -> None:
     """Make `directory` and its parents below `root`, each entry durable in the directory that holds it."""
-    while not directory.is_dir():
+    if not directory.is_dir():
         _make_directories(directory.parent, root)
-        with suppress(FileNotFoundError):  # the parent has gone again, with the last object in it
-            directory.mkdir(exist_ok=True)
+        with suppress(FileExistsError, FileNotFoundError):  # made, or its parent removed, by somebody else meanwhile
+            directory.mkdir()
             _sync_directory(directory.parent)
 
 

@@ -7,7 +7,6 @@ settings have a budget of one attempt, since a second one would end the same way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -117,8 +116,3 @@ while workers are busy for hours.
 def ring_delay(rings: int, first: float = 2.0, longest: float = 60.0) -> float:
     """Seconds until a doorbell that was rung `rings` times without a claim is rung again: doubling, then constant."""
     return min(longest, first * 2.0 ** min(rings, 30))
-
-
-def retried_causes() -> Sequence[Cause]:
-    """The causes that may be followed by another attempt."""
-    return [cause for cause, budget in BUDGETS.items() if budget.attempts > 1]

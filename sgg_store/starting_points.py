@@ -46,7 +46,9 @@ class StartingPoints:
             job, checkpoint = CheckpointPermissions(self.session).usable(self.project_id, name)
             return FoundStart(Start(name, checkpoint_id=checkpoint.id), job=job)
         job = Jobs(self.session).get_by_fine_tuned_model(self.project_id, name)
-        bundle = Files(self.session).get(self.project_id, job.result_file_ids[1])
+        if job.bundle_file_id is None:
+            raise RecordNotFoundError("adapter of the model", name)
+        bundle = Files(self.session).get(self.project_id, job.bundle_file_id)
         return FoundStart(Start(name, file_id=bundle.id), job=job)
 
     def _checkpoint(self, name: str, query: Any) -> FoundStart:

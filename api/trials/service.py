@@ -96,9 +96,9 @@ def find_model(services: Services, caller: Caller, name: str) -> Target:
 
 def _of_job(session: Session, project_id: str, name: str) -> tuple[str, StoredAdapter]:
     job = Jobs(session).get_by_fine_tuned_model(project_id, name)
-    if not job.result_file_ids:
+    if job.bundle_file_id is None:
         raise RecordNotFoundError("adapter of the model", name)
-    bundle = Files(session).get(project_id, job.result_file_ids[-1])
+    bundle = Files(session).get(project_id, job.bundle_file_id)
     stored = StoredFile(key=bundle.object_key, sha256=bundle.sha256)
     return job.base_model, StoredAdapter(files={bundle.filename: stored})
 

@@ -116,7 +116,7 @@ def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcom
         begun = time.perf_counter()
         train(
             spec, given.base, given.training, output=output, sources=sources, reporter=SilentReporter(),
-            checkpoints=checkpoints if given.held_out is not None else None,
+            checkpoints=checkpoints if given.held_out is not None else None, with_documents=False,
         )  # fmt: skip
         seconds = time.perf_counter() - begun
         report = TrainingReport.model_validate_json((output / "report.json").read_bytes())

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from sgg_core.guidance.alignment import SmoothedCosine
 from sgg_core.guidance.closures import Closure, ClosureBatch
 from sgg_core.guidance.passes import SourceBatch
-from sgg_core.guidance.step import GuidedStep, StepOutcome
+from sgg_core.guidance.step import GuidedState, GuidedStep, StepOutcome
 from sgg_core.spec import GuidanceSpec
 
 
@@ -115,33 +114,21 @@ class GuidedOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's state and the guidance's: enough to go on as if nothing had happened."""
-        guided = self.guided
+        gathered = vars(self.guided.state())
         return {
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
             "begun": self._begun,
-            "reference": (guided.reference.updates, _copies(guided.reference.average)),
-            "clip": (guided.clip.count, guided.clip.mean, guided.clip.variance) if guided.clip else None,
-            "agreement": {n: [(p.updates, p.average) for p in parts] for n, parts in guided.agreement.items()},
-            "previous": _copies(guided.previous),
-            "origin": _copies(guided.origin),
+            "guidance": gathered | {"vectors": _copies(gathered["vectors"])},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        guided = self.guided
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.steps, self._begun = state_dict["steps"], state_dict["begun"]
-        guided.reference.updates, average = state_dict["reference"]
-        guided.reference.average, guided.previous = _copies(average), _copies(state_dict["previous"])
-        if guided.clip is not None and state_dict["clip"] is not None:
-            guided.clip.count, guided.clip.mean, guided.clip.variance = state_dict["clip"]
-        guided.agreement = {
-            number: [SmoothedCosine.restored(*part) for part in parts]
-            for number, parts in state_dict["agreement"].items()
-        }
-        guided.resume(_copies(state_dict["origin"]))
+        gathered = state_dict["guidance"]
+        self.guided.restore(GuidedState(**gathered | {"vectors": _copies(gathered["vectors"])}))
 
 
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.clone(tensor) for tensor in tensors]
+def _copies(vectors: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+    return {name: [torch.clone(part) for part in vector] for name, vector in vectors.items()}

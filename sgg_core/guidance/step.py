@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 
 from sgg_core.gradients import Gradient, Vector, combined, cosine, cosine_of, norm, scaled, unit
@@ -64,13 +63,28 @@ class Measured:
     direction: Gradient | None
 
 
+@dataclass(frozen=True)
+class GuidedState:
+    """What a GuidedStep has gathered from step to step: all that a checkpoint has to carry of it.
+
+    `vectors` are the average of the reference, v_a of the last step and theta_0, each empty where there is none. `clip`
+    are count, mean and variance of log-norms. Of each source there are `agreements`, number of updates and average for
+    each part of the gradient, and a `trust`.
+    """
+
+    vectors: dict[str, Gradient]
+    reference_updates: int
+    clip: tuple[int, float, float] | None
+    agreements: dict[int, list[tuple[int, float]]]
+    trust: dict[int, float]
+
+
 class GuidedStep:
     """Gradients for the optimizer, one step after the other, by structured gradient guidance for one job.
 
     With `spec` None nothing is added to the raw gradient, and only telemetry is kept. `names` of the parameters tell
-    layers and LoRA factors, with the `scale` s of their updates s B A (see `factor_pairs`). `reference`, `clip`,
-    `agreement`, `trust`, `origin` (theta_0) and `previous` (v_a of the last step, at full strength; empty but with the
-    variant `momentum`) are the state that a checkpoint has to carry.
+    layers and LoRA factors, with the `scale` s of their updates s B A (see `factor_pairs`). `previous` is v_a of the
+    last step, at full strength, and empty but with the variant `momentum`; `origin` is theta_0.
     """
 
     def __init__(
@@ -101,11 +115,33 @@ class GuidedStep:
         if reference == "anchor":
             self.reference.anchor(combined([(1 / len(support), batch.gradient().gradient) for batch in support]))
 
-    def resume(self, origin: Sequence[Tensor]) -> None:
-        """Take in where a run that goes on from a checkpoint once started."""
-        if self.spec is not None and self.spec.reference == "base_kl":
-            self.origin = [part.clone() for part in origin]
+    def state(self) -> GuidedState:
+        """What has been gathered so far. The vectors are not copied."""
+        clip = self.clip
+        return GuidedState(
+            vectors={"reference": self.reference.average, "previous": self.previous, "origin": self.origin},
+            reference_updates=self.reference.updates,
+            clip=(clip.count, clip.mean, clip.variance) if clip else None,
+            agreements={
+                number: [(part.updates, part.average) for part in parts] for number, parts in self.agreement.items()
+            },
+            trust=dict(self.trust),
+        )
+
+    def restore(self, state: GuidedState) -> None:
+        """Go on from there."""
+        self.reference.average, self.reference.updates = state.vectors["reference"], state.reference_updates
         self.reference.anchored = self.spec is not None and self.spec.reference == "anchor"
+        self.previous = state.vectors["previous"]
+        if self.spec is not None and self.spec.reference == "base_kl":
+            self.origin = [part.clone() for part in state.vectors["origin"]]
+        if self.clip is not None and state.clip is not None:
+            self.clip.count, self.clip.mean, self.clip.variance = state.clip
+        self.agreement = {
+            number: [alignment.SmoothedCosine.restored(*part) for part in parts]
+            for number, parts in state.agreements.items()
+        }
+        self.trust = dict(state.trust)
 
     def strength(self, step: int, total_steps: int, warmup_fraction: float) -> float:
         """The factor on all strengths at `step`."""

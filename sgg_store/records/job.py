@@ -91,6 +91,11 @@ class JobRecord(Record):
     )
 
     @property
+    def bundle_file_id(self) -> str | None:
+        """The file that holds the adapter: the last one that a successful attempt published."""
+        return self.result_file_ids[-1] if self.result_file_ids else None
+
+    @property
     def model_name(self) -> str:
         """The name that the job's fine-tuned model has, or would have."""
         return ids.fine_tuned_model_name(self.base_model, self.project_id, self.suffix, self.id)

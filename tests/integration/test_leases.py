@@ -67,6 +67,13 @@ WRITES: dict[str, Callable[[Leases, Lease], object]] = {
     "damage": lambda leases, lease: Checkpoints(leases.session).mark_damaged(lease, "ftckpt_1"),
     "prune": lambda leases, lease: Checkpoints(leases.session).prune(lease, 1, None),
 }
+ENDS = {
+    "succeed": JobStatus.SUCCEEDED,
+    "fail": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELLED,
+    "paused": JobStatus.QUEUED,  # since nobody asked for it
+    "give_back": JobStatus.QUEUED,
+}
 
 
 def test_a_claim_brings_all_that_a_worker_needs(database: Database) -> None:
@@ -147,6 +154,7 @@ def test_every_write_works_under_the_lease(database: Database, job_id: str, writ
     lease = claim(database, job_id).lease
     with database.begin() as session:
         WRITES[write](Leases(session), lease)
+    assert job_of(database, job_id).status is ENDS.get(write, JobStatus.RUNNING)
 
 
 @pytest.mark.parametrize("write", WRITES)

@@ -1,14 +1,16 @@
 """Training with folds: what they say is what runs of their own say, and the adapter is that of all examples."""
 
+from functools import partial
+
 import pytest
 
+from sgg_core import trainer
 from sgg_core.errors import DataError, SpecError, TrainingDivergedError
 from sgg_core.folds import deal, only
 from sgg_core.lineup import Lineup, total_steps
 from sgg_core.manifest import verify_directory
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.reporting import SilentReporter
-from sgg_core.trainer import train
 from tests.unit.sgg_core.test_replicas import (
     ALL_AT_ONCE,
     ONE_AFTER_ANOTHER,
@@ -21,6 +23,8 @@ from tests.unit.sgg_core.test_replicas import (
     sharp_base,
     steps_told,
 )
+
+train = partial(trainer.train, with_documents=False)  # nobody reads them here
 
 __all__ = ["sharp_base"]
 RATES = (0.0005, 0.02)
@@ -42,7 +46,8 @@ class Looking(SilentReporter):
 def test_folds_choose_the_learning_rate_of_the_run_on_all_examples(sharp_base, training, spec_for, tmp_path, memory):
     base, told = sharp_base, SilentReporter()
     spec = spec_for(base, optimization={"learning_rate": RATES, "folds": 2}, seed=3)
-    ended = train(spec, base, training, output=tmp_path / "all", reporter=told, memory_bytes=memory)
+    options = {"reporter": told, "memory_bytes": memory, "with_documents": True}
+    ended = train(spec, base, training, output=tmp_path / "all", **options)
     found, losses = report(tmp_path / "all")["cross_validation"], []
     for rate in RATES:
         parts = []

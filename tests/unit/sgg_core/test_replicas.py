@@ -2,19 +2,22 @@
 
 import json
 import math
+from functools import partial
 from statistics import fmean, stdev
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from sgg_core import trainer
 from sgg_core.errors import CheckpointError, SpecError, TrainingDivergedError
 from sgg_core.manifest import verify_directory
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.reporting import MemoryNeed, SilentReporter, Started
 from sgg_core.spread import Outcome, best, spread
 from sgg_core.start import read_start
-from sgg_core.trainer import train
+
+train = partial(trainer.train, with_documents=False)  # nobody reads them here
 
 TWO = {"seeds": 2}
 ONE_AFTER_ANOTHER, ALL_AT_ONCE = 0, None  # bytes of memory
@@ -130,6 +133,7 @@ def test_each_seed_is_a_run_of_its_own_and_the_best_is_delivered(
     base, reporter = sharp_base, SilentReporter()
     options = {"validation": validation, "sources": [source]}
     spec = spec_for(base, optimization=TWO, seed=5)
+    options |= {"with_documents": True}
     ended = train(spec, base, training, output=tmp_path / "all", reporter=reporter, memory_bytes=memory, **options)
     found = report(tmp_path / "all")["replicas"]
     assert [run["seed"] for run in found["runs"]] == [5, 6] and ended.step == 12
@@ -328,7 +332,8 @@ def test_each_learning_rate_is_a_run_of_its_own_and_the_best_is_delivered(
 ):
     base, told, rates = sharp_base, SilentReporter(), (0.0005, 0.02)
     spec = spec_for(base, optimization={"learning_rate": rates, "seeds": 2}, seed=3)
-    train(spec, base, training, validation=validation, output=tmp_path / "all", reporter=told)
+    output = tmp_path / "all"
+    train(spec, base, training, validation=validation, output=output, reporter=told, with_documents=True)
     found = report(tmp_path / "all")["replicas"]
     assert [(run["learning_rate"], run["seed"]) for run in found["runs"]] == [
         (rate, seed) for rate in rates for seed in (3, 4)
