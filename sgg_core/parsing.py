@@ -15,6 +15,7 @@ from typing import NoReturn
 from sgg_core.errors import Problem
 
 MAX_PROBLEMS = 1_000
+ALIEN_ROWS = 3  # with which a file begins that is no JSONL: of the others nothing more would be told
 MAX_ROW_BYTES = 2 * 2**20
 MAX_CELL_CHARS = csv.field_size_limit()  # a setting of the whole process, so it is read and never changed
 
@@ -139,11 +140,14 @@ def _decoded(line: bytes, number: int, offset: int, log: ProblemLog) -> str:
 
 
 def _jsonl_rows(lines: Iterator[tuple[int, str]], log: ProblemLog) -> Iterator[Row]:
+    rows = alien = 0
     for number, text in lines:
-        if log.full:
+        if log.full or rows == alien == ALIEN_ROWS:
             return
         if not text.strip():
             continue
+        rows += 1
+        alien += not text.lstrip().startswith(("{", "[", "}", "]"))
         try:
             fields = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
         except RecursionError:
