@@ -27,7 +27,7 @@ def test_texts_are_measured_by_their_loss_against_the_base_model_and_plain_lora(
     card = page.locator(".card", has=page.get_by_role("heading", name="What it is worth"))
     report = page.evaluate("id => fetch(`/v1/fine_tuning/jobs/${id}/report`).then((answer) => answer.json())", jobs[0])
     expect(card.get_by_role("columnheader")).to_have_text(["Measured against", "Its loss", "Difference, a token"])
-    expect(card).to_contain_text("of the tokens of 8 examples")
+    expect(card).to_contain_text("of the tokens of 8 validation examples")
     names = ("the base model as it comes", "plain LoRA by its own defaults")
     for baseline, name in zip(report["baselines"], names, strict=True):
         row = card.locator("tr", has_text=name).first
