@@ -46,7 +46,6 @@ from sgg_core.report import (
 )
 from sgg_core.reporting import EvaluationMetrics, StepMetrics, message_adapter
 from sgg_core.spec import TrainingSpec
-from sgg_core.suspicions import leaks
 from sgg_core.tasks.task import Task
 
 BEFORE_TRAINING = {
@@ -74,6 +73,7 @@ class Adapted:
     progress: Progress
     training: ExampleSet
     validation: ExampleSet | None
+    validation_seen: int  # of these examples, those that training shows, too
     sources: tuple[ExampleSet, ...]
     probes: Sequence[Encoded]
     evaluation: Evaluation | None
@@ -230,7 +230,7 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         seed=spec.seed,
         examples=len(result.training),
         validation_examples=len(result.validation) if result.validation else 0,
-        validation_examples_seen=_seen(result.training, result.validation),
+        validation_examples_seen=result.validation_seen,
         validation_sha256=result.validation.sha256 if result.validation else None,
         source_examples=sum(len(source) for source in result.sources),
         steps=progress.step,
@@ -258,12 +258,6 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
         verification=verification,
         **_judged(result),
     )
-
-
-def _seen(training: ExampleSet, validation: ExampleSet | None) -> int:
-    if validation is None:
-        return 0
-    return len(leaks(training.examples, training.lines, validation.examples, validation.lines))
 
 
 def _data(result: Adapted) -> list[DataHash]:

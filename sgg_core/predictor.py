@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -26,8 +26,10 @@ from sgg_core.shapes import (
     ClassificationExample,
     CompletionExample,
     Example,
+    Role,
     is_broken,
     joined_parts,
+    known_role,
 )
 from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.label_words import LabelWords
@@ -194,12 +196,11 @@ def _example(kind: str, row: Mapping[str, Any]) -> Example:
     return ChatExample(turns)
 
 
-def _role(value: object) -> Literal["system", "user", "assistant"]:
-    if value == "developer":
-        return "system"
-    if value not in ("system", "user", "assistant"):
+def _role(value: object) -> Role:
+    role = known_role(value)
+    if role is None:
         raise TypeError("not a role")
-    return value
+    return role
 
 
 def _words(value: object) -> str:

@@ -50,7 +50,10 @@ from sgg_core.workload import RunData, workload
 
 
 class Run:
-    """What `train` makes for each seed; `go` runs it."""
+    """What `train` makes for each seed; `go` runs it.
+
+    `validation_seen` counts the validation examples that training shows, too.
+    """
 
     def __init__(
         self,
@@ -63,9 +66,11 @@ class Run:
         reporter: Reporter,
         start: StartingPoint | None = None,
         retention: ExampleSet | None = None,
+        validation_seen: int = 0,
     ) -> None:
         self.spec, self.base, self.adapted, self.reporter = spec, base, adapted, reporter
         self.training, self.validation, self.sources, self.start = training, validation, sources, start
+        self.validation_seen = validation_seen
         self.plan: Plan = make_plan(spec, base.entry.kind, *training.sizes)
         adapter = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
         if start is not None:  # before the tasks are made, whose heads begin as probes of the adapted model
@@ -312,6 +317,7 @@ class Run:
             progress=self.progress,
             training=self.training,
             validation=self.validation,
+            validation_seen=self.validation_seen,
             sources=tuple(self.sources),
             probes=probes(self.held_out or self.target.items),
             evaluation=figures,

@@ -229,6 +229,13 @@ def joined_parts(content: object) -> object:
     return "".join(map(str, texts))
 
 
+def known_role(value: object) -> Role | None:
+    """The role that is meant, if any; `developer` is OpenAI's newer word for `system`."""
+    if value == "developer":
+        return "system"
+    return next((role for role in get_args(Role) if role == value), None)
+
+
 def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLog) -> ChatMessage | None:
     if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
         log.add(line, place, "The message is not an object with role and content.", "Write both, and weight if needed.")
@@ -239,16 +246,17 @@ def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLo
             log.add(line, f"{place}.{name}", f"{UNSUPPORTED[name]} are not supported.", "Remove this field.")
         else:
             log.add(line, f"{place}.{excerpt(name)[1:-1]}", "The field is unknown.", "Keep role, content and weight.")
-    role, weight = turn["role"], turn.get("weight", 1)
-    if role == "developer":  # OpenAI's newer word
-        role = "system"
-    if role not in get_args(Role):
-        log.add(line, f"{place}.role", f"The role {excerpt(role)} is unknown.", "Use system, user or assistant.")
+    weight = turn.get("weight", 1)
+    role = known_role(turn["role"])
+    if role is None:
+        log.add(
+            line, f"{place}.role", f"The role {excerpt(turn['role'])} is unknown.", "Use system, user or assistant."
+        )
     elif "weight" in turn and role != "assistant":
         log.add(line, f"{place}.weight", f"A {role} message has a weight.", "Keep weight on assistant messages only.")
     if isinstance(weight, bool) or weight not in (0, 1):
         log.add(line, f"{place}.weight", f"The weight {excerpt(weight)} is neither 0 nor 1.", "Write 0 or 1.")
     content = _text(line, f"{place}.content", joined_parts(turn["content"]), limits, log)
-    if content is None or len(log.problems) > before:
+    if role is None or content is None or len(log.problems) > before:
         return None
     return ChatMessage(role, content, int(weight))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sgg_core.adapter import add_to_report, answered_before
 from sgg_core.backbone import LoadedBase
-from sgg_core.errors import OutOfMemoryError, SpecError
+from sgg_core.errors import OutOfMemoryError, Problem, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
 from sgg_core.folds import only
 from sgg_core.lineup import Lineup, Replica, check_steps
@@ -76,16 +76,19 @@ def train(
     if base.directory is not None:
         prepare()
     start = None if start_from is None else read_start(start_from)
+    leaked: Sequence[Problem] = ()
+    if validation is not None:
+        leaked = leaks(training.examples, training.lines, validation.examples, validation.lines)
 
     @contextmanager
     def one(replica: Replica, base: LoadedBase, reporter: Reporter) -> Iterator[Run]:
-        data, asked, kept = training, validation, retention
+        data, asked, kept, seen = training, validation, retention, len(leaked)
         if replica.part is not None:
-            data, asked, kept = only(training, replica.part.kept), only(training, replica.part.left_out), None
+            data, asked, kept, seen = only(training, replica.part.kept), only(training, replica.part.left_out), None, 0
         base.breath = breath
         try:
             with lora(base, replica.spec.lora, replica.spec.seed) as adapted:
-                yield Run(replica.spec, base, adapted, data, asked, sources, reporter, start, kept)
+                yield Run(replica.spec, base, adapted, data, asked, sources, reporter, start, kept, seen)
         finally:
             base.breath = None
 
@@ -98,7 +101,7 @@ def train(
             give_recordings_back(base)
         lineup = Lineup(spec, base.entry.kind, training)
         if resume_from is None:
-            _tell_suspicions(training, validation, sources, reporter)
+            _tell_suspicions(training, validation, leaked, sources, reporter)
         if spec.optimization.replicas == 1:
             return _with_memory_told(alone)
         several = Replicas(
@@ -121,12 +124,15 @@ def train(
 
 
 def _tell_suspicions(
-    training: ExampleSet, validation: ExampleSet | None, sources: Sequence[ExampleSet], reporter: Reporter
+    training: ExampleSet,
+    validation: ExampleSet | None,
+    leaked: Sequence[Problem],
+    sources: Sequence[ExampleSet],
+    reporter: Reporter,
 ) -> None:
     """Say what a person should look at in the files; nothing is refused for it."""
     told = remarks(training.filename, training.warnings)
     if validation is not None:
-        leaked = leaks(training.examples, training.lines, validation.examples, validation.lines)
         told += remarks(validation.filename, (*leaked, *validation.warnings))
     for source in sources:
         told += remarks(source.filename, source.warnings)
