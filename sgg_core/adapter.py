@@ -45,6 +45,7 @@ from sgg_core.report import (
     Verification,
 )
 from sgg_core.reporting import EvaluationMetrics, StepMetrics, message_adapter
+from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.task import Task
 
@@ -71,17 +72,13 @@ class Adapted:
     task: Task
     plan: Plan
     progress: Progress
-    training: ExampleSet
-    validation: ExampleSet | None
-    validation_seen: int  # of these examples, those that training shows, too
-    sources: tuple[ExampleSet, ...]
+    files: RunFiles
     probes: Sequence[Encoded]
     evaluation: Evaluation | None
     distance: float
     stopped_early: bool
     start: StartedFrom | None = None
     doubts: Sequence[Doubt] = ()
-    retention_data: ExampleSet | None = None
     retention: Retention | None = None
 
 
@@ -185,14 +182,14 @@ def _verified(result: Adapted, work: Path) -> Verification:
 
 def _write_answers(result: Adapted, work: Path) -> None:
     before, after = result.progress.baseline, result.evaluation
-    if result.validation is None or after is None:
+    if result.files.validation is None or after is None:
         return
     if after.answers is not None:
         earlier = before.answers if before else None
-        rows = answer_lines(earlier, after.answers, result.task.labels, result.validation)
+        rows = answer_lines(earlier, after.answers, result.task.labels, result.files.validation)
     else:
         assert after.losses is not None
-        rows = loss_lines(before.losses if before else None, after.losses, result.validation)
+        rows = loss_lines(before.losses if before else None, after.losses, result.files.validation)
     (work / ANSWERS).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -200,11 +197,11 @@ def _judged(result: Adapted) -> dict[str, Any]:
     """The report's fields that need what was said of each validation example; none without such a file."""
     before, after = result.progress.baseline, result.evaluation
     fields: dict[str, Any] = {}
-    if result.validation is None or after is None:
+    if result.files.validation is None or after is None:
         return fields
     if after.answers is not None:
         fields["calibration"] = calibration(after.answers)
-        fields["hardest"] = hardest(after.answers, result.task.labels, result.validation)
+        fields["hardest"] = hardest(after.answers, result.task.labels, result.files.validation)
     if before is not None and (before.answers or before.losses):  # an older version measured no losses of examples
         name, words = answered_before(result.base.entry.kind, None if result.start is None else result.start.name)
         fields["baselines"] = [against(name, before, after, words)]
@@ -225,14 +222,14 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
     return TrainingReport(
         base_model=spec.base_model,
         method=spec.method,
-        kind=result.training.kind,
+        kind=result.files.training.kind,
         labels=list(result.task.labels),
         seed=spec.seed,
-        examples=len(result.training),
-        validation_examples=len(result.validation) if result.validation else 0,
-        validation_examples_seen=result.validation_seen,
-        validation_sha256=result.validation.sha256 if result.validation else None,
-        source_examples=sum(len(source) for source in result.sources),
+        examples=len(result.files.training),
+        validation_examples=len(result.files.validation) if result.files.validation else 0,
+        validation_examples_seen=result.files.validation_seen,
+        validation_sha256=result.files.validation.sha256 if result.files.validation else None,
+        source_examples=sum(len(source) for source in result.files.sources),
         steps=progress.step,
         epochs=plan.epochs,
         batch_size=plan.batch_size,
@@ -261,9 +258,12 @@ def _report(result: Adapted, verification: Verification) -> TrainingReport:
 
 
 def _data(result: Adapted) -> list[DataHash]:
-    named: list[tuple[str, ExampleSet | None]] = [("training", result.training), ("validation", result.validation)]
-    named += [("source", source) for source in result.sources]
-    named.append(("retention", result.retention_data))
+    named: list[tuple[str, ExampleSet | None]] = [
+        ("training", result.files.training),
+        ("validation", result.files.validation),
+    ]
+    named += [("source", source) for source in result.files.sources]
+    named.append(("retention", result.files.retention))
     return [
         DataHash(role=role, filename=data.filename, sha256=data.sha256, examples=len(data))
         for role, data in named
@@ -273,7 +273,7 @@ def _data(result: Adapted) -> list[DataHash]:
 
 def _manifest(result: Adapted, work: Path) -> Manifest:
     return Manifest(
-        kind=result.training.kind,
+        kind=result.files.training.kind,
         labels=list(result.task.labels),
         prompt=result.task.template(),
         template_sha256=template_fingerprint(result.task),

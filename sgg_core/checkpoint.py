@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,8 +19,6 @@ from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from sgg_core.adapter_file import ADAPTER, AdapterMetadata, canonical
 from sgg_core.errors import CheckpointError
@@ -29,7 +28,7 @@ from sgg_core.gradients import Gradient, Vector
 from sgg_core.guidance.step import GuidedState, GuidedStep
 from sgg_core.identity import RunIdentity
 from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics, checkpoint_name
-from sgg_core.weights import AdapterWeights
+from sgg_core.trained import Trained
 
 TENSORS = "state.safetensors"
 SCALARS = "state.json"
@@ -87,6 +86,15 @@ class Progress(BaseModel):
         return {layer: total / count for layer, (count, total) in self.layer_cosines.items()}
 
 
+@dataclass
+class RunState:
+    """Where a run stands, beside what it trains: its progress, and all its parameters at first and at their best."""
+
+    progress: Progress
+    initial: Gradient
+    best: Gradient | None = None
+
+
 class SavedScalars(BaseModel):
     """Content of state.json."""
 
@@ -102,40 +110,37 @@ class SavedScalars(BaseModel):
 def save_checkpoint(
     directory: Path,
     identity: RunIdentity,
-    progress: Progress,
-    parameters: Mapping[str, Parameter],
-    adapter: AdapterWeights | None,
-    optimizer: Optimizer,
+    state: RunState,
+    trained: Trained,
     guided: GuidedStep,
-    initial: Sequence[Tensor],
-    best: Sequence[Tensor] | None,
     metadata: AdapterMetadata,
     describe: Callable[[Path], object],
 ) -> Path:
-    """Write the state after `progress.step` steps below `directory`; the result appears whole or not at all.
+    """Write the state after so many steps below `directory`; the result appears whole or not at all.
 
     Its weights are an adapter file with `metadata`, which another run can start from; `describe` writes PEFT's
-    configuration beside it. The optimizer may have the `adapter` as one tensor.
+    configuration beside it.
     """
+    progress, parameters = state.progress, trained.parameters
     target = directory / checkpoint_name(progress.step, progress.plain is not None)
     tensors: dict[str, Tensor] = {}
     names = list(parameters)
     steps: dict[str, float] = {}
-    states = _states(optimizer, adapter)
+    states = _states(trained)
     for name, parameter in parameters.items():
         if own := states.get(parameter):
             tensors |= {f"{moment}.{name}": own[moment] for moment in MOMENTS}
             steps[name] = float(own["step"])
-    state = guided.state()
-    for prefix, vector in {**state.vectors, "initial": initial, "best": best or []}.items():
+    guidance = guided.state()
+    for prefix, vector in {**guidance.vectors, "initial": state.initial, "best": state.best or []}.items():
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in zip(names, vector, strict=False)}
     scalars = SavedScalars(
         identity=identity,
         progress=progress,
-        reference_updates=state.reference_updates,
-        clip=state.clip,
-        agreements=state.agreements,
-        trust=state.trust,
+        reference_updates=guidance.reference_updates,
+        clip=guidance.clip,
+        agreements=guidance.agreements,
+        trust=guidance.trust,
         optimizer_steps=steps,
     )
     with whole_directory(target) as work:
@@ -152,15 +157,14 @@ def save_checkpoint(
 def load_checkpoint(
     directory: Path,
     identity: RunIdentity,
-    parameters: Mapping[str, Parameter],
-    adapter: AdapterWeights | None,
-    optimizer: Optimizer,
+    trained: Trained,
     guided: GuidedStep,
-) -> tuple[Progress, Gradient, Gradient | None]:
-    """Put a saved state back; returns the progress, the initial weights and the best ones so far.
+) -> RunState:
+    """Put what is trained, and guidance, back to where they were saved; returns where the run stood.
 
     Raises CheckpointError where the directory is damaged or belongs to another run.
     """
+    parameters = trained.parameters
     try:
         check_seal(directory)
         scalars = SavedScalars.model_validate_json((directory / SCALARS).read_bytes())
@@ -184,7 +188,7 @@ def load_checkpoint(
         for name, parameter in parameters.items()
         if name in scalars.optimizer_steps
     }
-    optimizer.state.update(_gathered(states, optimizer, adapter))
+    trained.optimizer.state.update(_gathered(states, trained))
 
     def vector(prefix: str) -> list[Tensor]:
         found = [tensors.get(f"{prefix}.{name}") for name in parameters]
@@ -206,12 +210,13 @@ def load_checkpoint(
             trust=scalars.trust,
         )
     )
-    return scalars.progress, initial, whole("best") or None
+    return RunState(scalars.progress, initial, whole("best") or None)
 
 
-def _states(optimizer: Optimizer, adapter: AdapterWeights | None) -> dict[Tensor, dict[str, Tensor]]:
+def _states(trained: Trained) -> dict[Tensor, dict[str, Tensor]]:
     """What the optimizer keeps of each parameter, the adapter's one by one."""
-    states: dict[Tensor, dict[str, Tensor]] = dict(optimizer.state)
+    states: dict[Tensor, dict[str, Tensor]] = dict(trained.optimizer.state)
+    adapter = trained.adapter
     if adapter is not None and (whole := states.pop(adapter.flat, None)):
         moments = [Vector(whole[moment], adapter.shapes) for moment in MOMENTS]
         for parameter, *own in zip(adapter.parameters, *moments, strict=True):
@@ -219,11 +224,10 @@ def _states(optimizer: Optimizer, adapter: AdapterWeights | None) -> dict[Tensor
     return states
 
 
-def _gathered(
-    states: dict[Tensor, dict[str, Tensor]], optimizer: Optimizer, adapter: AdapterWeights | None
-) -> dict[Tensor, dict[str, Tensor]]:
+def _gathered(states: dict[Tensor, dict[str, Tensor]], trained: Trained) -> dict[Tensor, dict[str, Tensor]]:
     """The same, as the optimizer has the adapter."""
-    moved = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    adapter = trained.adapter
+    moved = {id(tensor) for group in trained.optimizer.param_groups for tensor in group["params"]}
     if adapter is None or id(adapter.flat) not in moved or adapter.parameters[0] not in states:
         return states
     own = [states.pop(parameter) for parameter in adapter.parameters]

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sgg_core.clipped_step import clipped_step
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.evaluation import evaluate
 from sgg_core.figures import Evaluation
 from sgg_core.guidance.passes import placed
 from sgg_core.objective import Objective
-from sgg_core.plain_step import plain_step
 from sgg_core.plan import make_plan
 from sgg_core.reporting import Control, Notice, Reporter
 from sgg_core.spec import TrainingSpec
@@ -80,7 +80,7 @@ def evaluate_plain(
             if not go_on(step, plan.total_steps):
                 return None
             gradient = objective.batch(step).gradient().gradient
-            plain_step(optimizer, parameters, gradient, plan, step)
+            clipped_step(optimizer, parameters, gradient, plan, step)
             if step < plan.total_steps and not (looks.chooses and plan.evaluates_at(step)):
                 continue
             figures = _evaluated(target, held_out)

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgg_core.clipped_step import clipped_step
 from sgg_core.encoding import Encoded
 from sgg_core.evaluation import evaluate, features, log_probabilities
 from sgg_core.objective import Objective
-from sgg_core.plain_step import plain_step
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead, logistic_regression
@@ -64,7 +64,7 @@ def rehearse(
         for step in range(1, source.plan.total_steps + 1):
             if not go_on():
                 return None
-            plain_step(optimizer, parameters, source.batch(step).gradient().gradient, source.plan, step)
+            clipped_step(optimizer, parameters, source.batch(step).gradient().gradient, source.plan, step)
         verdict = Verdict(before, held_out_loss(target.task, target.items, names))
         return verdict
     finally:

@@ -291,7 +291,7 @@ class Member:
         if isinstance(message, Started):
             (self._learning_rate,) = message.learning_rates
             assert self.run is not None
-            self.group.begin(message, self.run.workload)
+            self.group.begin(message, self.run.setup.workload)
         elif isinstance(message, StepMetrics):
             self.step = message.step
             self._told = self.group.tell_step(message.model_copy(update={"replica": self.number}))

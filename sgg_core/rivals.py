@@ -10,12 +10,12 @@ from sgg_core.doubts import MOST_EXAMPLES, doubts
 from sgg_core.encoding import Encoded
 from sgg_core.errors import TrainingDivergedError
 from sgg_core.evidence import Doubt
-from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
 from sgg_core.gradients import Gradient
 from sgg_core.in_context import ask_in_context, wanted_in_context
 from sgg_core.plain_rival import train_plainly
 from sgg_core.reporting import Control, Notice, Reporter
+from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import StartingPoint
 from sgg_core.task_data import TaskData
@@ -31,8 +31,7 @@ class Rivals:
     adapted: Any
     target: TaskData
     held_out: Sequence[Encoded]
-    training: ExampleSet
-    validation: ExampleSet | None
+    files: RunFiles
     start: StartingPoint | None
     reporter: Reporter
 
@@ -52,10 +51,10 @@ class Rivals:
     def ask_in_context(self) -> tuple[tuple[Evaluation, int] | None, Control]:
         """Let the bare base model answer with examples in its prompt, if that is to be compared; how many it saw."""
         task = self.target.task
-        if not wanted_in_context(task, self.spec) or self.validation is None:
+        if not wanted_in_context(task, self.spec) or self.files.validation is None:
             return None, self.reporter.control()
         with self.adapted.disable_adapter():
-            return ask_in_context(task, self.training, self.validation, self.spec, self.reporter)
+            return ask_in_context(task, self.files.training, self.files.validation, self.spec, self.reporter)
 
     def doubts(self) -> list[Doubt]:
         """What the base model, without the adapter, thinks of the training examples' labels."""
@@ -63,4 +62,4 @@ class Rivals:
         if not isinstance(task, LabelWords | PooledHead) or len(items) > MOST_EXAMPLES:
             return []
         with self.adapted.disable_adapter():
-            return doubts(task, items, self.training.lines)
+            return doubts(task, items, self.files.training.lines)

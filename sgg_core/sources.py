@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
 from torch.nn import Parameter
 
+from sgg_core.gradients import Gradient
 from sgg_core.guidance.passes import SourceBatch
 from sgg_core.guidance.step import GuidedStep
 from sgg_core.objective import Objective
@@ -44,9 +46,14 @@ class SourceTasks:
             return [self._batch(number, step - 1, step) for number in used]
         return [self._batch(used[place], turn, step)]
 
-    def own_parameters(self, number: int) -> list[Parameter]:
-        """What a source trains beside the adapter: its head, if it has one."""
-        return list(self.tasks[number].parameters.values())[self.shared :]
+    def of_heads(self, batches: Sequence[SourceBatch], gradients: Sequence[Gradient]) -> dict[Parameter, Tensor]:
+        """Out of the gradients of these batches, those of what a source trains beside the adapter: its head, if any."""
+        found: dict[Parameter, Tensor] = {}
+        for batch, gradient in zip(batches, gradients, strict=True):
+            head = list(self.tasks[batch.number].parameters.values())[self.shared :]
+            parts = zip(head, gradient[self.shared :], strict=True)
+            found |= {parameter: part.to(parameter.dtype) for parameter, part in parts}
+        return found
 
     def judge(self, objective: Objective, reporter: Reporter) -> Control:
         """With `cross_fitted`, find out which sources help and tell. Anything but `continue`: the reporter's wish."""

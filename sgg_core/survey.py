@@ -15,6 +15,7 @@ from sgg_core.lineup import Lineup
 from sgg_core.lora_layers import count_adapter_weights
 from sgg_core.plan import Plan, make_plan
 from sgg_core.retention import RetentionSet
+from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
 from sgg_core.suspicions import leaks
 from sgg_core.task_data import TaskData
@@ -83,7 +84,7 @@ def survey(
     sources = [TaskData(*tasks[role]) for role in filenames if role.startswith("source")]
     held_out = tasks["validation"][1] if "validation" in tasks else []
     weights = count_adapter_weights(base, spec.lora) + own
-    inputs = RunData(target, sources, held_out, kept, read["training"], read.get("validation"))
+    inputs = RunData(target, sources, held_out, kept, RunFiles(read["training"], read.get("validation")))
     load = workload(spec, plan, base, inputs, weights)
     lineup = Lineup(spec, base.entry.kind, read["training"])
     return Survey(files=files, workload=load, trained_tokens=_trained_tokens(lineup, plan, target))

@@ -21,6 +21,7 @@ from sgg_core.proof import prepare
 from sgg_core.replicas import Replicas
 from sgg_core.reporting import Finished, Notice, Reporter, Stopped
 from sgg_core.run import Run
+from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
 from sgg_core.suspicions import leaks, remarks
@@ -79,16 +80,17 @@ def train(
     leaked: Sequence[Problem] = ()
     if validation is not None:
         leaked = leaks(training.examples, training.lines, validation.examples, validation.lines)
+    files = RunFiles(training, validation, tuple(sources), retention, len(leaked))
 
     @contextmanager
     def one(replica: Replica, base: LoadedBase, reporter: Reporter) -> Iterator[Run]:
-        data, asked, kept, seen = training, validation, retention, len(leaked)
-        if replica.part is not None:
-            data, asked, kept, seen = only(training, replica.part.kept), only(training, replica.part.left_out), None, 0
+        read = files
+        if (part := replica.part) is not None:
+            read = RunFiles(only(training, part.kept), only(training, part.left_out), files.sources)
         base.breath = breath
         try:
             with lora(base, replica.spec.lora, replica.spec.seed) as adapted:
-                yield Run(replica.spec, base, adapted, data, asked, sources, reporter, start, kept, seen)
+                yield Run(replica.spec, base, adapted, read, start, reporter)
         finally:
             base.breath = None
 
@@ -101,7 +103,7 @@ def train(
             give_recordings_back(base)
         lineup = Lineup(spec, base.entry.kind, training)
         if resume_from is None:
-            _tell_suspicions(training, validation, leaked, sources, reporter)
+            _tell_suspicions(files, leaked, reporter)
         if spec.optimization.replicas == 1:
             return _with_memory_told(alone)
         several = Replicas(
@@ -123,18 +125,12 @@ def train(
         return _with_memory_told(lambda: pack.run_one(lambda own: several.train(own, output, resume_from)))
 
 
-def _tell_suspicions(
-    training: ExampleSet,
-    validation: ExampleSet | None,
-    leaked: Sequence[Problem],
-    sources: Sequence[ExampleSet],
-    reporter: Reporter,
-) -> None:
+def _tell_suspicions(files: RunFiles, leaked: Sequence[Problem], reporter: Reporter) -> None:
     """Say what a person should look at in the files; nothing is refused for it."""
-    told = remarks(training.filename, training.warnings)
-    if validation is not None:
-        told += remarks(validation.filename, (*leaked, *validation.warnings))
-    for source in sources:
+    told = remarks(files.training.filename, files.training.warnings)
+    if files.validation is not None:
+        told += remarks(files.validation.filename, (*leaked, *files.validation.warnings))
+    for source in files.sources:
         told += remarks(source.filename, source.warnings)
     for remark in told:
         reporter.report(Notice(level="warn", message=remark))

@@ -18,6 +18,7 @@ from sgg_core.lora_layers import count_adapter_weights, linear_layers
 from sgg_core.plain_rival import rival_of
 from sgg_core.plan import Plan, make_plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
+from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task
@@ -31,14 +32,13 @@ MOST_STEPS = 64  # counted; more steps are like these
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run reads, encoded, and the files that examples in a prompt are taken from and asked of."""
+    """What a run reads, encoded, and as files, which examples in a prompt are taken from and asked of."""
 
     target: TaskData
     sources: Sequence[TaskData]
     held_out: Sequence[Encoded]
     retention: RetentionSet | None
-    training: ExampleSet
-    validation: ExampleSet | None
+    files: RunFiles
 
 
 def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, adapter_weights: int) -> Workload:
@@ -98,7 +98,7 @@ def replicas_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet,
     task = make_task(spec, base, training)
     target = TaskData(task, encoded(task, training))
     plan = make_plan(spec, base.entry.kind, *target.sizes)
-    alone = RunData(target, (), (), None, training, None)
+    alone = RunData(target, (), (), None, RunFiles(training))
     need = memory_need(workload(spec, plan, base, alone, count_adapter_weights(base, spec.lora)))
     return min(spec.optimization.most_at_once, need.replicas_within(memory_bytes))
 
@@ -207,9 +207,9 @@ def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: b
 
 def _in_context(spec: TrainingSpec, data: RunData) -> tuple[int, int]:
     task = data.target.task
-    if data.validation is None or not wanted_in_context(task, spec):
+    if data.files.validation is None or not wanted_in_context(task, spec):
         return 0, 0
-    return positions_in_context(task, data.training, data.validation, spec)
+    return positions_in_context(task, data.files.training, data.files.validation, spec)
 
 
 def _retained(kept: RetentionSet | None) -> tuple[int, int]:

@@ -15,10 +15,10 @@ from torch.nn import Parameter
 from sgg_core.backbone import LoadedBase
 from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Outcome, examples
 from sgg_core.bench.prompted import Prompted
+from sgg_core.clipped_step import clipped_step
 from sgg_core.evaluation import log_probabilities
 from sgg_core.gradients import Gradient, combined, inner
 from sgg_core.lora_layers import lora, take_off
-from sgg_core.plain_step import plain_step
 from sgg_core.plan import Plan, make_plan
 from sgg_core.seeding import derived_seed
 from sgg_core.task_data import TaskData
@@ -154,7 +154,7 @@ def source_then_target(given: Assignment) -> Outcome:
         optimizer = torch.optim.AdamW(source.parameters.values(), weight_decay=0.0)
         for step in range(1, plan.total_steps + 1):
             gradient = source.turn(step - 1, plan.batch_size, step, spec.seed).gradient().gradient
-            plain_step(optimizer, list(source.parameters.values()), gradient, plan, step)
+            clipped_step(optimizer, list(source.parameters.values()), gradient, plan, step)
         return _fitted(given, parameters, plan, None)
 
 
@@ -208,7 +208,7 @@ def _fitted(given: Assignment, parameters: Sequence[Parameter], plan: Plan, comb
             gradient = [*combine(gradient[:shared], other[:shared]), *gradient[shared:]]
             for parameter, part in zip(list(source.parameters.values())[shared:], other[shared:], strict=True):
                 parameter.grad = part
-        plain_step(optimizer, list(target.parameters.values()), gradient, plan, step)
+        clipped_step(optimizer, list(target.parameters.values()), gradient, plan, step)
     seconds = round(time.perf_counter() - begun, 1)
     scores = log_probabilities(task, task.encode(_texts(given)), given.base.device)  # type: ignore[arg-type]
     return Outcome(scores, {"steps": plan.total_steps, "train_seconds": seconds, "train_loss": round(loss, 4)})

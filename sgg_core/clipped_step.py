@@ -12,7 +12,7 @@ from sgg_core.plan import Plan
 from sgg_core.weights import in_blocks
 
 
-def plain_step(
+def clipped_step(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Parameter], gradient: Gradient, plan: Plan, step: int
 ) -> None:
     """Clip `gradient` and take an optimizer step with it, with clipping and learning rate of `plan` at `step`."""
