@@ -79,18 +79,25 @@ def _there(model: str | None, text: list[str] | None, read: list[Row]) -> Answer
 
 
 def _here(directory: Path, text: list[str] | None, read: list[Row], file: Path | None) -> Answered:
-    with without_collector():
-        from sgg_core.catalogue import Catalogue
-        from sgg_core.predictor import load_predictor
-        from sgg_store.settings import StoreSettings
+    from sgg_core.asked import asked_examples
+    from sgg_core.catalogue import Catalogue
+    from sgg_core.manifest import verify_directory
+    from sgg_store.settings import StoreSettings
 
-    predictor = load_predictor(directory, catalogue=Catalogue.load(StoreSettings().catalogue_dir))
+    manifest, catalogue = verify_directory(directory), Catalogue.load(StoreSettings().catalogue_dir)
+    catalogue.get(manifest.spec.base_model)
+    kind = manifest.kind
+    rows = [row.fields for row in read] if text is None else [row_of(each, kind) for each in text]
+    name = "the texts" if file is None else file.name
+    lines = range(1, len(rows) + 1) if text is not None else [row.line for row in read]
+    examples = asked_examples(kind, rows, name, lines)  # what is wrong is said before torch is loaded, which takes long
+    with without_collector():
+        from sgg_core.predictor import load_predictor
+
+    predictor = load_predictor(directory, catalogue=catalogue)
     if (warning := predictor.warning()) is not None:
         complain(f"warning: {warning}")
-    kind = predictor.manifest.kind
-    rows = [row.fields for row in read] if text is None else [row_of(each, kind) for each in text]
-    lines = [row.line for row in read] if text is None else None
-    predictions = predictor.predict(rows, "the texts" if file is None else file.name, lines)
+    predictions = predictor.answer(examples, name, lines)
     yield from zip(rows, predictions, strict=True)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sgg_core.adapter_file import MANIFEST
 from sgg_core.errors import CheckpointError
 from sgg_core.files import sha256_of
+from sgg_core.shapes import Kind
 from sgg_core.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Manifest(BaseModel):
     """Content of sgg.json: all that is needed to use the adapter again, and to know where it comes from."""
 
     format: int = 1
-    kind: str
+    kind: Kind
     labels: list[str]
     prompt: str | None
     template_sha256: str | None = None  # of what is written around texts: the prompt, or the chat template

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 
 from sgg_core import encoding
 from sgg_core.adapter_file import HEAD
+from sgg_core.asked import asked_examples
 from sgg_core.backbone import LoadedBase
 from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
@@ -19,17 +19,10 @@ from sgg_core.evaluation import probe_values
 from sgg_core.generation import write
 from sgg_core.lora_layers import take_off
 from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
-from sgg_core.parsing import excerpt
 from sgg_core.shapes import (
     ChatExample,
-    ChatMessage,
-    ClassificationExample,
     CompletionExample,
     Example,
-    Role,
-    is_broken,
-    joined_parts,
-    known_role,
 )
 from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.label_words import LabelWords
@@ -99,7 +92,10 @@ class Predictor:
         of every row that cannot be used, before the first answer.
         """
         lines = lines or range(1, len(rows) + 1)
-        examples = self._examples(rows, filename, lines)
+        return self.answer(asked_examples(self.manifest.kind, rows, filename, lines), filename, lines)
+
+    def answer(self, examples: Sequence[Example], filename: str, lines: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """The same for rows that were read by `asked_examples`."""
         if isinstance(self.task, LabelWords | PooledHead):
             return self._labels(self.task, examples)
         return self._completions(self._prompts(examples, filename, lines), filename, lines)
@@ -145,67 +141,3 @@ class Predictor:
     def _written(self, ids: Sequence[int]) -> str:
         *_, last = write(self.base, ids, Sampling(max_tokens=MOST_WRITTEN, temperature=0.0))
         return last.text
-
-    def _examples(self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> list[Example]:
-        wanted = {"classification": "text", "completion": "prompt", "chat": "messages"}[self.manifest.kind]
-        examples: list[Example] = []
-        problems: list[Problem] = []
-        for line, row in zip(lines, rows, strict=True):
-            try:
-                examples.append(_example(self.manifest.kind, row))
-            except (KeyError, TypeError, AttributeError):
-                problems.append(_lacking(line, row, wanted))
-            except ValueError:
-                reason = "The text holds a NUL or half of a surrogate pair."
-                problems.append(Problem(line, wanted, reason, "Remove the broken character."))
-        if problems:
-            raise DataError(filename, tuple(problems))
-        return examples
-
-
-def _lacking(line: int, row: Mapping[str, Any], wanted: str) -> Problem:
-    """What is wrong with a row that this adapter cannot answer."""
-    if wanted in row and wanted != "messages" and row[wanted] not in ("", None) and not isinstance(row[wanted], str):
-        return Problem(line, wanted, f"The value {excerpt(row[wanted])} is not a text.", "Write it as a string.")
-    if wanted in row:
-        return Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Fill in {wanted!r} in every row.")
-    names = {name.lower(): name for name in row}
-    close = get_close_matches(wanted, names, n=1)
-    named = f" Rename {names[close[0]]!r}, if that is meant." if close else ""
-    fields = ", ".join(excerpt(name) for name in list(row)[:5])
-    reason = f"This adapter needs {wanted!r}, and the row has {fields or 'nothing'}."
-    return Problem(line, wanted, reason, f"Fill in {wanted!r} in every row.{named}")
-
-
-def _example(kind: str, row: Mapping[str, Any]) -> Example:
-    """A row without its answer as an example.
-
-    Raises KeyError, TypeError or AttributeError where it is no such row, ValueError for a text with a broken character.
-    """
-    if kind == "classification":
-        return ClassificationExample(
-            _words(row["text"]), "", _words(row["text_pair"]) if row.get("text_pair") else None
-        )
-    if kind == "completion":
-        return CompletionExample(_words(row["prompt"]), "")
-    turns = tuple(ChatMessage(_role(turn["role"]), _words(joined_parts(turn["content"]))) for turn in row["messages"])
-    if turns and turns[-1].role == "assistant":
-        turns = turns[:-1]
-    if not turns:
-        raise TypeError("nothing to answer")
-    return ChatExample(turns)
-
-
-def _role(value: object) -> Role:
-    role = known_role(value)
-    if role is None:
-        raise TypeError("not a role")
-    return role
-
-
-def _words(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise TypeError("not a text")
-    if is_broken(value):
-        raise ValueError("a broken character")
-    return value

@@ -282,15 +282,20 @@ def test_training_that_cannot_be_is_refused_at_once(service, tickets, tmp_path, 
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_file_without_predictions_to_make_is_refused(service, finished, tmp_path):
+def test_a_file_without_predictions_to_make_is_refused_before_torch_is_loaded(service, finished, tmp_path):
     out, rows = tmp_path / "adapter", tmp_path / "rows.jsonl"
+    no_torch = tmp_path / "no-torch"
+    no_torch.mkdir()
+    (no_torch / "torch.py").write_text("raise SystemExit('torch was loaded')")
+    path = f"{no_torch}:{service.environment['PYTHONPATH']}"
     service.sgg_json("jobs", "download", finished[0], "--out", out)
+    assert "torch was loaded" in service.sgg("predict", out, "--text", "a", PYTHONPATH=path).stderr
     rows.write_text('{"text": "a"}\n{"txt": "b"}\n')
     broken = tmp_path / "broken.csv"
     broken.write_bytes(b"text\na,b\ncaf\xe9\n")
-    files = (("--file", path) for path in (rows, broken, tmp_path / "absent"))
-    for arguments in (*((out, *file) for file in files), (out,), (tmp_path, "--text", "a")):
-        refused = service.sgg("predict", *arguments)
+    files = (("--file", file) for file in (rows, broken, tmp_path / "absent"))
+    for arguments in (*((out, *option) for option in files), (out,), (tmp_path, "--text", "a")):
+        refused = service.sgg("predict", *arguments, PYTHONPATH=path)
         assert refused.returncode in (1, 2)
         assert refused.stderr.startswith("error: ")
         assert refused.stdout == ""
