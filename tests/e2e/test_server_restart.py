@@ -1,5 +1,6 @@
 """A server that is killed or stopped under a running job, while somebody watches."""
 
+import signal
 import time
 
 import pytest
@@ -15,7 +16,7 @@ SLOW = (
 )
 
 
-@pytest.mark.parametrize("ending", ["kill", "stop"])
+@pytest.mark.parametrize("ending", ["kill", "stop impatiently"])
 def test_a_job_and_its_watcher_survive_the_server(own_service, tickets, ending):
     job_id = own_service.submit(tickets, *SLOW)
     with own_service.sgg_background("jobs", "watch", job_id) as watcher:
@@ -23,7 +24,11 @@ def test_a_job_and_its_watcher_survive_the_server(own_service, tickets, ending):
         if ending == "kill":
             own_service.kill()
         else:
+            own_service.process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+            own_service.process.send_signal(signal.SIGINT)
             assert own_service.stop() == 0, own_service.log.read_text()
+            assert "Traceback" not in own_service.log.read_text()
         time.sleep(1.0)  # so that the watcher meets a closed door
         own_service.start()
         out, err = watcher.communicate(timeout=240)
