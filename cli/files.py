@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sgg_core.errors import Problem
     from sgg_core.examples import ExampleSet
 
-app = typer.Typer(help="Data files: check, upload, list, delete.", no_args_is_help=True)
+app = typer.Typer(help="Data files: check, preview, upload, list, delete.", no_args_is_help=True)
 
 
 @app.command()

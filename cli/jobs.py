@@ -22,8 +22,8 @@ from cli.watch import watch_job
 from sgg_store.job_state import JobStatus
 
 app = typer.Typer(
-    help="Fine-tuning jobs: submit, list, show, watch, cancel, pause, resume, checkpoints, download, report, compare, "
-    "delete.",
+    help="Fine-tuning jobs: submit, list, show, watch, cancel, pause, resume, checkpoints, examples, download, report, "
+    "compare, delete.",
     no_args_is_help=True,
 )
 app.command()(report)

@@ -81,8 +81,11 @@ def add(
         complain(
             f"How many tokens {name} sees is not known here, so it is {entry.context_tokens}; --context-tokens says it."
         )
+    told = _describe(entry)
     if as_json:
-        print_json(_describe(entry))
+        print_json(told)
+    elif told["problem"]:
+        say(f"Added {name}. {told['problem']}")
     else:
         say(f"Added {name}, which sees {entry.context_tokens:,} tokens. Jobs can name it from now on.")
 
@@ -121,7 +124,8 @@ def _source(directory: Path | None, hub: str | None, revision: str | None) -> di
 def _context_of(source: dict[str, Any]) -> int | None:
     """How many tokens the config.json of a base model says that it sees; None where that is unknown, or not here."""
     try:
-        path = source["path"] / "config.json" if source["type"] == "directory" else _cached_config(source)
+        cached = source["type"] == "hub"
+        path = _cached_config(source["repo_id"], source["revision"]) if cached else source["path"] / "config.json"
         config = json.loads(path.read_text(encoding="utf-8")) if path else {}
         told = int(config.get("max_position_embeddings") or config["n_positions"])  # as GPT-2 calls it
         if config.get("model_type") in AFTER_PADDING:
@@ -131,13 +135,13 @@ def _context_of(source: dict[str, Any]) -> int | None:
     return min(told, MOST_TOKENS) if told >= FEWEST_TOKENS else None
 
 
-def _cached_config(source: dict[str, Any]) -> Path | None:
+def _cached_config(repo_id: str, revision: str) -> Path | None:
     """The config.json of a hub's commit, where this machine has it already."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:  # it comes with the training half
         return None
-    found = try_to_load_from_cache(source["repo_id"], "config.json", revision=source["revision"])
+    found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -164,7 +168,10 @@ def _locate(entry: BaseModelEntry) -> tuple[str | None, str | None]:
     from sgg_core.errors import BaseModelUnavailableError
 
     if entry.source.type == "hub":
-        return f"{entry.source.repo_id}@{entry.source.revision[:12]} on the Hugging Face hub", None
+        repo_id, revision = entry.source.repo_id, entry.source.revision
+        if (config := _cached_config(repo_id, revision)) is not None:
+            return str(config.parent), None
+        return None, f"Its files are not on this machine: run `hf download {repo_id} --revision {revision}` here once."
     if entry.source.type == "directory":
         path = entry.source.path
         return (str(path), None) if path.is_dir() else (None, f"{path} is missing.")

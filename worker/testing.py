@@ -48,7 +48,7 @@ class Workbench:
     """The service's data directory without the service: submit jobs, look at what became of them."""
 
     def __init__(self, data_dir: Path, base_model: BaseModelEntry, **settings: Any) -> None:
-        fast: dict[str, Any] = {"lease_seconds": 6, "flush_seconds": 0.1, "dispatch_seconds": 0.1, "reap_seconds": 0.2}
+        fast: dict[str, Any] = {"flush_seconds": 0.1, "dispatch_seconds": 0.1, "reap_seconds": 0.2}
         chosen: dict[str, Any] = {"data_dir": data_dir, "warm_base_model": "none"} | fast | settings
         self.settings = WorkerSettings(**chosen)
         self.base_model = base_model

@@ -32,7 +32,8 @@ def check_python() -> Iterator[Finding]:
     needed = [_NAME.match(line) for line in requires("sgg") or [] if "extra ==" not in line]
     missing = [name[0] for name in needed if name is not None and _version(name[0]) is None]
     if missing:
-        yield Finding("packages", "problem", f"Missing: {', '.join(missing)}.", "Run `pip install sgg` again.")
+        remedy = "Run `make install`, or `pip install .`, in the checkout again."
+        yield Finding("packages", "problem", f"Missing: {', '.join(missing)}.", remedy)
     else:
         yield Finding("packages", "ok", f"sgg {version('sgg')} with all packages that the service needs.")
     absent = [name for name in TRAINING if importlib.util.find_spec(name) is None]

@@ -40,7 +40,7 @@ def in_thread(runner: JobRunner, job_id: str) -> threading.Thread:
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing_more(make_bench: MakeBench) -> None:
-    bench = make_bench()
+    bench = make_bench(lease_seconds=6)
     with runner_with_trainer(bench, "first") as (runner, supervisor):
         job_id = bench.submit_steps(100_000, 10)
         thread = in_thread(runner, job_id)

@@ -94,8 +94,7 @@ def cancel_at_random(bench: Workbench, job_ids: Sequence[str], chance: random.Ra
 def test_of_many_jobs_that_are_trained_together_each_ends_as_it_would_alone(
     make_bench: Callable[..., Workbench], tmp_path: Path, jobs: int
 ) -> None:
-    # leases long enough for a slow machine, on which eight attempts beat for theirs while all of them train
-    bench, chance = make_bench(jobs_at_once=AT_ONCE, lease_seconds=60), random.Random(jobs)
+    bench, chance = make_bench(jobs_at_once=AT_ONCE), random.Random(jobs)
     cancelled = jobs // 4
     kinds = ["wild", "large", *["long"] * cancelled, *range(jobs - cancelled - 2)]
     chance.shuffle(kinds)

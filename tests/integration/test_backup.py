@@ -25,6 +25,7 @@ from worker.embedded import start_embedded
 from worker.testing import TWO_LABELS, Workbench, eventually
 
 STEPS = 3000  # more than can be done before the backup is made
+LEASE_SECONDS = 6  # after which the copy's worker takes over a job that ran when it was copied
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def expect_them_to_go_on(bench: Workbench, running: str, queued: str) -> None:
 
 
 def test_a_copy_of_a_running_servers_directory_is_a_data_directory(tmp_path: Path, tiny: BaseModelEntry) -> None:
-    bench = Workbench(tmp_path / "data", tiny)
+    bench = Workbench(tmp_path / "data", tiny, lease_seconds=LEASE_SECONDS)
     (tmp_path / "data" / "key-secret").write_text("secret")
     worker = start_embedded(bench.settings, bench.database, bench.objects)
     running, queued = start_jobs(bench)
@@ -82,7 +83,7 @@ def test_a_copy_of_a_running_servers_directory_is_a_data_directory(tmp_path: Pat
     shutil.move(tmp_path / "backup", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "elsewhere" / "key-secret").read_text() == "secret"
-    expect_them_to_go_on(Workbench(tmp_path / "elsewhere", tiny), running, queued)
+    expect_them_to_go_on(Workbench(tmp_path / "elsewhere", tiny, lease_seconds=LEASE_SECONDS), running, queued)
 
 
 def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path: Path, tiny: BaseModelEntry) -> None:
@@ -119,7 +120,8 @@ def test_a_dump_and_a_copied_bucket_are_a_service(
     if shutil.which("pg_dump") is None:
         message = "pg_dump is not installed."
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    bench = Workbench(tmp_path / "data", tiny, database_url=empty_postgres_url, object_store_url=s3_url)
+    servers = {"database_url": empty_postgres_url, "object_store_url": s3_url}
+    bench = Workbench(tmp_path / "data", tiny, lease_seconds=LEASE_SECONDS, **servers)
     worker = start_embedded(bench.settings, bench.database, bench.objects)
     running, queued = start_jobs(bench)
     url = make_url(empty_postgres_url)
@@ -135,7 +137,8 @@ def test_a_dump_and_a_copied_bucket_are_a_service(
     target = make_url(address).set(database=restored_database).render_as_string(hide_password=False)
     subprocess.run(["pg_restore", "--no-owner", f"--dbname={target}", str(dump)], check=True)
     new_url = restored.render_as_string(hide_password=False)
-    new = Workbench(tmp_path / "new", tiny, database_url=new_url, object_store_url=f"{s3_url}-restored")
+    servers = {"database_url": new_url, "object_store_url": f"{s3_url}-restored"}
+    new = Workbench(tmp_path / "new", tiny, lease_seconds=LEASE_SECONDS, **servers)
     for key, content in copied.items():
         new.objects.put(key, content)
     expect_them_to_go_on(new, running, queued)

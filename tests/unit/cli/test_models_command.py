@@ -108,8 +108,12 @@ def test_what_no_config_says_is_512_tokens_unless_an_option_does(models, directo
 def test_what_a_hub_model_sees_is_known_once_its_files_are_here(models, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     command = ("add", "theirs", "--kind", "causal", "--hub", "owner/name", "--revision", REVISION, "--json")
-    assert json.loads(models(*command).stdout)["context_tokens"] == 512
+    told = json.loads(models(*command).stdout)
+    assert (told["context_tokens"], told["files"]) == (512, None)
+    assert f"hf download owner/name --revision {REVISION}" in told["problem"]
+    assert told["problem"] in models(*command[:-1]).stdout
     snapshot = tmp_path / "models--owner--name" / "snapshots" / REVISION
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text('{"max_position_embeddings": 4096}')
-    assert json.loads(models(*command).stdout)["context_tokens"] == 4096
+    told = json.loads(models(*command).stdout)
+    assert (told["context_tokens"], told["files"], told["problem"]) == (4096, str(snapshot), None)

@@ -45,6 +45,6 @@ export function Files({ search }) {
     ${page && !files.length && search.file && html`<${Empty} icon="files" title="There is no such file">It may be deleted; jobs that were trained on it keep what they made of it.<//>`}
     ${page && !files.length && !search.file && html`<${Empty} icon="files" title="No files here">A new job takes its file along by itself. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
     ${files.length > 0 && html`<${Card}><${Table} className="top" label="Files" columns=${columns} rows=${files.map((file) => rowOf(file, file.id === search.file, () => act.run(() => remove(`/v1/files/${file.id}`))))} /><//>`}
-    ${page?.has_more && html`<p class="soft">The newest ${SHOWN} are shown; the command line lists all: <code>sgg files list</code>.</p>`}
+    ${page?.has_more && html`<p class="soft">The newest ${SHOWN} are shown; the command line lists more: <code>sgg files list --limit 10000</code>.</p>`}
   <//>`;
 }

@@ -83,7 +83,7 @@ function Checkpoints({ job }) {
       each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`),
     ], note: each.sgg.files.length > 0 && html`<code>${each.fine_tuned_model_checkpoint}</code>${can("models:try") && html` · <a class="nowrap" href=${`#/try?model=${encodeURIComponent(each.fine_tuned_model_checkpoint)}`}>Try it<span class="sr"> as of step ${each.step_number}</span></a>`}` }))} />`}
     ${page?.has_more && html`<p class="soft small">The newest ${LISTED} are listed.</p>`}
-    ${page?.data.length === 0 && html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes with the first look at the validation set, or after 50 steps."}</p>`}
+    ${page?.data.length === 0 && html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes after about a quarter of the steps, after 50 at most, unless the job says otherwise."}</p>`}
   <//>`;
 }
 

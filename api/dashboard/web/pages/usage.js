@@ -14,7 +14,7 @@ const quotas = [
   ["running_jobs", "Running jobs", count, "#/jobs?status=running", "jobs:read", "Further jobs wait until one of them has ended."],
   ["queued_jobs", "Waiting jobs", count, "#/jobs?status=queued", "jobs:read", "Further jobs are refused until some of them have begun."],
   ["stored_bytes", "Stored files", bytes, "#/files", "files:read", "Uploads are refused until files are deleted."],
-  ["trainer_seconds_per_day", "Trained today", duration, null, null, "Jobs that wait do not begin before midnight UTC."],
+  ["trainer_seconds_per_day", "Trained today", duration, null, null, "New jobs are refused, and those that wait do not begin, before midnight UTC."],
 ];
 
 export function Usage({ project }) {
