@@ -171,7 +171,7 @@ class HandWorker:
                     sha256="ab" * 32,
                     object_key=result_key(self.lease, name),
                 )
-            model = f"ft:base:project::{self.lease.job_id[-8:]}"
+            model = f"ft:base:project::{self.lease.job_id[-12:]}"
             result = JobResult(
                 fine_tuned_model=model,
                 trained_tokens=123,

@@ -17,6 +17,7 @@ from sgg_store.logs import get_logger
 from sgg_store.objects import ObjectStore
 from sgg_store.records import ChoreRecord, database_now
 from sgg_store.settings import StoreSettings
+from sgg_store.trials import Trials
 from sgg_store.uploads import Uploads
 from sgg_store.webhooks import Webhooks
 
@@ -56,7 +57,8 @@ class Cleaner:
             with self._database.begin() as session:
                 Uploads(session).drop_expired()
                 Webhooks(session).drop_old()
-        for found in find_garbage(self._database, self._objects, self._settings.garbage_grace_seconds):
+                Trials(session).drop_expired()
+        for found in find_garbage(self._database, self._objects, self._settings.garbage_grace_seconds, go_on):
             if not go_on():
                 break
             cleaned.garbage_objects += 1

@@ -25,6 +25,9 @@ _RESTORE = "Check SGG_DATABASE_URL and that the database runs, then try again."
 _TOO_LONG = ("25P03", "25P04")  # Postgres' codes for its idle_in_transaction_session_timeout and transaction_timeout
 _READ_ONLY = "25006"  # Postgres' code for a write that it does not take: on a standby, or while its disk is nearly full
 _TRUSTED_SECONDS = 1.0
+IDLE_SECONDS = 30.0
+"""How long a transaction may stand still on Postgres, whose process is frozen or gone with its machine. Then its locks
+are free again: until then the reaper passes over its attempt, and what its project may have is added to by nobody."""
 _FULL = "Free some space, then try again; nothing was changed."
 
 
@@ -149,6 +152,7 @@ def _make_engine(url: str, pool_size: int, **more_options: Any) -> Engine:
         return engine
     connect_args = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15_000}
     engine = create_engine(parsed, connect_args=connect_args, **options)
+    event.listen(engine, "connect", _let_go_of_what_stands_still)
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", functools.partial(_ping_if_doubtful, engine.dialect))
     return engine
@@ -158,6 +162,11 @@ def _make_reading_engine(url: str, pool_size: int) -> Engine:
     engine = _make_engine(url, pool_size, isolation_level="AUTOCOMMIT")
     event.listen(engine, "connect", _read_only)
     return engine
+
+
+def _let_go_of_what_stands_still(connection: Any, record: object) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}")
+    connection.commit()
 
 
 def _read_only(connection: Any, record: object) -> None:

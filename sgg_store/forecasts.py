@@ -127,6 +127,7 @@ def _left(session: Session) -> dict[str, Spread]:
         .where(
             JobRecord.status == JobStatus.RUNNING,
             MetricRecord.type == "step",
+            MetricRecord.attempt == JobRecord.current_attempt,  # between two of them a job waits
             MetricRecord.step > JobRecord.step - RECENT_STEPS,
         )
         .order_by(MetricRecord.job_id, MetricRecord.step)
@@ -154,10 +155,14 @@ def _needed(steps_left: int, steps: Sequence[_Step]) -> Spread:
 
 
 def _typical(session: Session, base_model: str) -> Spread | None:
-    """How long the newest succeeded jobs on a base model took, waiting not counted."""
+    """How long the newest jobs on a base model took that succeeded in one go, so that they waited for nothing."""
     query = (
         select(JobRecord.finished_at - JobRecord.started_at)
-        .where(JobRecord.base_model == base_model, JobRecord.status == JobStatus.SUCCEEDED)
+        .where(
+            JobRecord.base_model == base_model,
+            JobRecord.status == JobStatus.SUCCEEDED,
+            JobRecord.current_attempt == 1,
+        )
         .order_by(JobRecord.finished_at.desc())
         .limit(RECENT_JOBS)
     )

@@ -20,13 +20,18 @@ _OF_ATTEMPT = re.compile(r"(jobs/([^/]+)/attempts/[^/]+)/.+")
 Needed = Callable[[Session, Sequence[str]], Collection[str]]
 
 
-def find_garbage(database: Database, objects: ObjectStore, grace_seconds: float) -> Iterator[StoredObject]:
+def find_garbage(
+    database: Database, objects: ObjectStore, grace_seconds: float, go_on: Callable[[], bool] = lambda: True
+) -> Iterator[StoredObject]:
     """Objects that no row needs, except those younger than `grace_seconds`: their row may be on its way.
 
-    Looks only where SGG puts things (`AREAS`), so that a bucket may hold other things, too.
+    Looks only where SGG puts things (`AREAS`), so that a bucket may hold other things, too. Asks `go_on` before each
+    batch, and ends where that says no.
     """
     for folder, needed in AREAS.items():
         for batch in _batches(objects.list(folder)):
+            if not go_on():
+                return
             with database.read() as session:
                 kept = needed(session, [found.key for found in batch])
             born_before = database.now() - grace_seconds

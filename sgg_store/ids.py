@@ -17,10 +17,10 @@ def event_id(job_id: str, seq: int) -> str:
 
 
 def fine_tuned_model_name(base_model: str, project_id: str, suffix: str | None, job_id: str) -> str:
-    """`ft:<base>:<project>:<suffix>:<8 digits>`, without a slash, so that it fits into one path segment."""
+    """`ft:<base>:<project>:<suffix>:<12 digits>`, without a slash, so that it fits into one path segment."""
     parts = (base_model.rsplit("/", 1)[-1], project_id.removeprefix("proj-"), suffix or "")
     cleaned = (re.sub(r"[^A-Za-z0-9._-]+", "-", part) for part in parts)
-    return ":".join(("ft", *cleaned, job_id[-8:]))
+    return ":".join(("ft", *cleaned, job_id[-12:]))
 
 
 def checkpoint_model_name(fine_tuned_model: str, step: int) -> str:

@@ -38,6 +38,11 @@ class AttemptView(NamedTuple):
     ended_at: float | None
     start_step: int
     last_step: int
+    lease_expires_at: float
+
+    def seconds(self, now: float) -> float:
+        """How long it took so far; one that was lost, until its lease ran out."""
+        return min(now if self.ended_at is None else self.ended_at, self.lease_expires_at) - self.started_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import and_, case, func, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.attempts import Lease, guard, holds
@@ -242,10 +242,8 @@ class Leases:
         )
 
     def _spent_seconds(self, job_id: str) -> float:
-        """How long the job's attempts took: one that was lost, until its lease ran out, whenever that was found."""
-        lost = AttemptRecord.ended_at > AttemptRecord.lease_expires_at
-        ended = case((lost, AttemptRecord.lease_expires_at), else_=AttemptRecord.ended_at)
-        seconds = func.sum(ended - AttemptRecord.started_at)
+        """How long the job's attempts took."""
+        seconds = func.sum(AttemptRecord.until(0.0) - AttemptRecord.started_at)
         query = select(seconds).where(AttemptRecord.job_id == job_id, AttemptRecord.ended_at.is_not(None))
         return self.session.execute(query).scalar_one() or 0.0
 

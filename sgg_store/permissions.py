@@ -13,7 +13,7 @@ from sgg_store.errors import RecordNotFoundError
 from sgg_store.pages import Order, Page, read_page
 from sgg_store.records import CheckpointPermissionRecord, CheckpointRecord, JobRecord, ProjectRecord
 
-_NAME = re.compile(r"ft:.+:(?P<job>[0-9a-f]{8}):ckpt-step-(?P<step>[0-9]{1,9})")
+_NAME = re.compile(r"ft:.+:(?P<job>[0-9a-f]{8}(?:[0-9a-f]{4})?):ckpt-step-(?P<step>[0-9]{1,9})")
 
 
 class CheckpointPermissions:

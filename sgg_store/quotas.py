@@ -128,11 +128,11 @@ def _seconds_today(session: Session, of_jobs: ColumnElement[bool]) -> tuple[int,
     now = session.execute(select(database_now())).scalar_one()
     midnight = now - now % DAY_SECONDS
     query = (
-        select(AttemptRecord.started_at, AttemptRecord.ended_at)
+        select(AttemptRecord.started_at, AttemptRecord.until(now))
         .join(JobRecord, JobRecord.id == AttemptRecord.job_id)
         .where(of_jobs, (AttemptRecord.ended_at.is_(None)) | (AttemptRecord.ended_at > midnight))
     )
-    spans = ((max(began, midnight), now if ended is None else ended) for began, ended in session.execute(query))
+    spans = ((max(began, midnight), until) for began, until in session.execute(query))
     return int(midnight // DAY_SECONDS), sum(max(0.0, end - begin) for begin, end in spans)
 
 

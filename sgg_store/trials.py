@@ -81,7 +81,7 @@ class Trials:
         On Postgres the limit of all projects can be exceeded by as many as ask at the same moment.
         """
         take_turns(self.session, new.project_id)
-        self.session.execute(delete(TrialRecord).where(TrialRecord.expires_at < database_now() - SILENT_SECONDS))
+        self.drop_expired()
         under_way = select(func.count()).where(TrialRecord.state.in_(_OPEN), TrialRecord.expires_at > database_now())
         if self.session.execute(under_way).scalar_one() >= limits.total:
             raise TrialQueueFullError(limits.total, "all projects")
@@ -113,6 +113,11 @@ class Trials:
             expired = state in _OPEN and now > expires_at
             found[trial_id] = Progress(state, answer, "silent" if silent else "expired" if expired else None)
         return found
+
+    def drop_expired(self) -> None:
+        """Delete trials whose time is over and that nobody has forgotten, with their texts."""
+        over = delete(TrialRecord).where(TrialRecord.expires_at < database_now() - SILENT_SECONDS)
+        self.session.execute(over.execution_options(synchronize_session=False))
 
     def forget(self, trial_id: str) -> None:
         """Delete a trial, answered or not. A worker that is at it stops when it says something next."""

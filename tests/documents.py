@@ -17,7 +17,7 @@ SHOWN = ("text",)  # pictures and outputs: nothing can be done with them
 FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?$")
 NOT_RUN = re.compile(r"^<!-- run: no, because (.+) -->$")
 IDS = re.compile(
-    r"\b(?:ftjob-|file-|proj-|whep_|whdel_|ftckpt_)[0-9a-f]{24}|\bft:[\w.-]+:[\w.-]*:[\w.-]*:[0-9a-f]{8}"
+    r"\b(?:ftjob-|file-|proj-|whep_|whdel_|ftckpt_)[0-9a-f]{24}|\bft:[\w.-]+:[\w.-]*:[\w.-]*:[0-9a-f]{8,12}"
     r"|\bsgg_[0-9a-f]{16}_[\w-]+|\b[0-9a-f]{16}\b"
 )
 KIND = re.compile(r"[0-9a-f]{8,}(_[\w-]+)?$")  # all that differs between ids of one kind

@@ -34,6 +34,7 @@ PASSED_ON_PREFIXES = (
 PASSED_ON_HUB = ("HF_HOME", "HF_HUB_CACHE")
 MEMORY_LAST_WORDS = ("Memory allocation still failed", "std::bad_alloc", "MemoryError")
 """How OpenBLAS, C++ and Python end a process that gets no more memory, where none of our code can catch it."""
+KERNEL_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 MODULE = (sys.executable, "-P", "-X", "faulthandler", "-m")
 """Begins the command of a child: nothing is imported from the directory that the worker was started in."""
 TRAINER_COMMAND = (*MODULE, "worker.trainer_process")
@@ -242,7 +243,8 @@ class TrainerChild(Child[TrainerMessage]):
         super().__init__(process, trainer_message_adapter)
 
     def open_box(self, run: int) -> None:
-        """Keep what training `run` will say."""
+        """Keep what training `run` will say. From now on the kernel's kills for want of memory may be the trainer's."""
+        self._oom_kills = oom_kills()
         with self._sorting:
             self._boxes[run] = queue.SimpleQueue()
             if self._ended:
@@ -282,7 +284,7 @@ def oom_kills() -> int:
 
     0 where the kernel does not tell.
     """
-    for source in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
+    for source in KERNEL_COUNTS:
         with suppress(OSError):
             for line in source.read_text().splitlines():
                 name, _, count = line.partition(" ")

@@ -64,6 +64,7 @@ class Success:
 
     def write(self, session: Session, lease: Lease) -> None:
         """Add the result files and end job and attempt."""
+        Leases(session).guard(lease)
         now = session.execute(select(database_now())).scalar_one()
         expires_at = None if self.kept_seconds is None else now + self.kept_seconds
         for file in self.files:

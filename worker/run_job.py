@@ -30,7 +30,7 @@ from worker.attempt_trail import describe_attempt, log_ids
 from worker.capacity import Capacity
 from worker.checkpoint_transfer import download_checkpoint
 from worker.company import Company, Member
-from worker.endings import ENDINGS_OF_STOPS, Ending, Return, Success, ending_of
+from worker.endings import ENDINGS_OF_STOPS, Ending, Failure, Return, Success, ending_of
 from worker.errors import CrowdedError, StopTimeoutError, TrainerDiedError, TrainingFailedError, WorkerError
 from worker.follow import TrainingFollower
 from worker.lease_keeper import LeaseKeeper
@@ -230,7 +230,7 @@ class JobRunner:
     def _finish(self, lease: Lease, ending: Ending) -> bool:
         """Write the ending; while the database is away, try again for as long as the lease can last.
 
-        Says whether it is written.
+        One that cannot be written by a defect is followed by a failure that says so. Says whether it is written.
         """
         deadline = time.monotonic() + self._settings.lease_seconds
         while True:
@@ -246,6 +246,13 @@ class JobRunner:
                 _log.warning("the ending cannot be written yet", error=str(error))
                 if time.monotonic() > deadline:
                     return False
+            except Exception as error:
+                _log.exception("the ending cannot be written", ending=type(ending).__name__)
+                instead = None if isinstance(ending, Failure) else ending_of(error)
+                if instead is None:
+                    return False
+                ending = instead
+                continue
             time.sleep(0.5)
 
 

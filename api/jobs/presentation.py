@@ -140,7 +140,7 @@ def _attempt(attempt: AttemptView, now: float) -> AttemptOut:
         state=AttemptState(attempt.state).value,
         cause=attempt.cause,
         started_at=int(attempt.started_at),
-        seconds=round((now if attempt.ended_at is None else attempt.ended_at) - attempt.started_at, 3),
+        seconds=round(attempt.seconds(now), 3),
         first_step=attempt.start_step,
         last_step=attempt.last_step,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy import ColumnElement, ForeignKey, Index, case, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sgg_store.job_state import AttemptState
@@ -39,3 +39,9 @@ class AttemptRecord(Record):
     told_events: Mapped[int] = mapped_column(default=0, server_default="0")  # by its worker
     started_at: Mapped[float] = mapped_column(default=database_now())
     ended_at: Mapped[float | None]
+
+    @classmethod
+    def until(cls, now: float) -> ColumnElement[float]:
+        """When it ended, or `now`: but for one that was lost no later than its lease, whenever that was found."""
+        ended = func.coalesce(cls.ended_at, now)
+        return case((ended > cls.lease_expires_at, cls.lease_expires_at), else_=ended)

@@ -98,7 +98,9 @@ class JobRecord(Record):
     @property
     def model_name(self) -> str:
         """The name that the job's fine-tuned model has, or would have."""
-        return ids.fine_tuned_model_name(self.base_model, self.project_id, self.suffix, self.id)
+        return self.fine_tuned_model or ids.fine_tuned_model_name(
+            self.base_model, self.project_id, self.suffix, self.id
+        )
 
     def checkpoint_name(self, step: int) -> str:
         """The name of the model as it was after `step` steps."""

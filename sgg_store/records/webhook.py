@@ -48,7 +48,7 @@ class WebhookDeliveryRecord(Record):
     id: Mapped[str] = mapped_column(primary_key=True)
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
     event_id: Mapped[str]  # the same for all addresses, and in all attempts: receivers know repeats by it
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[str]  # which may be deleted before its deliveries have come through
     type: Mapped[str]
     data: Mapped[dict[str, Any]]
     created_at: Mapped[float] = mapped_column(default=database_now())

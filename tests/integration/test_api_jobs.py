@@ -172,7 +172,7 @@ def test_checkpoints_come_newest_first_under_names_of_models(api_server: ApiServ
     newest = checkpoints[0]
     assert (newest["fine_tuning_job_id"], newest["metrics"]) == (job_id, {"step": 6, "train_loss": 1 / 6})
     name = newest["fine_tuned_model_checkpoint"]
-    assert name == f"ft:smollm2-135m-instruct:default:my-suffix:{job_id[-8:]}:ckpt-step-6"
+    assert name == f"ft:smollm2-135m-instruct:default:my-suffix:{job_id[-12:]}:ckpt-step-6"
     with api_server.http() as http:
         page = http.get(path, params={"limit": 2}).json()
     assert (page["first_id"], page["last_id"]) == (checkpoints[0]["id"], checkpoints[1]["id"])

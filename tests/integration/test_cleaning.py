@@ -151,6 +151,22 @@ def test_cleaning_stops_when_it_is_told_to(database: Database, objects: LocalObj
     assert 0 < len(before) - len(keys(objects)) < 4
 
 
+def test_cleaning_stops_also_among_objects_that_are_needed(database: Database, objects: LocalObjectStore) -> None:
+    with database.begin() as session:
+        needed = [add_file(session).object_key for _ in range(1001)]
+    for key in needed:
+        objects.put(key, b"x")
+    asked = 0
+
+    def go_on() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 4
+
+    Cleaner(database, objects, settings()).run(go_on)
+    assert asked == 4
+
+
 def test_a_job_keeps_its_newest_checkpoints_and_the_best_one(database: Database, objects: LocalObjectStore) -> None:
     lease = claim(database)
     for step, loss in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.4), (5, None), (6, 0.3)):

@@ -11,7 +11,7 @@ from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 from sgg_store.forecasts import FRESH_SECONDS
 from sgg_store.leases import Leases
-from sgg_store.records import JobRecord
+from sgg_store.records import JobRecord, MetricRecord
 from sgg_store.retries import Cause
 
 RESULTS = {"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"}
@@ -54,6 +54,36 @@ def test_start_and_end_follow_from_steps_and_from_earlier_jobs(
                 assert spread["early"] <= spread["likely"] <= spread["late"]
         worker.succeed(RESULTS)
         assert server.job(running)["sgg"]["forecast"] is None
+
+
+def test_a_rest_between_two_attempts_is_no_part_of_a_jobs_pace(api_server: ApiServer) -> None:
+    day = 86_400.0
+    training_file = api_server.file_id()
+    rested, resuming, waiting = (api_server.job_id(training_file=training_file) for _ in range(3))
+
+    def begin_and_rest(job_id: str) -> None:
+        first = api_server.claim(job_id)
+        first.step(1)
+        first.step(2)
+        with api_server.database.begin() as session:
+            Leases(session).give_back(first.lease, Cause.PREEMPTED, "told to stop")
+            session.execute(
+                update(MetricRecord)
+                .where(MetricRecord.job_id == job_id)
+                .values(created_at=MetricRecord.created_at - 2 * day)
+            )
+            session.execute(update(JobRecord).where(JobRecord.id == job_id).values(started_at=time.time() - 2 * day))
+
+    begin_and_rest(rested)
+    api_server.claim(rested).succeed(RESULTS)
+    begin_and_rest(resuming)
+    worker = api_server.claim(resuming)
+    for step in (3, 4):
+        worker.step(step)
+    time.sleep(FRESH_SECONDS)
+    told = api_server.job(resuming)["sgg"]["forecast"]
+    assert told["end"]["likely"] == pytest.approx(time.time() + 6 * 2, abs=4)
+    assert api_server.job(waiting)["sgg"]["forecast"]["end"] is None  # no job has gone through without a rest
 
 
 def test_attempts_are_told_with_cause_and_duration(api_server: ApiServer) -> None:

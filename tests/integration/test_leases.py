@@ -13,11 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.doorbells import Doorbells
-from sgg_store.errors import LeaseLostError
+from sgg_store.errors import DatabaseUnavailableError, LeaseLostError
 from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.jobs import Jobs
-from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import Claim, JobResult, Lease, Leases
 from sgg_store.metrics import Metrics
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord, database_now
@@ -89,7 +89,7 @@ def test_a_claim_brings_all_that_a_worker_needs(database: Database) -> None:
     claimed = claim(database, job.id)
     assert (claimed.lease.job_id, claimed.lease.attempt, claimed.lease.owner) == (job.id, 1, "worker-1")
     assert (claimed.spec, claimed.base_model) == ({"base_model": "tiny"}, "tiny")
-    assert claimed.model_name == f"ft:tiny:default:s:{job.id[-8:]}"
+    assert claimed.model_name == f"ft:tiny:default:s:{job.id[-12:]}"
     assert claimed.training_file.object_key == files[0].object_key
     assert claimed.validation_file is not None
     assert claimed.validation_file.id == files[1].id
@@ -243,7 +243,7 @@ def test_an_obeyed_cancellation_says_which_checkpoint_stays(database: Database, 
         Leases(session).cancelled(lease)
     with database.read() as session:
         last = Events(session).list_page(DEFAULT_PROJECT_ID, job_id, limit=1).items[0]
-    name = f"ft:tiny:default::{job_id[-8:]}:ckpt-step-40"
+    name = f"ft:tiny:default::{job_id[-12:]}:ckpt-step-40"
     assert last.message == f"The job was cancelled. Its last checkpoint is {name}."
     assert last.data == {"last_checkpoint_step": 40, "last_checkpoint": name}
     assert job_of(database, job_id).status is JobStatus.CANCELLED
@@ -382,6 +382,30 @@ def test_a_write_that_began_in_time_is_not_cut_in_two_by_the_reaper(database: Da
         reaped.extend(Leases(session).expire_overdue())
     assert reaped == [job_id]
     assert (job_of(database, job_id).step, job_of(database, job_id).status) == (7, JobStatus.QUEUED)
+
+
+@pytest.mark.postgres
+def test_a_worker_that_freezes_within_a_transaction_is_waited_for_no_longer_than_others_can_bear(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its locks would keep the reaper from its attempt, and callers from its job, for as long as it is frozen."""
+    monkeypatch.setattr("sgg_store.database.IDLE_SECONDS", 3.0)
+    frozen, others = Database(postgres_url), Database(postgres_url)
+    with others.begin() as session:
+        ensure_project(session)
+        job_id = add_job(session).id
+    lease = claim(others, job_id, 2.0).lease
+    with pytest.raises(DatabaseUnavailableError), frozen.begin() as session:
+        Leases(session).guard(lease)
+        session.execute(update(JobRecord).where(JobRecord.id == job_id).values(step=1))
+        with others.begin() as session_of_a_caller:
+            Jobs(session_of_a_caller).request_cancel(DEFAULT_PROJECT_ID, job_id)  # waits
+        with others.begin() as session_of_the_reaper:
+            assert Leases(session_of_the_reaper).expire_overdue() == [job_id]
+        session.execute(select(1))
+    assert job_of(others, job_id).status is JobStatus.CANCELLED
+    for database in (frozen, others):
+        database.dispose()
 
 
 def test_doorbells_ring_by_priority_and_ever_more_rarely(database: Database) -> None:

@@ -95,7 +95,7 @@ def test_a_running_job_is_asked_to_pause_and_goes_on_from_where_it_stopped(datab
         assert Leases(session).signals(lease) == signals
         Checkpoints(session).append(lease, 7, "prefix", {}, {})
         assert Leases(session).paused(lease) is JobStatus.PAUSED
-    name = f"ft:tiny:default::{lease.job_id[-8:]}:ckpt-step-7"
+    name = f"ft:tiny:default::{lease.job_id[-12:]}:ckpt-step-7"
     assert messages(database, lease.job_id)[2:] == [
         "A pause was requested.",
         f"The job is paused. Resume it, and it goes on from {name}, exactly as it was.",

@@ -165,6 +165,21 @@ def test_training_counts_from_midnight_on_and_while_it_goes_on(database: Databas
     assert used(database, "trainer_seconds_per_day") == 0  # all of it was yesterday
 
 
+def test_time_in_which_nobody_noticed_that_an_attempt_was_lost_does_not_count(database: Database) -> None:
+    job_id = submit(database, NONE)
+    with database.begin() as session:
+        assert Leases(session).claim(job_id, "w")
+        now = session.execute(select(database_now())).scalar_one()
+        since_midnight = now % 86_400
+        ran = min(60.0, since_midnight / 2)
+        lost_at = now - since_midnight + ran  # in the first minute of the day, and it is found just now
+        session.execute(update(AttemptRecord).values(started_at=lost_at - ran, lease_expires_at=lost_at))
+    assert used(database, "trainer_seconds_per_day") == pytest.approx(ran, abs=1)
+    with database.begin() as session:
+        assert Leases(session).expire_overdue() == [job_id]
+    assert used(database, "trainer_seconds_per_day") == pytest.approx(ran, abs=1)
+
+
 def test_what_a_job_took_of_the_day_counts_after_it_was_deleted(database: Database) -> None:
     for seconds in (700, 300):
         job_id = submit(database, NONE)

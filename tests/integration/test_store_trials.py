@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
 from sgg_core.trials import WrittenText
+from sgg_store.cleaning import Cleaner
 from sgg_store.database import Database
 from sgg_store.errors import TrialQueueFullError
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.local_objects import LocalObjectStore
 from sgg_store.records import TrialRecord, TrialState, database_now
+from sgg_store.settings import StoreSettings
 from sgg_store.trials import SILENT_SECONDS, NewTrial, Progress, TrialLimits, Trials
 
 LIMITS = TrialLimits(total=4, of_project=3, seconds=60)
@@ -157,9 +161,18 @@ def test_a_trial_whose_worker_fell_silent_is_lost_and_so_is_one_whose_time_is_ov
     assert waiting(database, "tiny") is None and take(database, trial.id) is None
 
 
-def test_what_nobody_forgot_leaves_when_the_next_one_comes(database: Database) -> None:
+def test_what_nobody_forgot_leaves_when_the_next_one_comes_or_the_cleaner(database: Database, tmp_path: Path) -> None:
+    def left() -> int:
+        with database.read() as session:
+            return session.execute(select(func.count()).select_from(TrialRecord)).scalar_one()
+
     for _ in range(3):
         change(database, ask(database), expires_at=database_now() - SILENT_SECONDS - 1)
-    ask(database)
-    with database.read() as session:
-        assert session.execute(select(func.count()).select_from(TrialRecord)).scalar_one() == 1
+    recent = ask(database)
+    assert left() == 1
+    cleaner = Cleaner(database, LocalObjectStore(tmp_path / "objects"), StoreSettings(data_dir=tmp_path))
+    cleaner.run()
+    assert left() == 1
+    change(database, recent, expires_at=database_now() - SILENT_SECONDS - 1)
+    cleaner.run()
+    assert left() == 0

@@ -131,6 +131,24 @@ def test_deliveries_that_ended_long_ago_are_forgotten(database: Database, object
         assert sorted(session.scalars(select(WebhookDeliveryRecord.id))) == sorted(kept)
 
 
+def test_deliveries_outlive_the_job_that_they_tell_of(database: Database) -> None:
+    with database.begin() as session:
+        job_id = add_job(session).id
+        endpoint = stored.Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.com", EVENT_TYPES, None).id
+    with database.begin() as session:
+        claimed = Leases(session).claim(job_id, "w")
+        assert claimed is not None
+        Leases(session).fail(claimed.lease, "broken", "It broke.")
+    with database.begin() as session:
+        Jobs(session).delete(DEFAULT_PROJECT_ID, job_id)
+    with database.read() as session:
+        rows = stored.Webhooks(session).deliveries(DEFAULT_PROJECT_ID, endpoint).items
+    assert rows and {(row.job_id, row.state) for row in rows} == {(job_id, DeliveryState.PENDING)}
+    with database.begin() as session:
+        due = stored.Webhooks(session).claim_due(DEFAULT_PROJECT_ID, (), 60)
+    assert due is not None and due.delivery.job_id == job_id
+
+
 def test_endpoints_that_take_nothing_come_after_those_that_do(database: Database) -> None:
     with database.begin() as session:
         webhooks, jobs = stored.Webhooks(session), [add_job(session).id for _ in range(3)]

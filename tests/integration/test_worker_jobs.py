@@ -10,19 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from sgg_core.report import ANSWERS, CARD, PAGE, REPORT
 from sgg_core.tiny import save_tiny_base
+from sgg_store import ids
 from sgg_store.checkpoints import Checkpoints
+from sgg_store.errors import LeaseLostError
 from sgg_store.files import Files
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.leases import Leases
 from sgg_store.objects import file_key
 from sgg_store.queue import QUEUE_JOBS, TASK_RUN_JOB, make_celery
-from sgg_store.records import CheckpointRecord
+from sgg_store.records import CheckpointRecord, JobRecord
 from sgg_store.reports import key_of_report
 from sgg_store.retries import Cause
 from worker.embedded import EmbeddedWorker, start_embedded
+from worker.endings import Success
+from worker.publish import ResultFile
 from worker.testing import TWO_LABELS, Workbench, eventually
 
 
@@ -252,6 +258,40 @@ def test_a_job_whose_attempt_finds_no_place_on_the_disk_goes_back_at_once(servic
     away.rename(scratch)
     service.worker.ring(job_id)
     assert bench.wait_for_end(job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_job_whose_ending_cannot_be_written_fails_at_once_and_says_so(service: Service) -> None:
+    bench = service.bench
+    earlier = bench.submit_steps(2, 2)
+    service.worker.ring(earlier)
+    bench.wait_for_end(earlier)
+    job_id = bench.submit_steps(2, 2)
+    name = bench.job(job_id).model_name
+    with bench.database.begin() as session:
+        session.execute(update(JobRecord).where(JobRecord.id == earlier).values(fine_tuned_model=name))
+    service.worker.ring(job_id)
+    job = bench.wait_for_end(job_id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "internal_error")
+    assert [attempt.state for attempt in bench.attempts(job_id)] == [AttemptState.FAILED]
+    later = bench.submit_steps(2, 2)
+    service.worker.ring(later)
+    assert bench.wait_for_end(later).status is JobStatus.SUCCEEDED
+
+
+def test_a_success_that_was_written_already_is_a_lost_lease(service: Service) -> None:
+    """As when the database restarts while it commits, and its answer is lost."""
+    bench = service.bench
+    job_id = bench.submit_steps(2, 2)
+    with bench.database.begin() as session:
+        claimed = Leases(session, 60).claim(job_id, "w")
+    assert claimed is not None
+    facts = {"filename": "adapter.tar.gz", "bytes": 1, "sha256": "0" * 64, "object_key": "jobs/x/adapter.tar.gz"}
+    file = ResultFile(file_id=ids.new_id("file-"), **facts)
+    success = Success(claimed.model_name, 1, (file,), {})
+    with bench.database.begin() as session:
+        success.write(session, claimed.lease)
+    with pytest.raises(LeaseLostError), bench.database.begin() as session:
+        success.write(session, claimed.lease)
 
 
 def test_no_event_follows_the_last_one_of_a_finished_job(service: Service, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -100,6 +101,27 @@ def test_a_signal_is_told_and_is_not_taken_for_want_of_memory() -> None:
         with pytest.raises(TrainerDiedError) as death:
             child.receive(60)
         assert (death.value.exit_code, death.value.out_of_memory) == (-9, False)
+
+
+def test_another_process_killed_for_memory_before_the_training_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = tmp_path / "memory.events"
+    monkeypatch.setattr("worker.child.KERNEL_COUNTS", (counts,))
+
+    def killed(before: int, during: int) -> bool:
+        counts.write_text("low 0\noom_kill 1\n")
+        with running("input()") as child:
+            counts.write_text(f"low 0\noom_kill {before}\n")
+            child.open_box(1)
+            counts.write_text(f"low 0\noom_kill {during}\n")
+            os.kill(child.pid, signal.SIGKILL)
+            with pytest.raises(TrainerDiedError) as death:
+                child.receive_of(1, 60)
+            return death.value.out_of_memory
+
+    assert killed(before=1, during=2)
+    assert not killed(before=2, during=2)
 
 
 def test_sending_to_a_dead_child_is_no_error() -> None:
