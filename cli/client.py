@@ -32,7 +32,6 @@ class Client:
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "sgg-cli"},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
-            follow_redirects=True,
             transport=transport,
             trust_env=not _is_loopback(self.base_url),  # a company proxy cannot reach this machine's loopback
         )
@@ -48,7 +47,11 @@ class Client:
         api_key = os.environ.get("SGG_API_KEY") or _read_admin_key()
         if not KEY_CHARACTERS.fullmatch(api_key):
             raise CliError("The API key holds characters that no key has.", KEY_REMEDY)
-        return cls(base_url, api_key, timeout=timeout)
+        try:
+            return cls(base_url, api_key, timeout=timeout)
+        except (httpx.InvalidURL, ImportError, ValueError) as error:  # the last two of proxies in the environment
+            remedy = f"Set it to one such as {DEFAULT_BASE_URL}, and HTTPS_PROXY and ALL_PROXY to a proxy of http."
+            raise CliError(f"SGG_BASE_URL {base_url!r} cannot be reached: {error}.", remedy) from error
 
     def __enter__(self) -> Client:
         return self
@@ -118,7 +121,7 @@ class Client:
         """Stream an answer's bytes into a new file and return their sha256 as hex."""
         digest = hashlib.sha256()
         try:
-            with self._http.stream("GET", path) as response:
+            with self._http.stream("GET", path, follow_redirects=True) as response:
                 if response.is_error:
                     response.read()
                     raise _refusal(response)
@@ -142,9 +145,12 @@ class Client:
 
     def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **arguments)
+            response = self._http.request(method, path, follow_redirects=method == "GET", **arguments)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        if response.is_redirect:  # a client that followed would send many of them as GET, without what they hold
+            address = response.headers.get("location", "")
+            raise CliError(f"{self.base_url} sends requests on to {address}.", "Set SGG_BASE_URL to where it leads.")
         if response.is_error:
             raise _refusal(response)
         return response

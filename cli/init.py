@@ -129,7 +129,7 @@ def _write(directory: Path, model: str) -> list[str]:
     name = directory.resolve().name
     texts = {
         "README.md": README.format(title=name),
-        "job.yaml": JOB.format(model=json.dumps(model), suffix=json.dumps(name[:64])),
+        "job.yaml": JOB.format(model=_quoted(model), suffix=_quoted(name[:64])),
         "data/train.jsonl": _rows(TRAINING),
         "data/valid.jsonl": _rows(VALIDATION),
         ".gitignore": IGNORED,
@@ -146,6 +146,11 @@ def _write(directory: Path, model: str) -> list[str]:
             f"Cannot write to {directory}: {error.strerror}.", "Name a directory that you may write to."
         ) from error
     return list(texts)
+
+
+def _quoted(text: str) -> str:
+    """A text for YAML, which does not know JSON's pairs of escapes for one character."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _rows(examples: tuple[tuple[str, str], ...]) -> str:

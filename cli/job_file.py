@@ -6,8 +6,10 @@ An error names the line and the field, as the API names it; all of a file's erro
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,7 +206,10 @@ def _suggested(name: str, known: tuple[str, ...]) -> str:
 
 
 def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the values of a file and the lines of its fields. JSON is read as the YAML that it is."""
+    """Return the values of a file and the lines of its fields.
+
+    JSON is nearly YAML: its tabs and its pairs of escapes for one character are not.
+    """
     import yaml
 
     from cli.yaml_lines import Loader, lines_of
@@ -213,10 +218,14 @@ def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(f"Cannot read {path}: {error}.", "Give the path of a job in YAML or JSON.") from error
+    value: Any = None
+    with suppress(ValueError):
+        value = json.loads(text)
+        text = text.replace("\t", " ")  # its texts have none
     try:
-        node = yaml.compose(text, Loader=Loader)
-        lines = lines_of(node)
-        value = yaml.load(text, Loader=Loader)  # nosec B506 # a safe loader
+        lines = lines_of(yaml.compose(text, Loader=Loader))
+        if value is None:
+            value = yaml.load(text, Loader=Loader)  # nosec B506 # a safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CliError(

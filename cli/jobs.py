@@ -231,13 +231,18 @@ def fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, A
     bundle_id = job["result_files"][1]
     file = client.get(f"/files/{bundle_id}")
     expected = (file.get("sgg") or {}).get("sha256")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        bundle = Path(scratch) / "adapter.tar.gz"
-        digest = client.download(f"/files/{bundle_id}/content", bundle)
-        if digest != expected:
-            raise CliError(f"The bundle arrived damaged: its sha256 is {digest}, not {expected}.", "Download it again.")
-        count = unpack(bundle, out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            bundle = Path(scratch) / "adapter.tar.gz"
+            digest = client.download(f"/files/{bundle_id}/content", bundle)
+            if digest != expected:
+                reason = f"The bundle arrived damaged: its sha256 is {digest}, not {expected}."
+                raise CliError(reason, "Download it again.")
+            count = unpack(bundle, out)
+    except OSError as error:
+        reason = f"Cannot write {out}: {error.strerror or error}."
+        raise CliError(reason, "Give a place for --out that can be written.") from error
     return {
         "job": job["id"],
         "model": job["fine_tuned_model"],

@@ -256,6 +256,7 @@ def _for_url(host: str) -> str:
 
 def _greet(facts: dict[str, Any]) -> None:
     say(f"SGG answers at {facts['url']}  (Ctrl-C stops it; running jobs resume at the next start)", style="bold")
-    say(f"  dashboard  {facts['dashboard']}  (this link signs in once, within ten minutes)")
+    how = "this link signs in once, within ten minutes" if "#" in facts["dashboard"] else "sign in with an API key"
+    say(f"  dashboard  {facts['dashboard']}  ({how})")
     say(f"  data       {facts['data_dir']}")
     say(f"  admin key  {facts['admin_key_file']}  (clients: SGG_API_KEY, or the same SGG_DATA_DIR)")

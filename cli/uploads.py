@@ -88,10 +88,10 @@ def uploads_for_a_job(client: Client, *, keep: bool) -> Iterator[Uploads]:
     uploads = Uploads(client)
     try:
         yield uploads
-    except ServerUnreachableError:  # whether there is a job now that needs them is not known
-        raise
-    except Exception:
-        uploads.discard()
+    except BaseException as error:
+        unknown = isinstance(error, ServerUnreachableError | KeyboardInterrupt)  # whether a job needs them now
+        if not keep or not unknown:
+            uploads.discard()
         raise
     if not keep:
         uploads.discard()

@@ -139,3 +139,33 @@ def test_an_address_without_a_scheme_is_refused(monkeypatch):
     monkeypatch.setenv("SGG_BASE_URL", "localhost:8000")
     with pytest.raises(CliError, match="SGG_BASE_URL"):
         Client.from_environment()
+
+
+def test_reading_follows_where_a_server_leads_and_writing_does_not():
+    """A client that follows sends a POST on as GET, without its body: nothing would be made, and nothing said."""
+    seen = []
+
+    def answer(request):
+        seen.append((request.method, request.url.scheme))
+        if request.url.scheme == "http":
+            return httpx.Response(301, headers={"location": str(request.url.copy_with(scheme="https"))})
+        return httpx.Response(200, json={"object": "list", "data": []})
+
+    with client_of(answer) as client:
+        assert client.get("/files") == {"object": "list", "data": []}
+        for act in (lambda: client.post("/fine_tuning/jobs", {"model": "m"}), lambda: client.delete("/files/file-1")):
+            with pytest.raises(CliError, match=r"sends requests on to https://127\.0\.0\.1:1/v1/"):
+                act()
+    assert seen == [("GET", "http"), ("GET", "https"), ("POST", "http"), ("DELETE", "http")]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"SGG_BASE_URL": "http://host:abc/v1"}, {"SGG_BASE_URL": "http://host/v1", "ALL_PROXY": "gopher://proxy:1"}],
+)
+def test_an_address_that_is_none_is_named(environment, monkeypatch):
+    for name, value in {"SGG_API_KEY": "sgg_key", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CliError, match="cannot be reached") as caught:
+        Client.from_environment()
+    assert "SGG_BASE_URL" in str(caught.value) and "ALL_PROXY" in caught.value.remedy

@@ -38,11 +38,12 @@ def test_the_commands_of_the_made_readme_do_what_they_say(tmp_path):
     assert (tmp_path / "tickets" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_the_job_names_the_base_model_and_the_project(tmp_path):
-    assert init(tmp_path / "mine", "--model", "smollm2-135m-instruct").exit_code == 0
-    file = read_job_file(tmp_path / "mine" / "job.yaml")
+@pytest.mark.parametrize("name", ["mine", "\U0001f680 müde"])
+def test_the_job_names_the_base_model_and_the_project(tmp_path, name):
+    assert init(tmp_path / name, "--model", "smollm2-135m-instruct").exit_code == 0
+    file = read_job_file(tmp_path / name / "job.yaml")
     assert spec_of(file).base_model == "smollm2-135m-instruct"
-    assert file.request["suffix"] == "mine"
+    assert file.request["suffix"] == name
     assert file.path_of(file.request["training_file"]).is_file()
 
 

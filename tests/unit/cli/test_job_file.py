@@ -121,3 +121,11 @@ def test_what_the_server_refuses_is_told_with_its_line_too(written):
     assert "line 6, field method.sgg.hyperparameters.lora.rank: Too high." in told  # the line of what should hold it
     other = ApiError(429, "insufficient_quota", "Too many jobs wait.")
     assert file.explained(other) is other
+
+
+def test_json_may_have_tabs_and_any_character(written):
+    given = {"model": "m", "training_file": "train.jsonl", "metadata": {"owner": "team \U0001f680"}}
+    found = read_job_file(written(json.dumps(given, indent="\t"), "job.json"))
+    assert found.request["metadata"] == {"owner": "team \U0001f680"}
+    with pytest.raises(CliError, match="line 3: the field model is there twice"):
+        read_job_file(written('{\n\t"model": "m",\n\t"model": "n"}', "twice.json"))

@@ -53,3 +53,13 @@ def test_checkpoints_are_listed_with_their_names_steps_and_losses(sgg_to):
     assert json.loads(sgg("jobs", "checkpoints", "ftjob-1", "--json").stdout) == found
     found.clear()
     assert sgg("jobs", "checkpoints", "ftjob-1").stdout == "The job has no checkpoints.\n"
+
+
+def test_a_place_that_cannot_be_written_is_named(sgg_to, tmp_path):
+    (tmp_path / "file").write_text("")
+    job = JOB | {"status": "succeeded", "result_files": ["file-1", "file-2"], "error": None}
+    answers = {"/v1/fine_tuning/jobs/ftjob-1": job, "/v1/files/file-2": {"id": "file-2", "sgg": {"sha256": "0"}}}
+    sgg = sgg_to(lambda request: httpx.Response(200, json=answers[request.url.path]))
+    refused = sgg("jobs", "download", "ftjob-1", "--out", tmp_path / "file" / "adapter", "--json")
+    assert refused.exit_code == 1
+    assert "Cannot write" in json.loads(refused.stderr or refused.stdout)["error"]["message"]

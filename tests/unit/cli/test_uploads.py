@@ -44,7 +44,7 @@ class Server:
             head, _, rest = body.partition(b'filename="')[2].partition(b"\r\n\r\n")
             return httpx.Response(200, json=self.add(head.partition(b'"')[0].decode(), rest.partition(b"\r\n--")[0]))
         self.submitted.append(json.loads(body))
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
 
@@ -92,6 +92,14 @@ def test_where_the_answer_is_lost_the_files_stay_since_the_job_may_be_there(subm
     server = Server(httpx.ReadError("the answer was lost"))
     assert submit(server).exit_code == 1
     assert len(server.files) == 2
+
+
+@pytest.mark.parametrize("ending", [httpx.ReadError("the answer was lost"), KeyboardInterrupt()])
+def test_an_unanswered_dry_run_leaves_nothing_behind(submit, ending, monkeypatch):
+    monkeypatch.setattr("cli.client.time.sleep", lambda seconds: None)
+    server = Server(ending)
+    assert submit(server, "--dry-run").exit_code != 0
+    assert server.submitted and server.files == {}
 
 
 @pytest.mark.parametrize(
