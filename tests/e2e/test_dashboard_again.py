@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.browsing import api, show, too_wide, violations
+from tests.e2e.browsing import api, show, sign_in, too_wide, violations
 
 QUICK = ("optimization.max_steps=2", "task.max_tokens=256")
 BILLS = ("I was charged twice", "wrong sum on the bill", "refund my payment", "no receipt came", "the price went up")
@@ -168,6 +168,32 @@ def test_corrections_that_are_not_saved_are_not_left_unasked(page, service, tabl
     assert answers == []
     page.get_by_role("link", name="Keys").click()  # nothing is lost by this
     expect(page.get_by_role("heading", name="Keys and usage")).to_be_visible()
+
+
+def test_a_page_goes_on_with_the_session_that_another_tab_began(page, service, table):
+    show(page, service, "new")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Sign out").click()
+    sign_in(other, service)
+    other.close()
+    page.get_by_label("Drop a file here").set_input_files(table)
+    expect(page.get_by_role("button", name="Start the training")).to_be_visible()
+
+
+def test_a_model_is_tried_whose_training_file_is_deleted(page, service, tmp_path):
+    path = tmp_path / "subjects.jsonl"
+    path.write_text('{"prompt": "say good ", "completion": "good"}\n' * 4)
+    job_id = service.submit(path, "optimization.max_steps=2", "task.max_tokens=256")
+    service.wait_for_success(job_id)
+    with api(service) as http:
+        job = http.get(f"/fine_tuning/jobs/{job_id}").json()
+        assert http.delete(f"/files/{job['training_file']}").status_code == 200
+    show(page, service, f"try?model={job['fine_tuned_model']}")
+    page.get_by_role("textbox").fill("say good ")
+    page.get_by_role("button", name="Ask both").click()
+    expect(page.locator(".said")).to_have_count(2)
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_file_that_is_there_is_trained_on_from_the_list_of_files(page, service, table):

@@ -9,6 +9,7 @@ import json
 import math
 import random
 from dataclasses import asdict
+from datetime import datetime
 
 import pytest
 from playwright.sync_api import Error
@@ -527,6 +528,46 @@ def test_tables_are_read_as_the_server_reads_them(module, name, seed):
     expected = [(row.line, row.fields) for row in read_rows(text.encode(), name, log)]
     assert log.problems == []
     assert [(row["line"], row["value"]) for row in module("examples", "read", name, text)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'text,label\nfine,a\n"Great" service,b\n" also" , b\nbad,b\n',
+        'text,label\n"I was charged twice,a\nThe app closes,b\n"Where is my parcel,a\n',
+        'text,label\n"never closed,a\n',
+        'text,label\nit is "so so",a\n"a ""good"" one",b\na,b,c\n',
+    ],
+)
+def test_rows_of_tables_that_the_server_refuses_are_no_examples_here(module, text):
+    log = ProblemLog()
+    good = {row.line: row.fields for row in read_rows(text.encode(), "table.csv", log)}
+    read = {row["line"]: row["value"] for row in module("examples", "read", "table.csv", text)}
+    assert {line: value for line, value in read.items() if value is not None} == good
+    assert {line for line, value in read.items() if value is None} == {problem.line for problem in log.problems}
+
+
+def test_a_table_whose_header_names_a_column_twice_is_refused(module):
+    with pytest.raises(Error, match='names the column "label" more than once'):
+        module("examples", "read", "table.csv", "text,label,label\na,b,c\n")
+
+
+def test_the_hour_after_midnight_is_the_first(module):
+    midnight = int(datetime(2026, 11, 29).astimezone().timestamp())
+    assert module("format", "clock", midnight + 303) == "00:05:03"
+
+
+def test_what_an_earlier_job_had_can_be_done_without(part):
+    settings = {
+        "model": "tiny", "method": "sgg", "suffix": "", "alignment": "", "rank": "", "seed": "", "keep": "last",
+        "sources": ["file-gone"], "hyperparameters": {}, "carried": None,
+        "kept": {"start_from": "ft:tiny:default::0123456789ab", "retention_file": "file-other"},
+    }  # fmt: skip
+    stored = {"training": {"id": "file-1", "sgg": {"kind": "classification", "sha256": "0"}}, "validation": None}
+    shown = part("pages/new_settings", "NewSettings", models=[], files=[], stored=stored, settings=settings)
+    assert "Begin with the weights of ft:tiny:default::0123456789ab" in shown
+    assert "Measure what is forgotten on file-other" in shown
+    assert "file-goneof the earlier job, and not among the newest files: it may be deleted" in shown
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}\n\n{"b": 2}\r\n', '{"a": 1}\r{"b": 2}\r', '\ufeff{"a": "\u2028"}'])

@@ -1,7 +1,8 @@
 // The frame: who is signed in, where one is, and the page that belongs there.
 import { html, render, useEffect, useState } from "./core.js";
 import { can, get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
-import { Bones, Icon, mayLeave } from "./parts.js";
+import { useAction } from "./live.js";
+import { Bones, Icon, Problem, mayLeave } from "./parts.js";
 import { SignIn } from "./pages/sign_in.js";
 import { Jobs } from "./pages/jobs.js";
 import { Job } from "./pages/job.js";
@@ -27,10 +28,14 @@ const route = () => {
   return { name, id: decodeURIComponent(rest.join("/")), search: Object.fromEntries(new URLSearchParams(search)) };
 };
 
+const linkOf = () => location.hash.match(/^#sign-in=(.+)$/)?.[1];
+
 function Frame() {
   const [at, setAt] = useState(route);
+  const leave = useAction(signOut);
   useEffect(() => {
     const move = (event) => {
+      if (linkOf()) return; // App signs in with it
       if (mayLeave()) setAt(route());
       else history.pushState(null, "", event.oldURL);
     };
@@ -45,7 +50,7 @@ function Frame() {
       <a class="brand" href="#/jobs" aria-label="SGG, to the jobs"><img src=${new URL("./icon.svg", import.meta.url).href} alt="" /><b>SGG</b></a>
       <nav aria-label="Pages">${places.map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${name === "keys" && !can("admin") ? "Usage" : label}</a>`)}</nav>
       <div class="foot"><span class="cut" title=${getSession().project_id}>${getSession().key_name || getSession().key_id}</span>
-        <button class="small" onClick=${signOut}>Sign out</button></div>
+        <${Problem} error=${leave.error} /><button class="small" disabled=${leave.busy} onClick=${() => mayLeave() && leave.run()}>Sign out</button></div>
     </header>
     <main tabindex="-1"><${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.file || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} /></main>
   </div>`;
@@ -72,10 +77,15 @@ function App() {
     if (news.session || news.end) setProblem(news.end);
   }), []);
   useEffect(() => {
-    const link = location.hash.match(/^#sign-in=(.+)$/)?.[1];
-    if (link) history.replaceState(null, "", location.pathname);
-    const begin = link ? signIn({ link }).catch((error) => { setProblem(error); return resumeSession(); }) : resumeSession();
-    begin.catch(() => setTimeout(() => location.reload(), 2000));
+    const enter = (link) => {
+      history.replaceState(null, "", location.pathname);
+      return signIn({ link }).catch((error) => { setProblem(error); return resumeSession(); });
+    };
+    const link = linkOf();
+    (link ? enter(link) : resumeSession()).catch(() => setTimeout(() => location.reload(), 2000));
+    const pasted = () => linkOf() && enter(linkOf()).catch(setProblem);
+    addEventListener("hashchange", pasted);
+    return () => removeEventListener("hashchange", pasted);
   }, []);
   return html`<${Lost} />
     ${session === undefined ? html`<main><${Bones} heights=${[40, 120, 120]} /></main>` : session ? html`<${Frame} key=${session.key_id} />` : html`<${SignIn} problem=${problem} />`}`;

@@ -34,11 +34,13 @@ function readTable(text) {
   const [first] = text.split("\n", 1), comma = first.includes(",") ? "," : first.includes(";") ? ";" : first.includes("\t") ? "\t" : ",";
   const [head, ...records] = cells(text.replace(/\r\n/g, "\n"), comma).filter(({ values }) => values.some((cell) => cell.trim()));
   if (!head) return [];
-  const names = head.values.map((name) => name.trim());
-  return records.map(({ line, values }) => (values.length === names.length ? { ...fresh(Object.fromEntries(names.map((name, index) => [name, values[index]]))), line } : { raw: JSON.stringify(values.join(comma)), value: null, line, columns: [values.length, names.length] }));
+  const names = head.values.map((name) => name.trim()), twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice !== undefined) throw new Error(`The header names the column "${twice}" more than once. Give every column its own name, and bring the file again.`);
+  if (head.broken) throw new Error("The quotes of the header are wrong. Mend them, and bring the file again.");
+  return records.map(({ line, values, broken }) => (!broken && values.length === names.length ? { ...fresh(Object.fromEntries(names.map((name, index) => [name, values[index]]))), line } : { raw: JSON.stringify(values.join(comma)), value: null, line, broken, columns: [values.length, names.length] }));
 }
 
-/** Records of a table: {line, values}, with the line on which each begins. */
+/** Records of a table: {line, values, broken}, with the line on which each begins, and whether its quotes are wrong. */
 function cells(text, comma) {
   const records = [{ line: 1, values: [] }];
   let cell = "", quoted = false, line = 1;
@@ -46,8 +48,12 @@ function cells(text, comma) {
     const sign = text[index];
     if (sign === "\n") line += 1;
     if (quoted) {
+      const next = text[index + 1];
       if (sign !== '"') cell += sign;
-      else if (text[index + 1] === '"') { cell += '"'; index += 1; } else quoted = false;
+      else if (next === '"') { cell += '"'; index += 1; } else {
+        quoted = false;
+        if (next !== undefined && next !== comma && next !== "\n") records[records.length - 1].broken = true;
+      }
     } else if (sign === '"' && !cell) quoted = true; // within a cell that has begun it is a sign like others
     else if (sign === comma || sign === "\n") {
       records[records.length - 1].values.push(cell);
@@ -56,6 +62,7 @@ function cells(text, comma) {
     } else cell += sign;
   }
   records[records.length - 1].values.push(cell);
+  if (quoted) records[records.length - 1].broken = true;
   return records;
 }
 

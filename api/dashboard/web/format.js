@@ -21,7 +21,7 @@ export function ago(unix, now = Date.now() / 1000) {
 }
 
 export const date = (unix) => new Date(unix * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-export const clock = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+export const clock = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 export const count = (number) => number.toLocaleString("en");
 export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
 /** A difference of two shares, in percentage points. */

@@ -27,11 +27,27 @@ function NewKey({ project, made }) {
   });
   const submit = (event) => { event.preventDefault(); if (name.trim() && chosen.length) create.run(); };
   return html`<${Card} title="New key"><form class="stack" onSubmit=${submit}>
-    ${value && html`<div class="notice good" role="status"><strong>This is the key. It is shown this once.</strong><code class="mono">${value}</code><div><button type="button" class="small" onClick=${() => navigator.clipboard?.writeText(value)}>Copy it</button></div></div>`}
+    ${value && html`<div class="notice good" role="status"><strong>This is the key. It is shown this once.</strong><code class="mono">${value}</code><${Copy} text=${value} /></div>`}
     <div class="fields"><${Field} label="Name" hint="Who uses it, and where">${(ids) => html`<input ...${ids} maxlength="100" value=${name} onInput=${(event) => setName(event.target.value)} />`}<//>
       <${Field} label="Days until it expires" hint="empty: never">${(ids) => html`<input ...${ids} inputmode="numeric" value=${days} onInput=${(event) => setDays(event.target.value.trim())} />`}<//></div>
     <fieldset><legend class="label">It may</legend><div class="choices">${scopes.map(([scope, words]) => html`<label class="check"><input type="checkbox" checked=${chosen.includes(scope)} onChange=${(event) => setChosen(event.target.checked ? [...chosen, scope] : chosen.filter((each) => each !== scope))} /><span>${words}<span class="hint mono">${scope}</span></span></label>`)}</div></fieldset>
     <${Problem} error=${create.error} /><div><button class="primary" disabled=${create.busy || !name.trim() || !chosen.length}>Make the key</button></div></form><//>`;
+}
+
+/** Puts a text where it can be pasted from; where the browser does not let a page do that, marks it instead. */
+function Copy({ text }) {
+  const [done, setDone] = useState("");
+  const copy = async (event) => {
+    const shown = event.currentTarget.closest(".notice").querySelector("code");
+    try {
+      await navigator.clipboard.writeText(text);
+      setDone("Copied.");
+    } catch {
+      getSelection().selectAllChildren(shown);
+      setDone("This browser lets no page copy on an address without TLS; the key is marked, so that Ctrl+C copies it.");
+    }
+  };
+  return html`<div class="row"><button type="button" class="small" onClick=${copy}>Copy it</button><span class="soft small" role="status">${done}</span></div>`;
 }
 
 const columns = [["Name"], ["May", "small"], ["Last used", "nowrap"], ["Expires", "nowrap"], [{ quiet: "Revoke" }]];

@@ -37,7 +37,8 @@ export function located(rows, part, problem, mentioned = part) {
   const told = (text) => text.replace(/\bline (\d+)/g, (said, line) => (here(mentioned, line) === undefined ? said : `line ${here(mentioned, line) + 1}`));
   const field = problem.field && problem.reason.startsWith("The field ") ? problem.reason.replace("The field ", `The field "${problem.field}" `) : problem.reason;
   const place = problem.line ? here(part, problem.line) : undefined;
-  const columns = rows[place]?.columns; // a row of a table that could not be read as one
+  const { columns, broken } = rows[place] || {}; // of a row of a table that could not be read as one
+  if (broken) return { ...problem, place, reason: "The quotes of the row that starts here are wrong.", remedy: "Quote a text as \"...\", write a quote inside it twice, and bring the file again." };
   if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain commas in double quotes, and bring the file again." };
   return { ...problem, reason: told(field), place };
 }
@@ -109,7 +110,7 @@ const doubted = ({ rows, doubts }) => rows.flatMap((row, place) => (doubts?.has(
 function Earlier({ earlier, fetching, opening }) {
   const { job, training, validation } = earlier;
   if (!training) return html`<${Card} title="Your examples" lead="The training file of the earlier job is deleted. Bring another one; the settings are kept."><${Drop} opening=${opening} /><//>`;
-  return html`<${Card} title="Your examples" lead=${`${training.filename}, ${plural(training.sgg.examples || 0, "example")}${validation ? `; ${validation.filename} for validation` : ""}.${job ? " They are those of the earlier job." : ""}`}>
+  return html`<${Card} title="Your examples" lead=${`${training.filename}, ${plural(training.sgg.examples || 0, "example")}${validation ? `; ${validation.filename} for validation` : ""}.${job ? " They are those of the earlier job." : ""}${job?.validation_file && !validation ? " Its validation file is deleted: this one has none, unless examples are set aside." : ""}`}>
     <div class="stack"><${Problem} error=${fetching.error} title="The file cannot be fetched" />
     <div class="row">${can("files:read") && can("files:write") && html`<button disabled=${fetching.busy} onClick=${() => fetching.run()}>Look at them and correct them</button>`}<${Drop} small opening=${opening} /></div></div><//>`;
 }

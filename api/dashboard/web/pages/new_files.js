@@ -16,7 +16,7 @@ export async function brought(file) {
 export async function earlierOf({ from, file }) {
   if (!from) return file ? { training: await get(`/v1/files/${file}`), validation: null } : null;
   const job = await get(`/v1/fine_tuning/jobs/${from}`);
-  const found = (id) => (id ? get(`/v1/files/${id}`).catch(() => null) : null);
+  const found = (id) => (id ? get(`/v1/files/${id}`).catch((error) => { if (error.status === 404) return null; throw error; }) : null);
   return { job, training: await found(job.training_file), validation: await found(job.validation_file) };
 }
 

@@ -75,7 +75,8 @@ const Choice = ({ name, value, chosen, choose, title, children }) => html`<label
 
 export function NewSettings({ models, files, stored, settings, change }) {
   const set = (name, value) => change({ hyperparameters: { ...settings.hyperparameters, [name]: value } });
-  const others = sourcesAmong(files, stored);
+  const offered = sourcesAmong(files, stored), others = offered.slice(0, OFFERED);
+  const chosen = settings.sources.filter((id) => !others.some((file) => file.id === id)).map((id) => files.find((file) => file.id === id) || { id, filename: id });
   return html`<${Card} title="Training" lead="The defaults suit most files; change what you know better.">
     <div class="stack"><fieldset><legend class="label">Base model</legend><div class="choices">
       ${models.map((model) => html`<${Choice} name="model" value=${model.id} chosen=${settings.model} choose=${(value) => change({ model: value })} title=${model.id}>${model.sgg.description || (model.sgg.kind === "encoder" ? "An encoder: quick, for labels only." : "A language model.")}${model.sgg.parameters > 0 && ` ${count(Math.round(model.sgg.parameters / 1e6))} million weights.`}<//>`)}
@@ -93,9 +94,10 @@ export function NewSettings({ models, files, stored, settings, change }) {
         <${Field} label="Seed" hint="empty: drawn by the server; the same seed gives the same run">${(ids) => html`<input ...${ids} inputmode="numeric" value=${settings.seed} onInput=${(event) => change({ seed: event.target.value.trim() })} />`}<//>
       </div>
       ${stored.validation && html`<label class="check"><input type="checkbox" checked=${settings.keep === "best"} onChange=${(event) => change({ keep: event.target.checked ? "best" : "last" })} /><span>Keep the weights that did best on the examples set aside<span class="hint">Otherwise those of the last step.</span></span></label>`}
-      ${settings.method === "sgg" && others.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: files of related examples of the same kind</legend>
-        <p class="soft small">By default the adapter is trained on them first, and begins with what helps your examples; what does not is left out. This can take longer than the training itself.${others.length > OFFERED && ` The newest ${OFFERED} files are offered; the command line takes others, too.`}</p>
-        ${others.slice(0, OFFERED).map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${plural(file.sgg.examples, "example")}, ${ago(file.created_at)}</span></span></label>`)}
+      ${["start_from", "retention_file"].filter((name) => settings.kept[name]).map((name) => html`<label class="check"><input type="checkbox" checked onChange=${() => change({ kept: { ...settings.kept, [name]: undefined } })} /><span>${name === "start_from" ? "Begin with the weights of" : "Measure what is forgotten on"} <code>${settings.kept[name]}</code><span class="hint">As the earlier job did.</span></span></label>`)}
+      ${settings.method === "sgg" && others.length + chosen.length > 0 && html`<fieldset class="stack tight"><legend class="label">Sources: files of related examples of the same kind</legend>
+        <p class="soft small">By default the adapter is trained on them first, and begins with what helps your examples; what does not is left out. This can take longer than the training itself.${offered.length > OFFERED && ` The newest ${OFFERED} files are offered; the command line takes others, too.`}</p>
+        ${[...chosen, ...others].map((file) => html`<label class="check"><input type="checkbox" checked=${settings.sources.includes(file.id)} onChange=${(event) => change({ sources: event.target.checked ? [...settings.sources, file.id] : settings.sources.filter((id) => id !== file.id) })} /><span>${file.filename}<span class="hint">${file.sgg ? `${plural(file.sgg.examples, "example")}, ${ago(file.created_at)}` : "of the earlier job, and not among the newest files: it may be deleted"}</span></span></label>`)}
         ${settings.sources.length > 0 && html`<div class="fields"><${Field} label="Strength of the alignment" hint="0 to 1; empty: 0">${(ids) => html`<input ...${ids} inputmode="decimal" placeholder="0" value=${settings.alignment} onInput=${(event) => change({ alignment: event.target.value.trim() })} />`}<//></div>`}
       </fieldset>`}
     </div></details></div><//>`;

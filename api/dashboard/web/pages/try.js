@@ -20,6 +20,21 @@ async function ask(kind, model, text, labels) {
   return { text: answer.choices[0].message.content };
 }
 
+/**
+ * The model's answer, and of which kind it is: [kind, answer]. Where nobody knows the kind, because the training file is
+ * deleted or another project's, it is found by asking.
+ */
+async function answered(known, model, text) {
+  const kinds = known ? [known] : ["classification", "completion", "chat"];
+  for (const kind of kinds) {
+    try {
+      return [kind, await ask(kind, model, text)];
+    } catch (error) {
+      if (error.code !== "wrong_endpoint" || kind === kinds[kinds.length - 1]) throw error;
+    }
+  }
+}
+
 function Answer({ title, answer, error, busy, mute }) {
   const ranked = answer?.probabilities && Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 8);
   return html`<${Card} title=${title}><div aria-live="polite">
@@ -50,15 +65,16 @@ function Desk({ tuned, first }) {
     const model = await get(`/v1/models/${encodeURIComponent(name)}`);
     const job = model.sgg.job ? await get(`/v1/fine_tuning/jobs/${model.sgg.job}`).catch(() => null) : null;
     const base = await get(`/v1/models/${encodeURIComponent(model.sgg.base_model)}`).catch(() => null);
-    return { base: model.sgg.base_model, kind: job?.sgg.kind || "classification", mute: base?.sgg.kind === "encoder" };
+    return { base: model.sgg.base_model, kind: job?.sgg.kind || null, mute: base?.sgg.kind === "encoder" };
   }, [name]);
   const act = useAction(async () => {
-    const { base, kind, mute } = facts.value;
+    const { base, mute } = facts.value;
     setAnswers({ busy: true, also: !mute });
-    let labels;
+    let kind, labels;
     const tell = (change) => setAnswers((now) => ({ ...now, ...change }));
     try {
-      const after = await ask(kind, name, text.trim());
+      let after;
+      [kind, after] = await answered(facts.value.kind, name, text.trim());
       labels = after.probabilities && Object.keys(after.probabilities);
       tell({ after, busy: false });
     } catch (failure) {
