@@ -123,6 +123,8 @@ def _source(directory: Path | None, hub: str | None, revision: str | None) -> di
 
 def _context_of(source: dict[str, Any]) -> int | None:
     """How many tokens the config.json of a base model says that it sees; None where that is unknown, or not here."""
+    from sgg_core.base_limits import window_of
+
     try:
         cached = source["type"] == "hub"
         path = _cached_config(source["repo_id"], source["revision"]) if cached else source["path"] / "config.json"
@@ -132,7 +134,8 @@ def _context_of(source: dict[str, Any]) -> int | None:
             told -= config.get("pad_token_id", 1) + 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, an option can say it
         return None
-    return min(told, MOST_TOKENS) if told >= FEWEST_TOKENS else None
+    told = min(told, MOST_TOKENS, window_of(config) or told)
+    return told if told >= FEWEST_TOKENS else None
 
 
 def _cached_config(repo_id: str, revision: str) -> Path | None:

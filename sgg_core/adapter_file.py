@@ -35,6 +35,8 @@ BESIDE = re.compile(r"(head|source\d+)\.(weight|bias)")
 # What else PEFT's LoRA can be told changes what the weights mean.
 PLAIN = {"use_rslora": False, "use_dora": False, "lora_bias": False, "bias": "none", "rank_pattern": {}}
 PLAIN |= {"alpha_pattern": {}, "modules_to_save": None, "fan_in_fan_out": False, "layer_replication": None}
+BESIDE_THE_BASE = ("gaussian", "orthogonal", "eva")
+"""Ways of drawing the first weights that leave the base model as it is."""
 REMEDY = "Use the adapter_model.safetensors of a LoRA adapter that PEFT or this program saved."
 
 Header = dict[str, dict[str, Any]]
@@ -142,6 +144,8 @@ def read_directory_metadata(directory: Path) -> AdapterMetadata:
     config = _json(directory / CONFIG)
     if config:
         odd = [name for name, plain in PLAIN.items() if config.get(name) not in (plain, None, [], {}, False)]
+        if isinstance(begun := config.get("init_lora_weights"), str) and begun not in BESIDE_THE_BASE:
+            odd.append(f"init_lora_weights {begun}")  # its A and B are relative to a base model that PEFT changes
         if config.get("peft_type") != "LORA" or odd:
             what = f"it sets {', '.join(odd)}" if odd else f"its peft_type is {config.get('peft_type')!r}"
             raise StartingPointError(f"{directory.name}/{CONFIG}: {what}; only plain LoRA is supported.", REMEDY)

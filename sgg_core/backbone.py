@@ -140,10 +140,13 @@ def _body(base: LoadedBase, mask: Mask, positions: Tensor | None, types: Tensor 
 
 
 def fresh_cache(base: LoadedBase) -> Any:
-    """An empty cache of keys and values for `states_after`."""
+    """An empty cache of keys and values for `states_after`.
+
+    It keeps all, also those out of a layer's window: what is asked after a kept text comes with masks of its own.
+    """
     from transformers import DynamicCache
 
-    return DynamicCache(config=base.model.config)
+    return DynamicCache()
 
 
 def states_after(base: LoadedBase, ids: Tensor, cache: Any, **masks: Tensor) -> Tensor:

@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from sgg_core.backbone import LoadedBase
+from sgg_core.backbone import LoadedBase, hidden_states
 from sgg_core.base_files import cache_directory, quiet_transformers, refuse_foreign_code, weights_directory
+from sgg_core.base_limits import check_configuration
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import BaseModelUnavailableError
 from sgg_core.files import sha256_of
 from sgg_core.halves import wanted_halves
 from sgg_core.imports import without_collector
+from sgg_core.packing import pack
 from sgg_core.texts_in_rows import let_share_rows
 
-# Settings by which a model changes its logits after the output layer; ours are taken from that layer directly.
-UNSUPPORTED_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+PROBE = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 9, 8, 7, 6, 5))
+"""Two texts that begin alike, as token ids."""
+TELLING = 0.05  # of the states' size: half precision moves them by less
 
 
 def default_device() -> torch.device:
@@ -82,11 +85,39 @@ def prepared(
         model.pooler = None  # mean pooling takes its place; an unused layer would get an adapter
     if entry.kind == "encoder":
         let_share_rows(model)
-    acting = [key for key in UNSUPPORTED_LOGIT_SETTINGS if getattr(model.config, key, None) not in (None, 1.0)]
-    if acting:
-        raise BaseModelUnavailableError(f"Base model {entry.name!r} sets {', '.join(acting)}, which is not supported.")
+    check_configuration(entry, model.config.to_dict())
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.eval()
-    return LoadedBase(entry, model.to(device), tokenizer, digest, directory, device)
+    base = LoadedBase(entry, model.to(device), tokenizer, digest, directory, device)
+    if entry.kind == "causal":
+        _check_rows(base)
+    return base
+
+
+@torch.no_grad()
+def _check_rows(base: LoadedBase) -> None:
+    """Make sure that texts which share a row get the states that each would get alone.
+
+    Raises BaseModelUnavailableError.
+    """
+    packed = pack(PROBE, base.device)
+    try:
+        together = hidden_states(base, packed.ids, packed.mask, packed.positions)[0]
+        for row, ids in enumerate(PROBE):
+            alone = hidden_states(
+                base,
+                torch.tensor([ids], device=base.device),
+                torch.ones(1, len(ids), dtype=torch.long, device=base.device),
+                torch.arange(len(ids), device=base.device)[None],
+            )[0]
+            places = [packed.place(row, position) for position in range(len(ids))]
+            apart = float((together[places] - alone).norm() / alone.norm())
+            if not apart < TELLING:
+                raise ValueError(f"its states are another {100 * apart:.0f} % beside another text")
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise BaseModelUnavailableError(
+            f"Base model {base.entry.name!r} cannot read several texts in one row: {error}.",
+            "Use one whose layers all are of attention with rotary positions, such as Llama's, Qwen2's or SmolLM2's.",
+        ) from error

@@ -41,5 +41,9 @@ def balanced_batch(labels: Sequence[int], size: int, step: int, seed: int, least
         for epoch in range(lap * each // len(own), ((lap + 1) * each - 1) // len(own) + 1):
             order += epoch_order(len(own), seed + 1, epoch)
         first = lap * each % len(own)
-        batch |= dict.fromkeys(own[place] for place in order[first : first + each])
+        drawn = dict.fromkeys(order[first : first + each])
+        more = iter(epoch_order(len(own), seed + 1, epoch + 1))
+        while len(drawn) < min(least, len(own)):  # one was drawn at the end of an epoch and at the next one's beginning
+            drawn[next(more)] = None
+        batch |= dict.fromkeys(own[place] for place in drawn)
     return list(batch)

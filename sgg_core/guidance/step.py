@@ -84,7 +84,8 @@ class GuidedStep:
 
     With `spec` None nothing is added to the raw gradient, and only telemetry is kept. `names` of the parameters tell
     layers and LoRA factors, with the `scale` s of their updates s B A (see `factor_pairs`). `previous` is v_a of the
-    last step, at full strength, and empty but with the variant `momentum`; `origin` is theta_0.
+    last step, at full strength, and empty but with the variant `momentum`; `origin` is theta_0. Raises ValueError for
+    parameters in half precision.
     """
 
     def __init__(
@@ -94,6 +95,11 @@ class GuidedStep:
         names: Sequence[str] = (),
         scale: float | Mapping[str, float] = 1.0,
     ) -> None:
+        if spec is not None and any(each.dtype in (torch.float16, torch.bfloat16) for each in parameters):
+            raise ValueError(
+                "Guidance moves parameters by less than half precision can hold. Keep what is trained in float32, and "
+                "let autocast make the passes in half precision."
+            )
         self.parameters = parameters
         self.spec = spec
         self.pairs = factor_pairs(names, scale)

@@ -83,6 +83,9 @@ def test_a_directory_that_has_gone_is_told(models, directory):
         ({"model_type": "gpt2", "n_positions": 1024}, 1024),
         ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
         ({"max_position_embeddings": 131_072}, 8192),  # more than task.max_tokens allows
+        ({"max_position_embeddings": 32_768, "sliding_window": 4096}, 4096),
+        ({"max_position_embeddings": 2048, "sliding_window": 512, "use_sliding_window": False}, 2048),
+        ({"max_position_embeddings": 2048, "sliding_window": 512, "layer_types": ["full_attention"]}, 2048),
     ],
     ids=str,
 )

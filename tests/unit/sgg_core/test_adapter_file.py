@@ -156,6 +156,7 @@ def test_no_bytes_whatever_raise_anything_else(noise, position, byte):
         {"peft_type": "LORA", "modules_to_save": ["lm_head"]},
         {"peft_type": "LORA", "rank_pattern": {"q_proj": 3}},
         {"peft_type": "LORA", "bias": "all"},
+        {"peft_type": "LORA", "init_lora_weights": "pissa"},
     ],
 )
 def test_adapters_of_other_kinds_are_refused_by_name(tmp_path, config):

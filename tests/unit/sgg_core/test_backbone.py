@@ -7,14 +7,29 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import (
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+)
 
 from sgg_core.backbone import backward, hidden_states
 from sgg_core.base_files import converted_gguf
 from sgg_core.base_loading import load_base
 from sgg_core.catalogue import BaseModelEntry, DirectorySource, HubSource
 from sgg_core.errors import BaseModelUnavailableError, SpecError
+from sgg_core.evaluation import probe_values
 from sgg_core.lora_layers import linear_layers, lora
+from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec
+from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tiny import save_tiny_base, tiny_entry
 
 
@@ -94,6 +109,67 @@ def test_a_model_that_changes_its_logits_is_refused_by_the_settings_name(key, en
         load_base(entry)
     change_config(entry, **{key: 1.0})
     load_base(entry)
+
+
+def written(directory, model):
+    """A random model of another family on disk, with the tiny base's tokenizer, and its entry."""
+    entry = save_tiny_base(directory)
+    (directory / "model.safetensors").unlink()
+    model.save_pretrained(directory)
+    return entry
+
+
+SHAPE = {"vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def sliding(window, **more):
+    special = {"eos_token_id": 256, "bos_token_id": 257, "pad_token_id": 258}
+    config = MistralConfig(
+        **SHAPE, **special, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=1024,
+        sliding_window=window, **more,
+    )  # fmt: skip
+    return MistralForCausalLM(config)
+
+
+def test_a_model_whose_layers_look_less_far_than_its_entry_says_is_refused_with_the_number(tmp_path):
+    entry = written(tmp_path, sliding(64))
+    with pytest.raises(BaseModelUnavailableError, match="look 64 tokens back, and its entry says that it sees 1,024"):
+        load_base(entry)
+    load_base(entry.model_copy(update={"context_tokens": 64}))
+    written(tmp_path, sliding(None))
+    load_base(entry)
+
+
+def test_within_its_window_a_kept_prefix_changes_no_answer(tmp_path):
+    """Rows that follow a kept text may be longer together than the window."""
+    entry = written(tmp_path, sliding(160)).model_copy(update={"context_tokens": 160})
+    base = load_base(entry, device=torch.device("cpu"))
+    task = LabelWords(base, ("bad", "good"), "", 160)
+    texts = [f"{number} it was {'very ' * 3}fine" for number in range(6)]
+    items = task.encode([ClassificationExample(text, "good") for text in texts])
+    alone = probe_values(task, items, base.device)
+    task.keep_prefix()
+    torch.testing.assert_close(probe_values(task, items, base.device), alone, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt_neo", "mpt", "mamba", "lfm2"])
+def test_models_in_which_examples_of_one_row_would_see_each_other_are_refused(tmp_path, family):
+    models = {
+        "gpt_neo": lambda: GPTNeoForCausalLM(
+            GPTNeoConfig(
+                vocab_size=260, hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]]
+            )
+        ),
+        "mpt": lambda: MptForCausalLM(MptConfig(vocab_size=260, d_model=32, n_layers=2, n_heads=2)),
+        "mamba": lambda: MambaForCausalLM(MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=2)),
+        "lfm2": lambda: Lfm2ForCausalLM(
+            Lfm2Config(**SHAPE, num_key_value_heads=2, intermediate_size=64, layer_types=["conv", "full_attention"])
+        ),
+    }
+    entry = written(tmp_path, models[family]())
+    with pytest.raises(BaseModelUnavailableError, match=r"in one row|share a row") as caught:
+        load_base(entry)
+    assert caught.value.remedy
 
 
 def test_pickled_weights_are_refused_and_never_unpickled(entry, tmp_path):

@@ -98,6 +98,12 @@ def test_a_chat_is_shown_by_the_template_or_in_plain_words(causal, encoder):
     assert rendered(encoder.tokenizer, chat, for_answer=True) == "User: Hi\nAssistant: Ho\nAssistant:"
 
 
+def test_a_template_that_writes_todays_date_writes_the_same_one_for_ever(causal, monkeypatch):
+    template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}{{ messages[0].content }}"
+    monkeypatch.setattr(causal.tokenizer, "chat_template", template)
+    assert rendered(causal.tokenizer, [{"role": "user", "content": ": hi"}], for_answer=True) == "26 Jul 2024: hi"
+
+
 @given(turns)
 def test_the_pieces_of_a_chat_are_the_whole_chat_and_only_answers_are_trained(causal, chat):
     plain = [{"role": message.role, "content": message.content} for message in chat]

@@ -101,7 +101,7 @@ def test_a_balanced_batch_holds_as_many_of_each_label_and_nothing_twice(labels, 
     assert len(set(batch)) == len(batch) <= max(least * least, size)
     if wanted == len(set(labels)):
         for label, count in Counter(labels).items():
-            assert min(count, each) // 2 <= shown[label] <= min(count, each)
+            assert max(min(count, each) // 2, min(count, least)) <= shown[label] <= min(count, each)
     assert batch == balanced_batch(labels, size, step, seed, least)
 
 

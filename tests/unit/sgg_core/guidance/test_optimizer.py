@@ -190,3 +190,5 @@ def test_what_cannot_work_is_said_at_once():
         GuidedOptimizer(adamw(model), GuidanceSpec(source_weight="cross_fitted"), total_steps=4)
     with pytest.raises(ValueError, match="begin"):
         GuidedOptimizer(adamw(model), GuidanceSpec(reference="anchor"), total_steps=4).step(lambda: loss_of(model, 0))
+    with pytest.raises(ValueError, match="float32"):
+        GuidedOptimizer(adamw(network().bfloat16()), GuidanceSpec(), total_steps=4)
