@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import takewhile
 from typing import Any
 
@@ -19,7 +18,7 @@ from sgg_core.shapes import ChatMessage
 TOKENS_PER_PASS = {"cpu": 512, "cuda": 2048}
 # Stands within a special token's name that is a user's text. No data file holds a NUL.
 BREAK = "\0"
-TODAY = date(2024, 7, 26)  # which Llama 3.2's template writes where it knows no other
+TODAY = "26 Jul 2024"  # which Llama 3.2's template writes where it knows no other
 
 
 @dataclass(frozen=True)
@@ -107,17 +106,14 @@ def as_text(tokenizer: Any, text: str) -> str:
 def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
     """Messages as the base model's own chat template writes them, or in a plain form where it has none.
 
-    Contents are written `as_text`. A template that writes today's date gets one that never changes: an adapter is asked
-    in the words that it was trained with. Raises ValueError for a conversation that the template refuses.
+    Contents are written `as_text`. A template that can be told the date (`date_string`) is told one that never changes: an
+    adapter is asked in the words that it was trained with. Raises ValueError for a conversation that the template refuses.
     """
     messages = [message | {"content": as_text(tokenizer, message["content"])} for message in messages]
     if tokenizer.chat_template:
         try:
-            return str(
-                tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=for_answer, strftime_now=TODAY.strftime
-                )
-            )
+            options = {"tokenize": False, "add_generation_prompt": for_answer, "date_string": TODAY}
+            return str(tokenizer.apply_chat_template(messages, **options))
         except TemplateError as error:
             raise ValueError(f"the chat template refuses this conversation ({error})") from error
     text = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in messages)

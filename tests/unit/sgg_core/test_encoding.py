@@ -99,7 +99,8 @@ def test_a_chat_is_shown_by_the_template_or_in_plain_words(causal, encoder):
 
 
 def test_a_template_that_writes_todays_date_writes_the_same_one_for_ever(causal, monkeypatch):
-    template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}{{ messages[0].content }}"
+    template = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    template += "{{ date_string }}{{ messages[0].content }}"
     monkeypatch.setattr(causal.tokenizer, "chat_template", template)
     assert rendered(causal.tokenizer, [{"role": "user", "content": ": hi"}], for_answer=True) == "26 Jul 2024: hi"
 
