@@ -106,8 +106,9 @@ def as_text(tokenizer: Any, text: str) -> str:
 def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
     """Messages as the base model's own chat template writes them, or in a plain form where it has none.
 
-    Contents are written `as_text`. A template that can be told the date (`date_string`) is told one that never changes: an
-    adapter is asked in the words that it was trained with. Raises ValueError for a conversation that the template refuses.
+    Contents are written `as_text`. A template that can be told the date (`date_string`) is told one that never changes:
+    an adapter is asked in the words that it was trained with. Raises ValueError for a conversation that the template
+    refuses.
     """
     messages = [message | {"content": as_text(tokenizer, message["content"])} for message in messages]
     if tokenizer.chat_template:
