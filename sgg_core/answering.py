@@ -98,7 +98,7 @@ def _labels(task: LabelWords | PooledHead, trial: ClassificationTrial) -> GivenL
 
 def _prompt(base: LoadedBase, trial: ChatTrial | CompletionTrial) -> str:
     if isinstance(trial, CompletionTrial):
-        return encoding.as_text(base.tokenizer, trial.prompt)
+        return encoding.completion_prompt(base.tokenizer, trial.prompt)
     turns = [{"role": turn.role, "content": turn.content} for turn in trial.messages]
     try:
         return encoding.rendered(base.tokenizer, turns, for_answer=True)

@@ -103,6 +103,17 @@ def as_text(tokenizer: Any, text: str) -> str:
     return text
 
 
+def opening(tokenizer: Any) -> str:
+    """The token that the tokenizer puts before each text, as Llama's and Gemma's do; empty where it puts none there."""
+    bos = tokenizer.bos_token_id
+    return str(tokenizer.bos_token) if bos is not None and list(tokenizer("").input_ids[:1]) == [bos] else ""
+
+
+def completion_prompt(tokenizer: Any, prompt: str) -> str:
+    """A prompt as the model is to see it before the completion: as it stands, after the `opening`."""
+    return opening(tokenizer) + as_text(tokenizer, prompt)
+
+
 def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
     """Messages as the base model's own chat template writes them, or in a plain form where it has none.
 
@@ -118,11 +129,11 @@ def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: boo
         except TemplateError as error:
             raise ValueError(f"the chat template refuses this conversation ({error})") from error
     text = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in messages)
-    return text + ("Assistant:" if for_answer else "")
+    return opening(tokenizer) + text + ("Assistant:" if for_answer else "")
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` alone, without the special tokens that some tokenizers add, and without its breaks."""
+    """Token ids of `text` alone, which names its `opening` if it has one, without its breaks."""
     parts = text.split(BREAK)
     # not verbose: it would warn of texts that are longer than the model sees, and these are cut
     return [token for part in parts for token in tokenizer(part, add_special_tokens=False, verbose=False).input_ids]

@@ -113,7 +113,7 @@ class Predictor:
         problems: list[Problem] = []
         for line, example in zip(lines, examples, strict=True):
             if isinstance(example, CompletionExample):
-                prompts.append(encoding.as_text(self.base.tokenizer, example.prompt))
+                prompts.append(encoding.completion_prompt(self.base.tokenizer, example.prompt))
                 continue
             assert isinstance(example, ChatExample)
             turns = [{"role": message.role, "content": message.content} for message in example.messages]

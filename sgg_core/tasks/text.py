@@ -133,8 +133,8 @@ class TextTask:
     def _segments(self, example: Example) -> list[tuple[str, bool]]:
         if isinstance(example, CompletionExample):
             tokenizer = self.base.tokenizer
-            prompt, completion = (encoding.as_text(tokenizer, text) for text in (example.prompt, example.completion))
-            return [(prompt, False), (completion + tokenizer.eos_token, True)]
+            prompt = encoding.completion_prompt(tokenizer, example.prompt)
+            return [(prompt, False), (encoding.as_text(tokenizer, example.completion) + tokenizer.eos_token, True)]
         assert isinstance(example, ChatExample)
         return encoding.chat_segments(self.base.tokenizer, example.messages)
 

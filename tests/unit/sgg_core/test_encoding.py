@@ -1,25 +1,31 @@
 """Prompts as texts, chats as pieces, and groups of examples of like length."""
 
+import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from sgg_core.encoding import (
     Encoded,
     as_text,
     chat_segments,
     common_prefix,
+    completion_prompt,
     label_messages,
     label_prompt,
+    opening,
     padded,
     passes,
     rendered,
     token_ids,
 )
-from sgg_core.shapes import ChatMessage
+from sgg_core.shapes import ChatMessage, CompletionExample
+from sgg_core.tasks.text import TextTask
 
 rows = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=60), min_size=1, max_size=40)
 turns = st.lists(
@@ -96,6 +102,28 @@ def test_a_chat_is_shown_by_the_template_or_in_plain_words(causal, encoder):
     assert encoder.tokenizer.chat_template is None
     assert rendered(encoder.tokenizer, chat, for_answer=False) == "User: Hi\nAssistant: Ho\n"
     assert rendered(encoder.tokenizer, chat, for_answer=True) == "User: Hi\nAssistant: Ho\nAssistant:"
+
+
+def test_a_token_that_a_tokenizer_puts_before_each_text_is_before_prompts_once(causal):
+    tokenizer = copy.deepcopy(causal.tokenizer)
+    assert opening(tokenizer) == "" and completion_prompt(tokenizer, "hi") == "hi"
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|start|> $A", special_tokens=[("<|start|>", start)]
+    )
+    hi = token_ids(tokenizer, "hi")
+    assert hi == causal.tokenizer("hi").input_ids and tokenizer("hi").input_ids == [start, *hi]
+    assert token_ids(tokenizer, completion_prompt(tokenizer, "hi")) == [start, *hi]
+    assert start not in token_ids(tokenizer, completion_prompt(tokenizer, "hi"))[1:]
+    chat = [{"role": "user", "content": "Hi"}]
+    written = token_ids(tokenizer, rendered(tokenizer, chat, for_answer=True))
+    assert written.count(start) == 2 and written[0] == start  # by the template, once for each turn
+    tokenizer.chat_template = None
+    plain = token_ids(tokenizer, rendered(tokenizer, chat, for_answer=True))
+    assert plain == tokenizer("User: Hi\nAssistant:").input_ids and plain[0] == start
+    task = TextTask(replace(causal, tokenizer=tokenizer), 64)
+    (item,) = task.encode([CompletionExample("hi", " ho")])
+    assert item.ids[: 1 + len(hi)] == (start, *hi) and item.targets[0][0] == len(hi)
 
 
 def test_a_template_that_writes_todays_date_writes_the_same_one_for_ever(causal, monkeypatch):
