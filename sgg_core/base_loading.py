@@ -18,12 +18,13 @@ from sgg_core.errors import BaseModelUnavailableError
 from sgg_core.files import sha256_of
 from sgg_core.halves import wanted_halves
 from sgg_core.imports import without_collector
+from sgg_core.memory import lacks_memory
 from sgg_core.packing import pack
 from sgg_core.texts_in_rows import let_share_rows
 
 PROBE = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 9, 8, 7, 6, 5))
 """Two texts that begin alike, as token ids."""
-TELLING = 0.05  # of the states' size: half precision moves them by less
+TELLING = 1e-3  # of the states' size, in float32: half precision would move those of special tokens by a third
 
 
 def default_device() -> torch.device:
@@ -90,15 +91,14 @@ def prepared(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.eval()
-    base = LoadedBase(entry, model.to(device), tokenizer, digest, directory, device)
     if entry.kind == "causal":
-        _check_rows(base)
-    return base
+        _check_rows(LoadedBase(entry, model, tokenizer, digest, directory, torch.device("cpu")))
+    return LoadedBase(entry, model.to(device), tokenizer, digest, directory, device)
 
 
 @torch.no_grad()
 def _check_rows(base: LoadedBase) -> None:
-    """Make sure that texts which share a row get the states that each would get alone.
+    """Make sure that texts which share a row get the states that each would get alone. Looks on the CPU, in float32.
 
     Raises BaseModelUnavailableError.
     """
@@ -117,6 +117,8 @@ def _check_rows(base: LoadedBase) -> None:
             if not apart < TELLING:
                 raise ValueError(f"its states are another {100 * apart:.0f} % beside another text")
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        if lacks_memory(error):
+            raise
         raise BaseModelUnavailableError(
             f"Base model {base.entry.name!r} cannot read several texts in one row: {error}.",
             "Use one whose layers all are of attention with rotary positions, such as Llama's, Qwen2's or SmolLM2's.",

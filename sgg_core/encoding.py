@@ -104,9 +104,13 @@ def as_text(tokenizer: Any, text: str) -> str:
 
 
 def opening(tokenizer: Any) -> str:
-    """The token that the tokenizer puts before each text, as Llama's and Gemma's do; empty where it puts none there."""
+    """The token that the tokenizer puts before each text, as Llama's and Gemma's do; empty where it puts none there.
+
+    A break follows: what comes then is the beginning of a text, before which some tokenizers see a space.
+    """
     bos = tokenizer.bos_token_id
-    return str(tokenizer.bos_token) if bos is not None and list(tokenizer("").input_ids[:1]) == [bos] else ""
+    begins = bos is not None and list(tokenizer("").input_ids[:1]) == [bos]
+    return f"{tokenizer.bos_token}{BREAK}" if begins else ""
 
 
 def completion_prompt(tokenizer: Any, prompt: str) -> str:

@@ -51,8 +51,11 @@ class Manifest(BaseModel):
 
 
 def template_fingerprint(task: Task) -> str:
-    """sha256 of what a task writes around texts: its prompt, else the tokenizer's chat template."""
-    return hashlib.sha256((task.template() or task.base.tokenizer.chat_template or "").encode()).hexdigest()
+    """sha256 of what a task writes around texts: its prompt, else the chat template, or else the tokenizer's opening."""
+    from sgg_core.encoding import opening  # with torch, which is not needed to look at a directory
+
+    tokenizer = task.base.tokenizer
+    return hashlib.sha256((task.template() or tokenizer.chat_template or opening(tokenizer)).encode()).hexdigest()
 
 
 def verify_directory(directory: Path) -> Manifest:

@@ -30,11 +30,11 @@ export function watch(listener) {
 }
 const tell = (news) => watchers.forEach((listener) => listener(news));
 
-/** Whether the browser's session is another one by now, begun in another tab; this page goes on with it. */
-async function renewed() {
+/** Whether the browser's session is another one than when `token` was sent, begun in another tab; this page goes on with it. */
+async function renewed(token) {
   const before = session;
   const found = await get("/dashboard/session").catch(() => null);
-  if (!found || !before || found.csrf_token === before.csrf_token) return false;
+  if (!found || !before || found.csrf_token === token) return false;
   session = found;
   if (found.key_id !== before.key_id) tell({ session });
   return found.key_id === before.key_id;
@@ -57,7 +57,7 @@ async function send(path, options = {}) {
     session = null;
     tell({ session, end: new Error("The session has ended: its time is over, or its key was revoked or has expired. Sign in again.") });
   }
-  if (error.code === "cross_site_request" && options.headers?.["x-csrf-token"] && (await renewed())) {
+  if (error.code === "cross_site_request" && options.headers?.["x-csrf-token"] && (await renewed(options.headers["x-csrf-token"]))) {
     return send(path, { ...options, headers: { ...options.headers, "x-csrf-token": session.csrf_token } });
   }
   throw error;

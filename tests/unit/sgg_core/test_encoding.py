@@ -8,7 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from sgg_core.encoding import (
     Encoded,
@@ -124,6 +128,16 @@ def test_a_token_that_a_tokenizer_puts_before_each_text_is_before_prompts_once(c
     task = TextTask(replace(causal, tokenizer=tokenizer), 64)
     (item,) = task.encode([CompletionExample("hi", " ho")])
     assert item.ids[: 1 + len(hi)] == (start, *hi) and item.targets[0][0] == len(hi)
+
+
+def test_after_the_opening_a_text_begins_as_the_tokenizer_begins_it():
+    """Some tokenizers see a space before a text, and none after a special token that is written into it."""
+    inner = Tokenizer(WordLevel({"<s>": 0, "<unk>": 1, "\u2581hi": 2, "hi": 3}, unk_token="<unk>"))
+    inner.pre_tokenizer = Metaspace(prepend_scheme="first")
+    inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", unk_token="<unk>")
+    assert tokenizer("hi").input_ids == [0, 2] != tokenizer("<s>hi", add_special_tokens=False).input_ids
+    assert token_ids(tokenizer, completion_prompt(tokenizer, "hi")) == [0, 2]
 
 
 def test_a_template_that_writes_todays_date_writes_the_same_one_for_ever(causal, monkeypatch):
