@@ -51,7 +51,7 @@ class Manifest(BaseModel):
 
 
 def template_fingerprint(task: Task) -> str:
-    """sha256 of what a task writes around texts: its prompt, else the chat template, or else the tokenizer's opening."""
+    """sha256 of what a task writes around texts: its prompt, else the chat template, or else the opening."""
     from sgg_core.encoding import opening  # with torch, which is not needed to look at a directory
 
     tokenizer = task.base.tokenizer
