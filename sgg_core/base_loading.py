@@ -115,7 +115,7 @@ def _check_rows(base: LoadedBase) -> None:
             places = [packed.place(row, position) for position in range(len(ids))]
             apart = float((together[places] - alone).norm() / alone.norm())
             if not apart < TELLING:
-                raise ValueError(f"its states are another {100 * apart:.0f} % beside another text")
+                raise ValueError(f"its states are another {100 * apart:.2g} % beside another text")
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         if lacks_memory(error):
             raise
