@@ -22,5 +22,7 @@ def test_event_ids_sort_as_the_events_do() -> None:
 def test_model_names_are_one_path_segment_of_five_parts() -> None:
     name = ids.fine_tuned_model_name("Qwen/Qwen3-0.6B", "proj-default", "a/b:c d", "ftjob-0123456789abcdef01234567")
     assert name == "ft:Qwen3-0.6B:default:a-b-c-d:cdef01234567"
-    assert ids.fine_tuned_model_name("tiny", "proj-x", None, "ftjob-89abcdef") == "ft:tiny:x::89abcdef"
+    assert (
+        ids.fine_tuned_model_name("tiny", "proj-x", None, f"ftjob-{'0' * 12}456789abcdef") == "ft:tiny:x::456789abcdef"
+    )
     assert ids.checkpoint_model_name(name, 88) == name + ":ckpt-step-88"
