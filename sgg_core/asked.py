@@ -9,6 +9,7 @@ from typing import Any
 from sgg_core.errors import DataError, Problem
 from sgg_core.parsing import excerpt
 from sgg_core.shapes import (
+    REQUIRED,
     ChatExample,
     ChatMessage,
     ClassificationExample,
@@ -21,15 +22,13 @@ from sgg_core.shapes import (
     known_role,
 )
 
-WANTED: dict[Kind, str] = {"classification": "text", "completion": "prompt", "chat": "messages"}
-
 
 def asked_examples(kind: Kind, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> list[Example]:
     """Rows as in a data file of this kind, without the label, completion or last answer, on these `lines` of a file.
 
     Raises DataError naming the line of every row that cannot be used.
     """
-    wanted = WANTED[kind]
+    wanted = REQUIRED[kind][0]
     examples: list[Example] = []
     problems: list[Problem] = []
     for line, row in zip(lines, rows, strict=True):

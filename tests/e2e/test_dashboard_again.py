@@ -154,7 +154,7 @@ def test_a_correction_can_be_corrected_and_leaves_one_file(page, service, table)
 
 
 def test_corrections_that_are_not_saved_are_not_left_unasked(page, service, table):
-    answers = [False, True]
+    answers = [False, False, True]
     page.on("dialog", lambda dialog: dialog.accept() if answers.pop(0) else dialog.dismiss())
     show(page, service, "new")
     page.get_by_label("Drop a file here").set_input_files(table)
@@ -163,6 +163,8 @@ def test_corrections_that_are_not_saved_are_not_left_unasked(page, service, tabl
     page.get_by_role("link", name="Files").click()
     expect(page.get_by_text("All 10 examples")).to_be_visible()
     assert page.url.endswith("#/new")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_text("All 10 examples")).to_be_visible()
     page.get_by_role("link", name="Files").click()
     expect(page.get_by_role("heading", name="Files", exact=True)).to_be_visible()
     assert answers == []

@@ -94,6 +94,10 @@ def test_keys_that_cannot_be_listed_are_asked_for_again_and_none_is_made_elsewhe
     page.get_by_label("Name").fill("for ninety days")
     make.click()
     expect(page.get_by_text("This is the key.")).to_be_visible()
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as without TLS
+    page.get_by_role("button", name="Copy it").click()
+    expect(page.get_by_text("the key is marked")).to_be_visible()
+    assert page.evaluate("getSelection().toString()") == page.locator(".notice code").inner_text()
     with api(service) as http:
         made = http.get(f"/organization/projects/{team['id']}/api_keys").json()["data"]
         assert [each["name"] for each in made if each["expires_at"]] == ["for ninety days"]

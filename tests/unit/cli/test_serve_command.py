@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from cli.serve import MOST_OPEN_FILES, _allow_many_connections, _listen
+from cli.serve import MOST_OPEN_FILES, _allow_many_connections, _greet, _listen
 
 
 def test_a_server_without_a_worker_needs_a_broker(tmp_path):
@@ -36,3 +36,12 @@ def test_a_server_may_open_as_many_files_as_the_system_lets_it():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_only_a_link_that_signs_in_is_called_one(capsys):
+    facts = {"url": "http://host:8000/v1", "data_dir": "/data", "admin_key_file": "/data/admin-key"}
+    _greet({**facts, "dashboard": "http://host:8000/#sign-in=token"})
+    assert "this link signs in once" in capsys.readouterr().out
+    _greet({**facts, "dashboard": "http://host:8000/"})
+    told = capsys.readouterr().out
+    assert "sign in with an API key" in told and "this link" not in told
