@@ -172,6 +172,23 @@ def test_corrections_that_are_not_saved_are_not_left_unasked(page, service, tabl
     expect(page.get_by_role("heading", name="Keys and usage")).to_be_visible()
 
 
+def test_corrections_outlive_the_end_of_the_session(page, service, table):
+    show(page, service, "new")
+    page.get_by_label("Drop a file here").set_input_files(table)
+    page.get_by_text("All 11 examples").click()
+    page.get_by_role("button", name="Remove example 1", exact=True).click()
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Save the changes").click()
+    expect(page.get_by_role("alert")).to_contain_text("The session has ended")
+    expect(page.get_by_text("All 10 examples")).to_be_hidden()
+    page.get_by_label("API key").fill((service.data_dir / "admin-key").read_text().strip())
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("All 10 examples")).to_be_visible()
+    page.get_by_role("button", name="Save the changes").click()
+    expect(page.get_by_role("button", name="Start the training")).to_be_enabled()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_page_goes_on_with_the_session_that_another_tab_began(page, service, table):
     show(page, service, "new")
     other = page.context.new_page()

@@ -1,6 +1,7 @@
 // The same HTTP API that everybody uses, with the session's cookie instead of a key.
 
-let session = null;
+let session = null; // the last one, until somebody signs out: what its pages hold outlives its end
+let ended = false;
 const watchers = new Set();
 
 export class ApiError extends Error {
@@ -21,6 +22,7 @@ export class Unreachable extends Error {
 }
 
 export const getSession = () => session;
+export const signedIn = () => !!session && !ended;
 export const can = (scope) => !!session && (session.scopes.includes(scope) || session.scopes.includes("admin"));
 
 /** Tells of sign-in, sign-out, the `end` of a session that nobody asked for, and whether the server answers. */
@@ -53,9 +55,9 @@ async function send(path, options = {}) {
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
   const error = new ApiError(answer.status, body.error || {}, answer.headers.get("retry-after"));
-  if (answer.status === 401 && session) {
-    session = null;
-    tell({ session, end: new Error("The session has ended: its time is over, or its key was revoked or has expired. Sign in again.") });
+  if (answer.status === 401 && signedIn()) {
+    ended = true;
+    tell({ session: null, end: new Error("The session has ended: its time is over, or its key was revoked or has expired. Sign in again.") });
   }
   if (error.code === "cross_site_request" && options.headers?.["x-csrf-token"] && (await renewed(options.headers["x-csrf-token"]))) {
     return send(path, { ...options, headers: { ...options.headers, "x-csrf-token": session.csrf_token } });
@@ -101,11 +103,13 @@ export async function upload(name, content) {
 
 export async function signIn(how) {
   session = await post("/dashboard/session", how);
+  ended = false;
   tell({ session });
 }
 
 export async function resumeSession() {
   session = await get("/dashboard/session");
+  ended = false;
   tell({ session });
   return session;
 }

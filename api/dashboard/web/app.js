@@ -70,10 +70,12 @@ function Lost() {
 
 function App() {
   const [session, setSession] = useState(undefined);
+  const [ended, setEnded] = useState(false); // its pages stay as they are, unseen, until the same key signs in again
   const [problem, setProblem] = useState();
   useEffect(() => watch((news) => {
     if (!("session" in news)) return;
-    setSession(news.session);
+    setEnded(!!news.end);
+    if (!news.end) setSession(news.session);
     if (news.session || news.end) setProblem(news.end);
   }), []);
   useEffect(() => {
@@ -88,7 +90,9 @@ function App() {
     return () => removeEventListener("hashchange", pasted);
   }, []);
   return html`<${Lost} />
-    ${session === undefined ? html`<main><${Bones} heights=${[40, 120, 120]} /></main>` : session ? html`<${Frame} key=${session.key_id} />` : html`<${SignIn} problem=${problem} />`}`;
+    ${session === undefined && html`<main><${Bones} heights=${[40, 120, 120]} /></main>`}
+    ${session && html`<div hidden=${ended}><${Frame} key=${session.key_id} /></div>`}
+    ${(session === null || ended) && html`<${SignIn} problem=${problem} />`}`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

@@ -1,5 +1,6 @@
 // A job's events as they happen.
 import { useEffect, useState } from "./core.js";
+import { signedIn } from "./api.js";
 
 const AGAIN = 1000;
 
@@ -10,6 +11,7 @@ export function useEvents(id, onNews) {
     const seen = new Map();
     let source, timer, over = false;
     const show = () => setEvents([...seen.values()]);
+    const later = () => { timer = setTimeout(() => (signedIn() ? open() : later()), AGAIN); };
     const open = () => {
       source = new EventSource(`/v1/fine_tuning/jobs/${id}/events?stream=true`);
       source.onmessage = ({ data }) => {
@@ -21,7 +23,7 @@ export function useEvents(id, onNews) {
       };
       source.addEventListener("end", () => { over = true; source.close(); onNews(null); });
       // A browser comes again by itself with the last event's id, unless the server answered with an error.
-      source.onerror = () => { if (source.readyState === EventSource.CLOSED && !over) timer = setTimeout(open, AGAIN); };
+      source.onerror = () => { if (source.readyState === EventSource.CLOSED && !over) later(); };
     };
     open();
     return () => { over = true; clearTimeout(timer); source.close(); };

@@ -1,24 +1,28 @@
 // State that follows the server.
 import { useCallback, useEffect, useRef, useState } from "./core.js";
-import { Unreachable, watch } from "./api.js";
+import { Unreachable, signedIn, watch } from "./api.js";
 
-/** Gives a function that says of an error whether the server did not answer; if so, `again` is called when it does. */
+/**
+ * Gives a function that says of an error whether it passes: the server did not answer, or the session has ended. If so,
+ * `again` is called when it answers, or when somebody has signed in.
+ */
 export function useReturn(again) {
-  const missed = useRef(false);
+  const missed = useRef(null); // the news that are waited for
   useEffect(() => watch((news) => {
-    if (!news.reachable || !missed.current) return;
-    missed.current = false;
+    if (!news[missed.current]) return;
+    missed.current = null;
     again();
   }), [again]);
   return useCallback((error) => {
-    missed.current = error instanceof Unreachable;
-    return missed.current;
+    missed.current = error instanceof Unreachable ? "reachable" : error.status === 401 ? "session" : null;
+    return missed.current !== null;
   }, []);
 }
 
 /**
  * Reads what `keys` name: {value, error, loading, again}. It is read again whenever `news` change or `again` is called, and
- * when the server is back that did not answer; until then the value stays, but none of other keys does.
+ * when the server is back that did not answer, or somebody has signed in again; until then the value stays, but none of
+ * other keys does.
  */
 export function useRead(read, keys, news = []) {
   const [state, setState] = useState({});
@@ -42,7 +46,7 @@ export function useRead(read, keys, news = []) {
   return { value, error, loading: state.of !== again, again };
 }
 
-/** Calls `act` every so many milliseconds while the page can be seen; never twice at once. */
+/** Calls `act` every so many milliseconds while the page can be seen and somebody is signed in; never twice at once. */
 export function useEvery(milliseconds, act, keys) {
   const current = useRef(act);
   current.current = act;
@@ -50,7 +54,7 @@ export function useEvery(milliseconds, act, keys) {
     if (!milliseconds) return undefined;
     let timer, over = false;
     const turn = async () => {
-      if (!document.hidden) await Promise.resolve(current.current()).catch(() => {});
+      if (!document.hidden && signedIn()) await Promise.resolve(current.current()).catch(() => {});
       if (!over) timer = setTimeout(turn, milliseconds);
     };
     timer = setTimeout(turn, milliseconds);
