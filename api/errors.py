@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import compile_path
 
-from api.validation import RequestProblem, problems_of_request
+from api.validation import LONGEST_PATH, RequestProblem, problems_of_request
 from sgg_core import errors as core
 from sgg_store import errors as store
 from sgg_store.logs import get_logger
@@ -293,13 +293,17 @@ async def _answer_http(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
     message, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"There is no {request.method} {request.url.path}. The paths are listed in /openapi.json."
+        message = f"There is no {request.method} {_short(request.url.path)}. The paths are listed in /openapi.json."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed_methods(request)
-        message = f"{request.url.path} does not answer to {request.method}. Use {allowed}."
+        message = f"{_short(request.url.path)} does not answer to {request.method}. Use {allowed}."
         headers = {**headers, "Allow": allowed}
     code = _CODES.get(error.status_code, "invalid_request")
     return error_response(error.status_code, message, code=code, headers=headers)
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
 
 
 def _allowed_methods(request: Request) -> str:

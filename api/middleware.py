@@ -21,7 +21,7 @@ from sgg_store.logs import get_logger
 
 _log = get_logger(__name__)
 
-DISCARDED_BYTES = 16 * 2**20
+DISCARDED_BYTES, DISCARD_SECONDS = 16 * 2**20, 10.0
 LOGGED_CHARACTERS = 500  # of a path
 STALLED_REMEDY = "Send it again, over a better line, or less of it: examples as a file."
 
@@ -133,7 +133,8 @@ class BodyLimit:
             if received > bound.bytes and answering:
                 return {"type": "http.disconnect"}
             if received > bound.bytes:
-                await _discard(receive, part)
+                with anyio.move_on_after(DISCARD_SECONDS):
+                    await _discard(receive, part)
                 raise HTTPException(413, bound.message, headers={"connection": "close"})
             return part
 
@@ -143,7 +144,7 @@ class BodyLimit:
 async def _discard(receive: Receive, part: Message) -> None:
     """Take a little more of a body that is too large: who sends little more than it may then hears the answer.
 
-    The connection is closed after that, so that a body without end does not keep the server reading.
+    The connection is closed after that, so that a body without end does not keep the server reading, nor waiting.
     """
     left = DISCARDED_BYTES
     while left > 0 and part.get("more_body", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ MOST_DESCRIBED = 1000  # of pydantic's errors: several of them, one for each bra
 LONGEST_PATH = 300  # characters of a parameter's path
 LONGEST_COMPARED = 100  # characters of a name that known ones are compared with, which takes their square
 MOST_COMPARED = 50  # unknown names that are compared
+
+MOST_VALUES = 5000  # of a JSON body, at any depth: a chat of 64 messages has a few hundred
 
 _Place = tuple[str, "_Place"] | None
 _Found = tuple[str, str, str]  # path of the parameter, reason without its full stop, the value as text or ""
@@ -61,6 +64,25 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
     return _merged(found, len(entries))
 
 
+def refused_size(body: bytes) -> RequestProblem | None:
+    """What is wrong with a JSON body of so many values that checking each of them would keep others waiting."""
+    if body.count(b",") < MOST_VALUES:  # most of them, or all, may stand in texts
+        return None
+    try:
+        left = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return None  # is told as what it is
+    values = 0
+    while left:
+        item = left.pop()
+        values += 1
+        left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    if values <= MOST_VALUES:
+        return None
+    message = f"The body holds {values:,} values, and may hold {MOST_VALUES:,}. Send less, and examples as a file."
+    return RequestProblem(None, "invalid_value", message)
+
+
 def broken_texts(value: Any, path: str = "") -> list[RequestProblem]:
     """Find the texts that no database can keep, in names and values at any depth, and describe each one."""
     found: list[RequestProblem] = []
@@ -77,6 +99,11 @@ def broken_texts(value: Any, path: str = "") -> list[RequestProblem]:
             named = [((name, place), name if _BROKEN.search(name) else part) for name, part in item.items()]
             left += named[::-1]
     return found
+
+
+def whole(text: str) -> str:
+    """The text as a database can keep it."""
+    return _BROKEN.sub("\ufffd", text)
 
 
 def _written(place: _Place) -> str:

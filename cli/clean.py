@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.db import DataDirOption, store_settings
+from cli.db import DataDirOption, existing_database, store_settings
 from cli.output import JsonFlag, print_facts, print_json, say, size
 
 
@@ -18,11 +18,10 @@ def clean(
 ) -> None:
     """Remove checkpoints and files whose time is over, and objects of dead attempts that no row names."""
     from sgg_store.cleaning import Cleaner
-    from sgg_store.database import Database
     from sgg_store.objects import open_object_store
 
     settings = store_settings(data_dir)
-    database = Database(settings.database_url)
+    database = existing_database(settings)
     try:
         database.require_current_schema()
         cleaned = Cleaner(database, open_object_store(settings.object_store_url), settings).run(dry_run=dry_run)

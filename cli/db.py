@@ -14,6 +14,7 @@ from cli.errors import CliError
 from cli.output import JsonFlag, print_facts, print_json, say, size
 
 if TYPE_CHECKING:
+    from sgg_store.database import Database
     from sgg_store.schema import SchemaStatus
 
 app = typer.Typer(help="The database: status, upgrade, backup.", no_args_is_help=True)
@@ -33,9 +34,7 @@ EXPLANATIONS = {
 @app.command()
 def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
     """Tell which version the tables have, and which one is needed; exit code 0 only if they agree."""
-    from sgg_store.database import Database
-
-    database = Database(store_settings(data_dir).database_url)
+    database = existing_database(store_settings(data_dir))
     try:
         found = database.schema_status()
     finally:
@@ -95,6 +94,18 @@ def store_settings(data_dir: Path | None) -> Any:
     if data_dir is not None:
         os.environ["SGG_DATA_DIR"] = str(data_dir.expanduser().absolute())
     return StoreSettings()
+
+
+def existing_database(settings: Any) -> Database:
+    """Open the database. Raises CliError where there is none in the data directory: SQLite would make an empty one."""
+    from sgg_store.database import Database
+
+    if settings.database_is_embedded and not (settings.data_dir / "sgg.sqlite3").exists():
+        raise CliError(
+            f"There is no database in {settings.data_dir}.",
+            "Name the server's data directory with --data-dir; `sgg serve` makes a new one there.",
+        )
+    return Database(settings.database_url)
 
 
 def _facts(database: Any, found: SchemaStatus) -> dict[str, Any]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from api.settings import ApiSettings
     from sgg_store.database import Database
+    from sgg_store.objects import ObjectStore
     from worker.embedded import EmbeddedWorker
 
 USAGE = 2
@@ -112,8 +113,7 @@ def _run(listener: socket.socket, with_worker: bool, processes: int, announce: C
         )
     database = Database(settings.database_url)
     try:
-        _ready_tables(settings, database)
-        open_probed_object_store(settings.object_store_url)
+        _ready_tables(settings, database, open_probed_object_store(settings.object_store_url))
         admin_key = ensure_admin_key(database, settings.data_dir)
 
         def on_started() -> None:
@@ -128,10 +128,15 @@ def _run(listener: socket.socket, with_worker: bool, processes: int, announce: C
         database.dispose()
 
 
-def _ready_tables(settings: ApiSettings, database: Database) -> None:
+def _ready_tables(settings: ApiSettings, database: Database, objects: ObjectStore) -> None:
     """Make the tables of a data directory that has none yet. All other changes are for `sgg db upgrade`."""
     status = database.schema_status()
     if status.state == "empty" and settings.database_is_embedded:
+        if any(any(objects.list(folder)) for folder in ("files", "jobs")):
+            raise CliError(
+                f"There is no database in {settings.data_dir}, but objects that belong to one: it was moved or lost.",
+                "Restore sgg.sqlite3 from a backup, or name another --data-dir.",
+            )
         database.upgrade_schema()
     else:
         status.require_current()

@@ -60,6 +60,8 @@ def back_up(settings: StoreSettings, target: Path) -> Backup:
 
 def _copy_database(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(target)) as copy:
+        if live.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+            raise BackupError(f"{source} is empty: no server has run on it.", "Name the server's data directory.")
         live.backup(copy)
         (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
     if verdict != "ok":

@@ -15,6 +15,7 @@ from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.logs import get_logger
 from sgg_store.objects import ObjectStore
+from sgg_store.ownership import require_own_objects
 from sgg_store.records import ChoreRecord, database_now
 from sgg_store.settings import StoreSettings
 from sgg_store.trials import Trials
@@ -49,7 +50,10 @@ class Cleaner:
         return self.run(go_on) if begin_chore(self._database, _CHORE, self._settings.clean_seconds) else None
 
     def run(self, go_on: Callable[[], bool] = lambda: True, *, dry_run: bool = False) -> Cleaned:
-        """Clean until nothing is left to do, or `go_on` says no. With `dry_run` only count; then nothing changes."""
+        """Clean until nothing is left to do, or `go_on` says no. With `dry_run` only count; then nothing is removed.
+
+        Raises ForeignObjectsError before any object is collected that no row names, if these are another database's.
+        """
         cleaned = Cleaned()
         self._drop_checkpoints(cleaned, go_on, dry_run)
         self._drop_files(cleaned, go_on, dry_run)
@@ -58,6 +62,7 @@ class Cleaner:
                 Uploads(session).drop_expired()
                 Webhooks(session).drop_old()
                 Trials(session).drop_expired()
+        require_own_objects(self._database, self._objects)
         for found in find_garbage(self._database, self._objects, self._settings.garbage_grace_seconds, go_on):
             if not go_on():
                 break

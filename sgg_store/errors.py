@@ -306,6 +306,24 @@ class ObjectStoreUnavailableError(StoreError):
     code = "object_store_unavailable"
 
 
+class ForeignObjectsError(StoreError):
+    """The object store holds another database's objects; `owner` is its installation's id, None if none is known."""
+
+    code = "foreign_objects"
+
+    def __init__(self, owner: str | None) -> None:
+        whose = "older than this database, which needs none of them" if owner is None else f"those of {owner}"
+        super().__init__(
+            f"The objects in the object store are {whose}. None of them is collected as garbage.",
+            "Check SGG_DATABASE_URL, SGG_DATA_DIR and SGG_OBJECT_STORE_URL, or restore their database. If it is gone "
+            "for good, use another object store, or remove these objects yourself.",
+        )
+        self.owner = owner
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.owner,)
+
+
 class UnsafeObjectStoreError(StoreError):
     """The object store does not keep the promises that jobs rest on."""
 

@@ -38,6 +38,19 @@ def find_garbage(
             yield from (found for found in batch if found.key not in kept and found.modified_at < born_before)
 
 
+def find_needed(database: Database, objects: ObjectStore, before: float) -> bool | None:
+    """Whether some row needs one of the objects that are older than `before`; None if there are none."""
+    found = None
+    for folder, needed in AREAS.items():
+        for batch in _batches(objects.list(folder) if needed is not _needed_never else ()):
+            older = [each.key for each in batch if each.modified_at < before]
+            with database.read() as session:
+                if older and needed(session, older):
+                    return True
+            found = False if older else found
+    return found
+
+
 def _needed_files(session: Session, keys: Sequence[str]) -> Collection[str]:
     return set(session.scalars(select(FileRecord.object_key).where(FileRecord.object_key.in_(keys))))
 

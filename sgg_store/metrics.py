@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Float, and_, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from sgg_core.reporting import EvaluationMetrics, StepMetrics, message_adapter
+from sgg_core.reporting import EvaluationMetrics, Started, StepMetrics, message_adapter
 from sgg_store.attempts import Lease, guard
 from sgg_store.records import JobRecord, MetricRecord
 
@@ -96,6 +96,16 @@ class Metrics:
                 .values(step=last.step, total_steps=last.total_steps)
                 .execution_options(synchronize_session=False)
             )
+
+    def begin(self, lease: Lease, started: Started) -> None:
+        """Record what became of the job's `auto`. Raises LeaseLostError."""
+        guard(self.session, lease)
+        self.session.execute(
+            update(JobRecord)
+            .where(JobRecord.id == lease.job_id)
+            .values(epochs=started.epochs, batch_size=started.batch_size)
+            .execution_options(synchronize_session=False)
+        )
 
     def since(self, job_id: str, step: int = 0) -> list[AnyMetrics]:
         """All figures of the steps after `step`, in order; at one step the training figures come first."""

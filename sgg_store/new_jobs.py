@@ -109,6 +109,7 @@ class NewJobs:
             JobRecord.request_hash == request_hash,
             JobRecord.api_key_id == api_key_id,
             JobRecord.created_at > database_now() - within,
+            JobRecord.status != JobStatus.CANCELLED,  # by somebody who knew of it, and asks anew
         )
         return self.session.scalars(query.order_by(JobRecord.created_at.desc()).limit(1)).one_or_none()
 

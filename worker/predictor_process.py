@@ -19,7 +19,7 @@ from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
 
-from sgg_core.errors import SggError
+from sgg_core.errors import SggError, SpecError
 from sgg_core.imports import without_collector
 from sgg_core.pipe import MessagePipe, die_with_parent
 from sgg_core.trials import TrialError, TrialFailure
@@ -85,7 +85,8 @@ def _failure(error: Exception) -> TrialFailure:
     if isinstance(error, TrialError):
         return TrialFailure(code=error.code, message=str(error), users_fault=True, param=error.param)
     if isinstance(error, SggError):
-        return TrialFailure(code=error.code, message=str(error), users_fault=False)
+        # of a job that is tried out the settings are the caller's, everything else was checked by the API
+        return TrialFailure(code=error.code, message=str(error), users_fault=isinstance(error, SpecError))
     _log.exception("a trial met a defect")
     message = f"The model could not answer ({type(error).__name__}); the worker's log says more. Try a shorter text."
     return TrialFailure(code="trial_failed", message=message, users_fault=False)

@@ -34,6 +34,7 @@ class JobReporter:
         self._flush_seconds = flush_seconds
         self._metrics: list[StepMetrics | EvaluationMetrics] = []
         self._events: list[NewEvent] = []
+        self._begun: Started | None = None
         self._told = 0  # events that are known to be written
         self._flushed_at = 0.0  # long ago: the first message is written at once
         self._stepped = False  # whether a step's figures have come
@@ -50,6 +51,7 @@ class JobReporter:
             if message.step > self._told_steps.get(message.type, 0):
                 self._events += _metrics_events(message)
         elif isinstance(message, Started):
+            self._begun = message
             self._events.append(_started_event(message))
         elif isinstance(message, Notice):
             self._events.append(NewEvent(message.message, level=message.level))
@@ -89,11 +91,13 @@ class JobReporter:
         def write(session: Session) -> _Result:
             Metrics(session).append(self._lease, self._metrics)
             Events(session).append(self._lease, self._events, self._told)
+            if self._begun is not None:
+                Metrics(session).begin(self._lease, self._begun)
             return change(session)
 
         result = self._keeper.write(write)
         self._told += len(self._events)
-        self._metrics, self._events = [], []
+        self._metrics, self._events, self._begun = [], [], None
         self._flushed_at = time.monotonic()
         return result
 

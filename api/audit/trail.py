@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 from starlette.types import Scope
 
+from api.validation import whole
 from sgg_store.audit import AuditEntry, AuditLog, Outcome
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -50,7 +51,7 @@ class Trail:
         """Make an entry about the request."""
         named = next(reversed(self.scope.get("path_params", {}).values()), None)
         target = values.get("target") or self.target or named
-        values["target"] = target and str(target)[:LONGEST_TARGET]
+        values["target"] = target and whole(str(target)[:LONGEST_TARGET])
         return AuditEntry(
             action=action_of(self.scope["endpoint"].__name__),
             outcome=outcome,

@@ -54,11 +54,7 @@ def job_out(view: JobView, outlook: Outlook, *, alone: bool = False) -> JobOut:
         status=job.status.value,
         validation_file=job.validation_file_id,
         training_file=job.training_file_id,
-        hyperparameters=HyperparametersOut(
-            n_epochs=spec.optimization.epochs,
-            batch_size=spec.optimization.batch_size,
-            learning_rate_multiplier=spec.optimization.learning_rate_multiplier,
-        ),
+        hyperparameters=_hyperparameters(job, spec),
         trained_tokens=job.trained_tokens,
         error=JobErrorOut(code=job.error_code or "", message=job.error_message or "", param=job.error_param)
         if failed
@@ -103,6 +99,16 @@ def checkpoint_out(job: JobRecord, checkpoint: CheckpointRecord, files: Iterable
                 for file in files
             ]
         ),
+    )
+
+
+def _hyperparameters(job: JobRecord, spec: TrainingSpec) -> HyperparametersOut:
+    """As asked for; once the training has begun, what became of each `auto`."""
+    asked = spec.optimization
+    return HyperparametersOut(
+        n_epochs=job.epochs or asked.epochs if asked.epochs == "auto" else asked.epochs,
+        batch_size=job.batch_size or asked.batch_size if asked.batch_size == "auto" else asked.batch_size,
+        learning_rate_multiplier=asked.multiplier if job.epochs else asked.learning_rate_multiplier,
     )
 
 

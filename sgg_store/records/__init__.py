@@ -9,6 +9,7 @@ from sgg_store.records.checkpoint import CheckpointPermissionRecord, CheckpointR
 from sgg_store.records.chore import ChoreRecord
 from sgg_store.records.event import EventRecord
 from sgg_store.records.file import FileRecord
+from sgg_store.records.installation import InstallationRecord
 from sgg_store.records.job import JobMetadataRecord, JobRecord
 from sgg_store.records.metric import MetricRecord
 from sgg_store.records.project import ProjectRecord
@@ -28,6 +29,7 @@ __all__ = [
     "DeliveryState",
     "EventRecord",
     "FileRecord",
+    "InstallationRecord",
     "JobMetadataRecord",
     "JobRecord",
     "MetricRecord",

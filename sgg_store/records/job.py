@@ -66,6 +66,8 @@ class JobRecord(Record):
     finished_at: Mapped[float | None]
     step: Mapped[int] = mapped_column(default=0)
     total_steps: Mapped[int | None]
+    epochs: Mapped[int | None]  # that and the next as the training began with them, whatever `auto` the spec has
+    batch_size: Mapped[int | None]
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
     fine_tuned_model: Mapped[str | None] = mapped_column(unique=True)
     final_figures: Mapped[dict[str, Any] | None]  # of the run that was kept, which need not have told the last step

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
-from api import connections
+from api import connections, middleware
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 
-HEAD_SECONDS = 0.5
+HEAD_SECONDS, UNREAD_SECONDS = 0.5, 1.0
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
 def impatient(api_settings: ApiSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     monkeypatch.setattr(connections, "HEAD_SECONDS", HEAD_SECONDS)
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", UNREAD_SECONDS)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "DISCARD_SECONDS", 0.5)
     with serving(api_settings) as server:
         yield server
 
@@ -90,3 +95,85 @@ def test_requests_that_come_together_are_all_answered(impatient: ApiServer) -> N
             part = connection.recv(65536)
             assert part, told
             told += part
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the end, also of a connection that was broken off."""
+    told = b""
+    try:
+        while part := connection.recv(65536):
+            told += part
+    except ConnectionResetError:
+        pass
+    return told
+
+
+BODY = b"POST /dashboard/session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /health/live HTTP/1.1\r\n", b"x-more: " + b"x" * 10_000 + b"\r\n"),
+        (b"GET /health/live HTTP/1.1\r\nx-long: ", b"x" * 10_000),
+        (b"GET /health/live?", b"x" * 10_000),
+        (BODY + b"2\r\n{}\r\n0\r\n", b"x-trailer: " + b"x" * 10_000 + b"\r\n"),
+        (BODY + b"2;", b"x" * 10_000),
+    ],
+    ids=["headers", "one header", "url", "trailers", "chunk extension"],
+)
+def test_heads_without_end_are_not_kept(impatient: ApiServer, begin: bytes, more: bytes) -> None:
+    before, began = resident_bytes(), time.monotonic()
+    with connected(impatient) as connection:
+        connection.sendall(begin)
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 10:
+                connection.sendall(100 * more)
+    assert resident_bytes() - before < 50_000_000  # the server runs in this process
+
+
+def test_a_head_that_is_too_long_is_told_of(impatient: ApiServer) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nx-long: " + b"x" * 70_000)
+        assert everything(connection).startswith(b"HTTP/1.1 431 ")
+    with connected(impatient) as connection:
+        connection.sendall(REQUEST.replace(b"Host: x", b"Host: x\r\nx-long: " + b"x" * 50_000))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_is_too_large_and_stops_is_answered(impatient: ApiServer) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(BODY + b"1388\r\n" + b"x" * 5000 + b"\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def asked_often(server: ApiServer, times: int, buffered: int) -> socket.socket:
+    """A connection over which more answers come than anything between holds."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffered)
+    url = httpx.URL(server.url)
+    connection.connect((url.host, url.port))
+    connection.settimeout(20)
+    connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * times)
+    return connection
+
+
+def test_an_answer_that_nobody_reads_is_broken_off(impatient: ApiServer) -> None:
+    with asked_often(impatient, 100, 4096) as connection:
+        time.sleep(3 * UNREAD_SECONDS)
+        assert everything(connection).count(b"HTTP/1.1 200 ") < 100
+
+
+def test_an_answer_that_is_read_slowly_is_not(impatient: ApiServer) -> None:
+    told, began = b"", time.monotonic()
+    with asked_often(impatient, 40, 65536) as connection:
+        while told.count(b"HTTP/1.1 200 ") < 40:
+            part = connection.recv(65536)
+            assert part, len(told)
+            told += part
+            time.sleep(0.03)
+    assert time.monotonic() - began > 1.5 * UNREAD_SECONDS

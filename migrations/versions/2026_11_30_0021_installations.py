@@ -1,0 +1,32 @@
+"""The installation that a database belongs to, and what became of a job's `auto` when its training began."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0021"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    made = op.create_table(
+        "installations",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_installations")),
+    )
+    op.bulk_insert(made, [{"id": f"inst-{secrets.token_hex(12)}", "created_at": time.time()}])
+    op.add_column("jobs", sa.Column("epochs", sa.Integer(), nullable=True))
+    op.add_column("jobs", sa.Column("batch_size", sa.Integer(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("jobs", "batch_size")
+    op.drop_column("jobs", "epochs")
+    op.drop_table("installations")
