@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _count_unread(self) -> int:
-        """Bytes that the other machine has not confirmed: a full socket frees its space for more in large pieces only."""
+        """Bytes that the other machine has not confirmed: a full socket takes more in large pieces only."""
         queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 

@@ -74,8 +74,8 @@ class AddressRule:
 def post(url: str, body: bytes, headers: Mapping[str, str], rule: AddressRule, seconds: float) -> int:
     """Send a body and give the status of the answer.
 
-    Raises ForbiddenAddressError if the rule, perhaps a stricter one than when the URL was given, does not let it; OSError
-    or httpcore's errors (see ERRORS) if there is no answer within `seconds`.
+    Raises ForbiddenAddressError if the rule, perhaps a stricter one than when the URL was given, does not let it;
+    OSError or httpcore's errors (see ERRORS) if there is no answer within `seconds`.
     """
     if problem := rule.problem_of(url):
         raise ForbiddenAddressError(problem)

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,14 @@ from sqlalchemy.orm import ORMExecuteState
 
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import Cleaned, Cleaner, begin_chore, delete_objects
-from sgg_store.database import Database
-from sgg_store.errors import FileInUseError, ObjectStoreUnavailableError, RecordNotFoundError, TransitionError
+from sgg_store.database import Database, upgrade_schema
+from sgg_store.errors import (
+    FileInUseError,
+    ForeignObjectsError,
+    ObjectStoreUnavailableError,
+    RecordNotFoundError,
+    TransitionError,
+)
 from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.jobs import Jobs
@@ -24,6 +31,7 @@ from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.new_jobs import Start
 from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key
+from sgg_store.ownership import OWNER, require_own_objects
 from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now
 from sgg_store.retries import Cause
@@ -38,7 +46,7 @@ def settings(**values: Any) -> StoreSettings:
 
 
 def keys(objects: ObjectStore, folder: str = "") -> set[str]:
-    return {found.key for found in objects.list(folder)}
+    return {found.key for found in objects.list(folder)} - {OWNER}
 
 
 def claim(database: Database, **values: Any) -> Lease:
@@ -129,8 +137,7 @@ def test_garbage_is_what_no_row_and_no_live_attempt_needs(database: Database, ea
 def test_cleaning_removes_old_garbage_only_and_a_dry_run_nothing(database: Database, objects: LocalObjectStore) -> None:
     needed, garbage = scatter(database, objects)
     young = file_key("file-young")
-    for key in keys(objects):
-        os.utime(objects.root / key, (time.time() - 2 * DAY,) * 2)
+    make_older(objects)
     objects.put(young, b"its row is on its way")
     cleaner = Cleaner(database, objects, settings())
     told = cleaner.run(dry_run=True)
@@ -141,11 +148,45 @@ def test_cleaning_removes_old_garbage_only_and_a_dry_run_nothing(database: Datab
     assert cleaner.run() == Cleaned()
 
 
+def make_older(objects: LocalObjectStore) -> None:
+    for key in keys(objects):
+        os.utime(objects.root / key, (time.time() - 2 * DAY,) * 2)
+
+
+def test_a_database_collects_nothing_that_belongs_to_another_one(
+    database: Database, objects: LocalObjectStore, tmp_path: Path
+) -> None:
+    _, garbage = scatter(database, objects)
+    make_older(objects)
+    before = keys(objects)
+    url = f"sqlite:///{tmp_path / 'new.sqlite3'}"
+    upgrade_schema(url)
+    new = Database(url)
+    for dry_run in (True, False):
+        with pytest.raises(ForeignObjectsError, match="older than this database"):
+            Cleaner(new, objects, settings()).run(dry_run=dry_run)
+    with new.begin() as session:  # what it has stored itself meanwhile makes the others no more its own
+        objects.put(add_file(session).object_key, b"x")
+    with pytest.raises(ForeignObjectsError, match="older than this database"):
+        Cleaner(new, objects, settings()).run()
+    assert keys(objects) >= before
+    assert Cleaner(database, objects, settings()).run().garbage_objects == len(garbage)
+    with pytest.raises(ForeignObjectsError, match="those of inst-"):
+        Cleaner(new, objects, settings()).run()
+    new.dispose()
+
+
+def test_an_empty_store_becomes_its_first_databases(database: Database, each_store: ObjectStore) -> None:
+    require_own_objects(database, each_store)
+    owner = b"".join(each_store.open(OWNER))
+    require_own_objects(database, each_store)
+    assert b"".join(each_store.open(OWNER)) == owner
+
+
 def test_cleaning_stops_when_it_is_told_to(database: Database, objects: LocalObjectStore) -> None:
     scatter(database, objects)
     before = keys(objects)
-    for key in before:
-        os.utime(objects.root / key, (time.time() - 2 * DAY,) * 2)
+    make_older(objects)
     answers = iter([True, True, True, False])
     Cleaner(database, objects, settings()).run(lambda: next(answers))
     assert 0 < len(before) - len(keys(objects)) < 4
@@ -275,6 +316,7 @@ def test_expired_files_go_in_batches_whatever_jobs_use_and_the_jobs_are_asked_on
 def test_a_file_that_others_put_into_the_object_directory_keeps_nothing_from_being_collected(
     database: Database, objects: LocalObjectStore
 ) -> None:
+    require_own_objects(database, objects)
     garbage = file_key("file-without-row")
     objects.put(garbage, b"lost")
     others = objects.root / "files" / ".nfs0000001"

@@ -35,13 +35,39 @@ def make_older(url: str) -> None:
 
 
 def test_status_and_upgrade_lead_from_nothing_to_the_newest_tables(sgg: Sgg) -> None:
-    before = sgg("db", "status", "--json")
-    assert (before.exit_code, json.loads(before.stdout)["state"]) == (1, "empty")
+    before = sgg("db", "status")
+    assert (before.exit_code, before.stdout) == (1, "")
+    assert "There is no database in" in before.stderr
     upgraded = json.loads(sgg("db", "upgrade", "--json").stdout)
     assert upgraded["state"] == "current" and upgraded["applied"][-1] == upgraded["needed"]
     after = sgg("db", "status")
     assert after.exit_code == 0
     assert "are those that this version of sgg needs" in after.stdout
+
+
+@pytest.mark.parametrize("asked", [("db", "status"), ("clean",), ("db", "backup", "copy")])
+def test_a_wrong_directory_is_named_and_stays_as_it_is(sgg: Sgg, tmp_path: Path, asked: tuple[str, ...]) -> None:
+    refused = sgg(*asked, "--data-dir", str(tmp_path / "typo"))
+    assert refused.exit_code == 1 and str(tmp_path / "typo") in refused.stderr.replace("\n", "")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_database_without_tables_is_no_backup(sgg: Sgg, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sgg.sqlite3").touch()
+    refused = sgg("db", "backup", str(tmp_path / "copy"))
+    assert refused.exit_code == 1 and "no server has run on it" in refused.stderr.replace("\n", " ")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_server_makes_no_tables_beside_the_objects_of_a_lost_database(sgg: Sgg, tmp_path: Path) -> None:
+    objects = tmp_path / "data" / "objects" / "files"
+    objects.mkdir(parents=True)
+    (objects / "file-1").write_bytes(b"x")
+    refused = sgg("serve", "--port", "0")
+    assert refused.exit_code == 1 and "it was moved or lost" in refused.stderr.replace("\n", " ")
+    assert sgg("db", "status").exit_code == 1
+    assert (objects / "file-1").exists()
 
 
 @pytest.mark.postgres

@@ -174,6 +174,15 @@ def test_a_retried_request_without_a_key_finds_its_job_for_a_while(database: Dat
         assert jobs.find_recent_duplicate("h", "k2", 60.0) is None
 
 
+def test_a_retried_request_does_not_find_a_job_that_was_cancelled(database: Database) -> None:
+    with database.begin() as session:
+        request = new_job(session, api_key_id="k1", request_hash="h")
+        first = NewJobs(session).create(request)[0].id
+        Jobs(session).request_cancel(DEFAULT_PROJECT_ID, first)
+        found, created = NewJobs(session).create(request, repeats_within=60.0)
+        assert created and found.id != first
+
+
 def test_a_queued_job_is_cancelled_at_once(database: Database) -> None:
     with database.begin() as session:
         job_id = add_job(session).id

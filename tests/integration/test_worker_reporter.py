@@ -94,6 +94,9 @@ def test_the_beginning_and_the_first_steps_figures_can_be_read_at_once(database:
         assert len(told()) == 3
         reporter.flush()
         assert told()[3:] == ["Step 2"]
+    with database.read() as session:
+        job = Jobs(session).get(DEFAULT_PROJECT_ID, job_id)
+        assert (job.epochs, job.batch_size) == (3, 2)
 
 
 class SlowDatabase(Database):

@@ -21,6 +21,7 @@ INTERNAL = {  # raised where no request is answered, or turned into something el
     store_errors.InvalidObjectKeyError,
     store_errors.ObjectStoreUrlError,
     store_errors.BackupError,
+    store_errors.ForeignObjectsError,
     store_errors.UnsafeObjectStoreError,
     store_errors.BrokerUnavailableError,
     core_errors.DataError,
