@@ -187,3 +187,25 @@ def test_keys_are_in_no_log_and_no_audit_entry(api_server: ApiServer, caplog: py
     told = caplog.text + repr([record.__dict__ for record in caplog.records])
     told += repr([{name: value for name, value in vars(entry).items() if name[0] != "_"} for entry in entries])
     assert not any(secret in told for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/fine_tuning/jobs", {"hyperparameters": {"lora": {"targets": [1] * 300_000}}}),
+        ("/v1/fine_tuning/jobs", {"metadata": {f"x{number}": 1 for number in range(80_000)}}),
+        ("/v1/fine_tuning/preview", {"method": {"sgg": {"sources": [1] * 300_000}}}),
+        ("/v1/chat/completions", {f"x{number}": 1 for number in range(80_000)}),
+    ],
+)
+def test_bodies_of_very_many_values_are_refused_as_a_whole(
+    api_server: ApiServer, path: str, body: dict[str, object]
+) -> None:
+    with api_server.http() as http:
+        began = time.monotonic()
+        error = http.post(path, json=body).json()["error"]
+        seconds = time.monotonic() - began
+        assert "and may hold 5,000" in error["message"] and error["code"] == "invalid_value"
+        long = http.post(path, json={"text": "a, b" * 50_000})  # is judged by what it is
+        assert "may hold" not in long.text
+    assert seconds < 2

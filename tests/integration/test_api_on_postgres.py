@@ -9,6 +9,7 @@ import pytest
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, labelled, serving
+from sgg_store.audit import AuditLog
 
 pytestmark = pytest.mark.postgres
 
@@ -51,3 +52,11 @@ class _Known(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         return "unknown"
+
+
+def test_calls_with_broken_names_are_in_the_audit_log(server: ApiServer) -> None:
+    with server.http() as http:
+        assert http.post("/v1/fine_tuning/jobs/%00/cancel").status_code == 400
+    with server.database.read() as session:
+        [entry] = AuditLog(session).list_page(limit=100).items
+    assert (entry.action, entry.target, entry.status) == ("job.cancelled", "\ufffd", 400)

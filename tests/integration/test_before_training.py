@@ -311,6 +311,15 @@ def test_jobs_whose_labels_were_not_judged_say_so(site: Site) -> None:
     assert error["code"] == "no_report" and "Only those of classifications" in error["message"]
 
 
+def test_settings_that_only_the_base_model_shows_to_be_wrong_are_errors(site: Site) -> None:
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"lora": {"targets": ["nowhere"]}}}}
+    told = site.dry_run(model="tiny-causal", training_file=site.server.file_id(PROMPTS), method=method)
+    (found,) = told["findings"]
+    assert not told["valid"], found
+    assert (found["severity"], found["code"]) == ("error", "invalid_hyperparameters")
+    assert found["param"] == "method.supervised.hyperparameters" and "nowhere" in found["reason"]
+
+
 def test_without_a_worker_a_dry_run_still_tells_what_it_can(api_settings: ApiSettings) -> None:
     with serving(api_settings.model_copy(update={"trial_seconds": 0.2})) as server, server.http() as http:
         body = {"model": "all-minilm-l6-v2", "training_file": server.file_id(TWO_LABELS)}

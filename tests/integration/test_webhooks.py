@@ -531,6 +531,18 @@ def test_a_public_name_that_leads_inside_is_not_followed(
     assert receiver.taken == []
 
 
+def test_an_endpoint_from_before_the_administrator_closed_the_door_is_not_reached(
+    open_settings: ApiSettings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "PAUSES", ())
+    with serving(open_settings) as server:
+        endpoint = add(server, "http://example.com/hook")
+    with serving(open_settings.model_copy(update={"webhook_private_addresses": False})) as server:
+        server.claim(server.job_id())
+        (refused,) = settled(server, endpoint, 1)
+    assert "must be an absolute https URL" in refused["attempts"][0]["error"]
+
+
 @pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def test_two_servers_share_the_work_and_send_nothing_twice(
     open_settings: ApiSettings, receiver: Receiver, request: pytest.FixtureRequest, database: str
