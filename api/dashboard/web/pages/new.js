@@ -22,15 +22,17 @@ function Form({ models, files, earlier, correct }) {
   const latest = useRef(null), safe = useRef(null); // what is edited, and the newest of it that is kept elsewhere, too
   const held = useRef(null); // the newest files whose rows are known, which the next ones replace
   const save = useAction(async (next) => {
+    let judged = true;
     try {
       held.current = await store(next, held.current);
       safe.current = next;
       setStored(held.current);
     } catch (error) {
       setStored(null);
+      judged = !!error.problems?.length;
       throw error;
     } finally {
-      setDirty(latest.current !== next); // something may have been corrected meanwhile
+      setDirty(!judged || latest.current !== next); // something may have been corrected meanwhile
     }
   });
   const take = (next) => {

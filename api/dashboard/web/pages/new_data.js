@@ -124,7 +124,7 @@ export function NewData({ data, stored, earlier, fetching, dirty, busy, error, o
   const edits = { names, change, drop };
   const found = dirty ? [] : findingsOf(data, stored, error);
   const findings = [...found, ...doubted(data), ...contradicting(data.rows).filter(({ place }) => !found.some((each) => each.place === place && each.reason.includes("label")))];
-  const untold = error && !dirty && !found.length;
+  const untold = error && !found.length && (!dirty || !error.problems?.length);
   return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}${aside ? `; ${count(aside)} of them set aside to measure with` : ""}${data.fetched ? ". What you change is saved as a new file." : ""}`}>
     <div class="stack">
       ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}
