@@ -129,7 +129,7 @@ export function NewData({ data, stored, earlier, fetching, dirty, busy, error, o
     <div class="stack">
       ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}
       ${busy && html`<${Bones} heights=${[30]} label="Checking the file" />`}
-      ${untold && html`<${Problem} error=${error} title="The file cannot be used as it is" />`}
+      ${untold && html`<${Problem} error=${error} title=${error.problems?.length ? "The file cannot be used as it is" : "The examples are not saved"} />`}
       <${Findings} findings=${findings} data=${data} edits=${edits} />
       ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "says" : "say"} what an earlier one says, word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
       ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">Nothing to complain about.</p>`}
