@@ -21,6 +21,7 @@ from sgg_core.shapes import (
     Limits,
     build_example,
     check_names,
+    meant,
 )
 from sgg_core.suspicions import suspicions
 
@@ -196,7 +197,7 @@ def _collect(
             break
         if row.names_line != names_line:
             names_line = row.names_line
-            row_kind = check_names(names_line, frozenset(row.fields), log)
+            row_kind = check_names(names_line, meant(row.fields), log)
             kind = kind or row_kind
         if row_kind is None:
             continue

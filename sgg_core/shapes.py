@@ -11,6 +11,7 @@ as their decimal text, because CSV cannot tell the two apart.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -30,7 +31,10 @@ UNSUPPORTED = {
     **dict.fromkeys(("tools", "functions", "parallel_tool_calls", "tool_calls", "function_call"), "Tool calls"),
     **dict.fromkeys(("preferred_output", "preferred_completion"), "Preference pairs"),
     **dict.fromkeys(("non_preferred_output", "non_preferred_completion"), "Preference pairs"),
+    **{"refusal": "Refusals", "audio": "Recordings", "annotations": "Annotations"},
 }
+
+REMOVE = "Remove this field, or this example."
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,11 @@ def kind_of(names: frozenset[str]) -> Kind | None:
     return None
 
 
+def meant(fields: Mapping[str, object]) -> frozenset[str]:
+    """The names of the fields that say something: OpenAI's clients write what an answer has not as null or empty."""
+    return frozenset(name for name, value in fields.items() if value or name not in UNSUPPORTED)
+
+
 def check_names(line: int, names: frozenset[str], log: ProblemLog) -> Kind | None:
     """The kind whose fields are all among these names, else None. Missing and unknown ones are noted in `log`."""
     kind = kind_of(names)
@@ -134,7 +143,7 @@ def build_example(row: Row, kind: Kind, limits: Limits, log: ProblemLog) -> Exam
 
 def _note_unknown(line: int, name: str, free: set[str], log: ProblemLog) -> None:
     if name in UNSUPPORTED:
-        log.add(line, name, f"{UNSUPPORTED[name]} are not supported.", "Remove this field, or this example.")
+        log.add(line, name, f"{UNSUPPORTED[name]} are not supported.", REMOVE)
         return
     close = difflib.get_close_matches(name.strip().lower(), sorted(free), n=1)
     remedy = f"Did you mean {close[0]!r}?" if close else "Remove it or rename it."
@@ -237,15 +246,16 @@ def known_role(value: object) -> Role | None:
 
 
 def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLog) -> ChatMessage | None:
+    before = len(log.problems)
+    for name in sorted(meant(turn) & UNSUPPORTED.keys()) if isinstance(turn, dict) else ():
+        log.add(line, f"{place}.{name}", f"{UNSUPPORTED[name]} are not supported.", REMOVE)
+    if len(log.problems) > before:
+        return None
     if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
         log.add(line, place, "The message is not an object with role and content.", "Write both, and weight if needed.")
         return None
-    before = len(log.problems)
-    for name in sorted(turn.keys() - {"role", "content", "weight"}):
-        if name in UNSUPPORTED:
-            log.add(line, f"{place}.{name}", f"{UNSUPPORTED[name]} are not supported.", "Remove this field.")
-        else:
-            log.add(line, f"{place}.{excerpt(name)[1:-1]}", "The field is unknown.", "Keep role, content and weight.")
+    for name in sorted(turn.keys() - {"role", "content", "weight"} - UNSUPPORTED.keys()):
+        log.add(line, f"{place}.{excerpt(name)[1:-1]}", "The field is unknown.", "Keep role, content and weight.")
     weight = turn.get("weight", 1)
     role = known_role(turn["role"])
     if role is None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from api.auth import Caller
 from api.dependencies import Services
 from api.files.facts import FileFacts
-from api.jobs.schemas import JobDraft, JobIn
+from api.jobs.schemas import OPENAIS_OTHERS, JobDraft, JobIn
 from api.validation import RequestProblem, broken_texts, problems_of_model
 from sgg_core.catalogue import BaseModelEntry, check_objective, check_task
 from sgg_core.errors import DataError, RetentionFileError, SpecError, UnknownBaseModelError
@@ -82,7 +82,7 @@ def _unsupported_method(body: dict[str, Any]) -> Iterator[RequestProblem]:
     """Yield it where a method of OpenAI's is asked for that nobody here can run."""
     method = body.get("method")
     asked = method.get("type") if isinstance(method, dict) else None
-    if asked in ("dpo", "reinforcement"):
+    if asked in OPENAIS_OTHERS:
         message = (
             f"Jobs of the method {asked!r} are not offered. Supported are 'supervised' (plain LoRA) and 'sgg' (LoRA "
             "with structured gradient guidance), both on labelled examples, completions or chats."

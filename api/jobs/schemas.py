@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sgg_core.spec import (
     CheckpointSpec,
@@ -73,6 +73,9 @@ class MethodSettings(BaseModel):
     """Jobs of higher priority begin first. More than 0 needs a key with the scope `admin`."""
 
 
+OPENAIS_OTHERS = ("dpo", "reinforcement")
+
+
 class Method(BaseModel):
     """The method and its settings, which stand under the method's own name."""
 
@@ -82,6 +85,14 @@ class Method(BaseModel):
     """`supervised` is plain LoRA, `sgg` adds structured gradient guidance."""
     supervised: MethodSettings | None = None
     sgg: MethodSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_methods_that_are_null(cls, given: Any) -> Any:
+        """OpenAI's clients write so of a job that they read those methods which it has not."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None or name not in OPENAIS_OTHERS}
 
     @model_serializer(mode="wrap")
     def _without_the_other_method(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

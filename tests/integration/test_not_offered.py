@@ -33,3 +33,9 @@ def test_methods_of_openai_that_nobody_runs_here_name_those_that_are(
     assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_method", "method.type")
     assert "'supervised'" in error["message"] and "'sgg'" in error["message"]
     assert len(error["sgg"]["problems"]) == 1
+
+
+def test_methods_that_a_read_job_has_not_may_be_sent_along(api_server: ApiServer) -> None:
+    method = {"type": "supervised", "supervised": {"hyperparameters": {}}, "dpo": None, "reinforcement": None}
+    answer = api_server.create_job(model="smollm2-135m-instruct", training_file=api_server.file_id(), method=method)
+    assert answer.status_code == 200 and set(answer.json()["method"]) == {"type", "supervised"}

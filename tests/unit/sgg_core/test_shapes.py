@@ -99,7 +99,19 @@ def test_wrong_columns_are_told_once_for_the_header_and_not_for_every_row():
 
 @pytest.mark.parametrize("key", ["tools", "functions", "parallel_tool_calls"])
 def test_tool_calls_are_refused_by_name(key):
-    assert "Tool calls are not supported" in told({"messages": [ASK, ANSWER], key: []})
+    assert "Tool calls are not supported" in told({"messages": [ASK, ANSWER], key: [{"name": "f"}]})
+
+
+def test_what_openais_clients_write_where_there_is_nothing_is_passed_over():
+    nothing = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": []}
+    row = {"messages": [ASK, ANSWER | nothing], "tools": [], "functions": None, "parallel_tool_calls": False}
+    assert parsed(row).examples == parsed({"messages": [ASK, ANSWER]}).examples
+
+
+def test_a_turn_that_calls_a_tool_and_says_nothing_is_told_what_it_is():
+    call = {"role": "assistant", "tool_calls": [{"id": "1"}]}
+    for turn in (call, call | {"content": None}):
+        assert problems_of({"messages": [ASK, turn, ANSWER]}) == [(1, "messages[1].tool_calls")]
 
 
 def test_preference_rows_are_refused_by_name():
@@ -125,7 +137,7 @@ def test_preference_rows_are_refused_by_name():
         ([{"role": "user", "content": []}, ANSWER], "messages[0].content"),
         ([{"role": "user", "content": [{"type": "image_url", "text": "x"}]}, ANSWER], "messages[0].content"),
         ([{"role": "user", "content": [{"type": "text"}]}, ANSWER], "messages[0].content"),
-        ([ASK, ANSWER | {"tool_calls": []}], "messages[1].tool_calls"),
+        ([ASK, ANSWER | {"tool_calls": [{"id": "1"}]}], "messages[1].tool_calls"),
         ([ASK | {"name": "Ann"}, ANSWER], "messages[0].name"),
     ],
 )
