@@ -170,7 +170,7 @@ def identify_key(keys: KeyRing, authorization: str | None) -> Identity:
     if identity is None:
         raise AuthenticationError(
             "The API key is unknown, expired or revoked. The server's data directory holds the administrator's key "
-            "in the file admin-key."
+            "in the file admin-key; if that one was revoked, a restart of the server makes a new one."
         )
     return identity
 

@@ -59,10 +59,10 @@ def _jobs(session: Session) -> Iterator[GaugeMetricFamily]:
         jobs.add_metric([status], counts.get(status, 0))
     yield jobs
     queued = JobRecord.status == JobStatus.QUEUED
-    last_end = select(func.max(AttemptRecord.ended_at)).where(AttemptRecord.job_id == JobRecord.id).scalar_subquery()
-    oldest = select(database_now() - func.min(func.coalesce(last_end, JobRecord.created_at))).where(queued)
+    waits_since = func.coalesce(JobRecord.queued_at, JobRecord.created_at)
+    oldest = select(database_now() - func.min(waits_since)).where(queued)
     age = GaugeMetricFamily(
-        "sgg_queue_oldest_seconds", "How long the job that waits longest has waited, since its last attempt if any."
+        "sgg_queue_oldest_seconds", "How long the job that waits longest has waited, since it was queued the last time."
     )
     age.add_metric([], session.execute(oldest).scalar_one() or 0.0)
     yield age

@@ -26,6 +26,8 @@ def move_job(
     check_transition(job_id, source, target)
     if target is not JobStatus.RUNNING:
         values["pause_requested"] = False  # it was asked of the attempt that has ended
+    if target is JobStatus.QUEUED:
+        values["queued_at"] = database_now()
     if target in TERMINAL:
         values["finished_at"] = database_now()
     job = session.scalars(

@@ -1,4 +1,4 @@
-"""The installation that a database belongs to, and what became of a job's `auto` when its training began."""
+"""The installation that a database belongs to; since when a job waits; what its `auto` were when training began."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_installations")),
     )
     op.bulk_insert(made, [{"id": f"inst-{secrets.token_hex(12)}", "created_at": time.time()}])
+    op.add_column("jobs", sa.Column("queued_at", sa.Double(), nullable=True))
     op.add_column("jobs", sa.Column("epochs", sa.Integer(), nullable=True))
     op.add_column("jobs", sa.Column("batch_size", sa.Integer(), nullable=True))
 
@@ -29,4 +30,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_column("jobs", "batch_size")
     op.drop_column("jobs", "epochs")
+    op.drop_column("jobs", "queued_at")
     op.drop_table("installations")

@@ -62,6 +62,7 @@ class JobRecord(Record):
     origin: Mapped[dict[str, Any] | None]  # ids of the request that made it, see sgg_store.tracing
 
     created_at: Mapped[float] = mapped_column(default=database_now())
+    queued_at: Mapped[float | None]  # once more: after an attempt, or a pause
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
     step: Mapped[int] = mapped_column(default=0)

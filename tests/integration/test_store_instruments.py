@@ -9,6 +9,9 @@ from sqlalchemy import update
 from sgg_store.database import Database
 from sgg_store.errors import BrokerUnavailableError, LeaseLostError
 from sgg_store.instruments import ATTEMPTS_ENDED
+from sgg_store.job_state import JobStatus
+from sgg_store.jobs import Jobs
+from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import Lease, Leases
 from sgg_store.queue import make_celery, ring
 from sgg_store.queue_metrics import QueueCollector
@@ -101,6 +104,13 @@ def test_a_scrape_tells_what_waits_and_for_how_long(database: Database) -> None:
         session.execute(update(JobRecord).where(JobRecord.id == lease.job_id).values(created_at=0.0))
         Leases(session).give_back(lease, Cause.PREEMPTED)
     assert scrape(database)["sgg_queue_oldest_seconds"] < 520, "a job waits since its last attempt"
+    with database.begin() as session:
+        session.execute(update(JobRecord).where(JobRecord.id != old.id).values(status=JobStatus.CANCELLED))
+        Jobs(session).request_pause(DEFAULT_PROJECT_ID, old.id)
+    assert scrape(database)["sgg_queue_oldest_seconds"] == 0
+    with database.begin() as session:
+        Jobs(session).resume(DEFAULT_PROJECT_ID, old.id)
+    assert scrape(database)["sgg_queue_oldest_seconds"] < 20, "the pause was no waiting"
 
 
 def test_a_scrape_without_a_database_says_so() -> None:
