@@ -10,8 +10,11 @@ from sqlalchemy.orm import Session
 
 from sgg_store import ids
 from sgg_store.errors import RecordNotFoundError
+from sgg_store.events import NewEvent
+from sgg_store.job_state import JobStatus
 from sgg_store.pages import Order, Page, read_page
 from sgg_store.records import CheckpointPermissionRecord, CheckpointRecord, JobRecord, ProjectRecord
+from sgg_store.transitions import move_job
 
 _NAME = re.compile(r"ft:.+:(?P<job>[0-9a-f]{8}(?:[0-9a-f]{4})?):ckpt-step-(?P<step>[0-9]{1,9})")
 
@@ -74,10 +77,22 @@ class CheckpointPermissions:
         )
 
     def revoke(self, checkpoint: CheckpointRecord, permission_id: str) -> None:
-        """Take a permission back. Raises RecordNotFoundError."""
+        """Take a permission back. Raises RecordNotFoundError.
+
+        Jobs that start from the checkpoint by it, and do not run, are cancelled: they would keep it for as long as their
+        project likes.
+        """
         permission = self.session.get(CheckpointPermissionRecord, permission_id)
         if permission is None or permission.checkpoint_id != checkpoint.id:
             raise RecordNotFoundError("permission of this checkpoint", permission_id)
+        waiting = select(JobRecord).where(
+            JobRecord.project_id == permission.project_id,
+            JobRecord.start_checkpoint_id == checkpoint.id,
+            JobRecord.status.in_((JobStatus.QUEUED, JobStatus.PAUSED)),
+        )
+        for job in self.session.scalars(waiting).all():
+            told = NewEvent("The job was cancelled: the permission to start from its checkpoint was taken back.")
+            move_job(self.session, job.id, job.status, JobStatus.CANCELLED, told)
         self.session.delete(permission)
         self.session.flush()
 

@@ -12,6 +12,9 @@ from api.testing import ApiServer, labelled
 from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import RecordNotFoundError
+from sgg_store.events import Events
+from sgg_store.job_state import JobStatus
+from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import Lease, Leases
 from sgg_store.new_jobs import Start
@@ -152,6 +155,23 @@ def test_a_project_takes_no_permission_of_another_back_through_a_checkpoint_of_i
         (granted,) = CheckpointPermissions(session).grant(theirs, ["proj-friend"])
     with pytest.raises(RecordNotFoundError), database.begin() as session:
         CheckpointPermissions(session).revoke(mine, granted.id)
+
+
+def test_jobs_that_wait_with_a_permission_that_is_taken_back_do_not_keep_the_checkpoint(database: Database) -> None:
+    lease, mine = with_checkpoint(database)
+    with database.begin() as session:
+        own = add_job(session, start=Start("mine", checkpoint_id=mine.id)).id
+        ensure_project(session, "proj-friend")
+        (granted,) = CheckpointPermissions(session).grant(mine, ["proj-friend"])
+        theirs = [add_job(session, "proj-friend", start=Start("mine", checkpoint_id=mine.id)).id for _ in range(2)]
+        other = add_job(session, "proj-friend").id
+        Jobs(session).request_pause("proj-friend", theirs[0])
+    with database.begin() as session:
+        CheckpointPermissions(session).revoke(mine, granted.id)
+    with database.read() as session:
+        assert {session.get_one(JobRecord, job_id).status for job_id in theirs} == {JobStatus.CANCELLED}
+        assert {session.get_one(JobRecord, job_id).status for job_id in (own, other)} == {JobStatus.QUEUED}
+        assert Events(session).since("proj-friend", theirs[0], 0)[-1].message.endswith("was taken back.")
 
 
 def test_no_job_starts_from_a_checkpoint_of_another_project(database: Database) -> None:
