@@ -79,8 +79,8 @@ class CheckpointPermissions:
     def revoke(self, checkpoint: CheckpointRecord, permission_id: str) -> None:
         """Take a permission back. Raises RecordNotFoundError.
 
-        Jobs that start from the checkpoint by it, and do not run, are cancelled: they would keep it for as long as their
-        project likes.
+        Jobs that start from the checkpoint by it, and do not run, are cancelled: they would keep it for as long as
+        their project likes.
         """
         permission = self.session.get(CheckpointPermissionRecord, permission_id)
         if permission is None or permission.checkpoint_id != checkpoint.id:

@@ -158,7 +158,7 @@ def test_a_project_takes_no_permission_of_another_back_through_a_checkpoint_of_i
 
 
 def test_jobs_that_wait_with_a_permission_that_is_taken_back_do_not_keep_the_checkpoint(database: Database) -> None:
-    lease, mine = with_checkpoint(database)
+    _, mine = with_checkpoint(database)
     with database.begin() as session:
         own = add_job(session, start=Start("mine", checkpoint_id=mine.id)).id
         ensure_project(session, "proj-friend")
