@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sgg_core.plan import (
-    BALANCED_BATCH_SIZE,
     BATCH_SIZE,
     CLIP_NORM,
+    CONTRAST_BATCH_SIZE,
     LEARNING_RATE,
     LONGEST_REHEARSAL,
     STEPS,
@@ -48,7 +48,8 @@ def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, labels=2,
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_depends_on_the_kind_of_base_model(kind):
     plan = plan_of(32, kind)
-    assert (plan.balanced, plan.batch_size, plan.steps_per_epoch) == (True, BALANCED_BATCH_SIZE, 2)
+    size = CONTRAST_BATCH_SIZE if kind == "encoder" else BATCH_SIZE
+    assert (plan.balanced, plan.batch_size, plan.steps_per_epoch) == (True, size, 32 // size)
     assert (plan.learning_rate, plan.clip_norm) == (LEARNING_RATE[kind], CLIP_NORM[kind])
     assert plan.total_steps == plan.epochs * plan.steps_per_epoch
     assert plan.total_steps == (STEPS_OF_CONTRAST if plan.objective == "contrast" else STEPS[kind])
@@ -69,7 +70,7 @@ def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_
 @given(sizes, kinds, optimizations)
 def test_what_is_asked_for_is_done_within_its_bounds(examples, kind, asked):
     plan = plan_of(examples, kind, **asked)
-    usual = BALANCED_BATCH_SIZE if asked.get("balanced_batches", True) else BATCH_SIZE
+    usual = CONTRAST_BATCH_SIZE if plan.objective == "contrast" else BATCH_SIZE  # of the two labels four examples each
     assert plan.batch_size == min(asked.get("batch_size", usual), examples)
     assert plan.steps_per_epoch == -(-examples // plan.batch_size)
     if "epochs" in asked:
@@ -142,7 +143,16 @@ def test_a_batch_is_a_function_of_step_and_seed_so_a_resumed_run_sees_the_same()
 )
 def test_batches_are_balanced_under_guidance_where_one_holds_two_of_each_label(kind, method, labels, balanced):
     plan = plan_of(64, kind, labels=labels, method=method)
-    assert (plan.balanced, plan.batch_size) == (balanced, BALANCED_BATCH_SIZE if balanced else BATCH_SIZE)
+    size = BATCH_SIZE if not balanced or (kind, labels) == ("causal", 2) else 16
+    assert (plan.balanced, plan.batch_size) == (balanced, size)
+
+
+@pytest.mark.parametrize(("labels", "size"), [(2, 8), (3, 9), (4, 8), (5, 10), (6, 12), (8, 16)])
+def test_balanced_batches_hold_two_examples_of_each_label_and_eight_in_all(labels, size):
+    plan = plan_of(16 * labels, labels=labels)
+    assert (plan.balanced, plan.batch_size) == (True, size)
+    drawn = Counter(n % labels for n in plan.indices(1, 0, [n % labels for n in range(16 * labels)]))
+    assert set(drawn.values()) == {size // labels}
 
 
 @given(kinds, st.sampled_from(["sgg", "supervised"]), st.integers(2, 8), st.integers(2, 9), st.booleans())
