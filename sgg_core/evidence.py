@@ -16,6 +16,9 @@ from sgg_core.telemetry import Direction, SourceAlignment, Stability
 BINS = 10
 SHOWN_HARDEST = 10
 STRAIGHT, WINDING = 0.7, 0.5  # shares of a path's length: from the one on its ends are far apart, below the other near
+# Factors by which a gradient's norm changes from step to step: with the one even a change of 2.5 deviations is small,
+# and beyond the other there is nothing steady about it, though no step be abnormal beside such changes.
+CALM, WILD = math.log(1.2), math.log(2)
 
 
 Measure = Literal["accuracy", "loss"]
@@ -235,11 +238,20 @@ def _way(straight: float) -> str:
     return "almost straight" if straight >= STRAIGHT else "fairly straight"
 
 
+def _steady(stability: Stability, deviation: float) -> bool:
+    """Whether the gradient was steady. What is abnormal is so for this run alone, and one such step is no pattern."""
+    if not CALM < deviation <= WILD:
+        return deviation <= CALM
+    abnormal = stability.abnormal_steps > 1 and stability.abnormal_share > 0.05
+    clipped = stability.clipped_steps > 1 and stability.clipped_share > 0.1
+    return not (abnormal or clipped)
+
+
 def explained(stability: Stability, direction: Direction, source: SourceAlignment | None) -> list[str]:
     """The gradient's figures in sentences for someone who does not read curves."""
     said = []
     if stability.log_norm_change_std is not None:
-        steady = stability.abnormal_share <= 0.05 and stability.clipped_share <= 0.1
+        steady = _steady(stability, stability.log_norm_change_std)
         said.append(
             f"The gradient was {'steady' if steady else 'unsteady'}: from one step to the next its norm changed by a "
             f"factor of about {math.exp(stability.log_norm_change_std):.1f}, and "

@@ -16,11 +16,16 @@ NEGLIGIBLE = 1e-12
 
 
 class Stability(BaseModel):
-    """How steady the raw gradient's norm was. `log_norm_change_std` is free of scale and of trend."""
+    """How steady the raw gradient's norm was. `log_norm_change_std` is free of scale and of trend.
+
+    Shares are of steps, and `abnormal_steps` and `clipped_steps` say of how many: of few steps one is a large share.
+    """
 
     log_norm_change_std: float | None
     abnormal_share: float
+    abnormal_steps: int = 0
     clipped_share: float
+    clipped_steps: int = 0
     gradient_norm_mean: float
     projected_gradient_norm_mean: float | None = None
 
@@ -71,7 +76,9 @@ def stability(steps: Sequence[StepMetrics], warmup_steps: int, z: float = 2.5) -
     return Stability(
         log_norm_change_std=deviation,
         abnormal_share=len(abnormal) / len(changes) if changes else 0.0,
+        abnormal_steps=len(abnormal),
         clipped_share=fmean(entry.clipped for entry in steps),
+        clipped_steps=sum(entry.clipped for entry in steps),
         gradient_norm_mean=fmean(entry.gradient_norm for entry in steps),
         projected_gradient_norm_mean=_mean(entry.projected_gradient_norm for entry in steps),
     )

@@ -128,3 +128,28 @@ def test_telemetry_in_words_follows_the_figures():
     assert "unrelated" in explained(calm, straight, hurting)[-1]
     nothing = Stability(log_norm_change_std=None, abnormal_share=0.0, clipped_share=0.0, gradient_norm_mean=1.0)
     assert explained(nothing, Direction(batch_size=8, reference_cosine_mean=None, path_efficiency=None), None) == []
+
+
+@pytest.mark.parametrize(
+    ("deviation", "abnormal", "clipped", "steady"),
+    [
+        (1.51, 0, 0, False),  # plain LoRA with 32 examples: none of its steps is abnormal beside such changes
+        (0.7, 0, 0, False),
+        (0.68, 0, 0, True),
+        (0.09, 1, 0, True),  # SGG on an encoder: one of 13 changes beyond 2.5 deviations, a factor of 1.25
+        (0.12, 0, 3, True),
+        (0.4, 1, 1, True),
+        (0.4, 2, 0, False),
+        (0.4, 0, 2, False),
+    ],
+)
+def test_a_gradient_is_steady_by_how_much_its_norm_changes_and_not_by_one_odd_step(
+    deviation, abnormal, clipped, steady
+):
+    stability = Stability(
+        log_norm_change_std=deviation, abnormal_steps=abnormal, abnormal_share=abnormal / 13,
+        clipped_steps=clipped, clipped_share=clipped / 14, gradient_norm_mean=1.0,
+    )  # fmt: skip
+    (told,) = explained(stability, Direction(batch_size=8, reference_cosine_mean=None, path_efficiency=None), None)
+    assert told.startswith(f"The gradient was {'steady' if steady else 'unsteady'}: ")
+    assert ("A lower learning rate or a larger batch would calm it." in told) == (not steady)

@@ -56,7 +56,8 @@ def test_abnormal_is_a_rise_beyond_z_deviations_from_the_mean_change(changes, z)
 
 def test_one_jump_in_twenty_steps_is_abnormal():
     norms = [1.0 + 0.01 * (step % 2) for step in range(10)] + [40.0] * 10
-    assert stability(steps_of(norms), 0).abnormal_share == 1 / 19
+    found = stability(steps_of(norms), 0)
+    assert (found.abnormal_share, found.abnormal_steps) == (1 / 19, 1)
 
 
 @given(norms, st.floats(1e-3, 1e3), st.floats(0.9, 2))  # above what counts as no gradient

@@ -473,6 +473,7 @@ def test_the_report_can_be_recomputed(base, training, validation, source, spec_f
     assert stability["log_norm_change_std"] == pytest.approx(spread)
     assert stability["abnormal_share"] == fmean(change - fmean(changes) > 2.5 * spread for change in changes)
     assert stability["clipped_share"] == fmean(row["clipped"] for row in steps)
+    assert stability["clipped_steps"] == sum(row["clipped"] for row in steps)
     assert stability["gradient_norm_mean"] == pytest.approx(norms.mean().item())
 
     cosines = [row["source_cosine"] for row in steps]
