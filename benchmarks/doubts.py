@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from commands import command
 from torch import Tensor
 
 from sgg_core.base_loading import load_base
@@ -29,7 +30,7 @@ from sgg_core.doubts import look, read, scores
 from sgg_core.shapes import ClassificationExample
 from sgg_core.tasks.choice import task_for
 
-SETS = ("agnews", "mr", "trec", "sst2")  # the first two chose layers and weights
+SETS = ("agnews", "mr", "trec", "sst2")  # the first two chose layers and weights, with the others in sight
 MODELS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
 PLANTINGS, EXAMPLES, WRONG, SHOWN, POOL = 10, 80, 5, 10, 240
 
@@ -105,12 +106,13 @@ def judge(model: str, data: Path) -> dict[str, Any]:
     return result
 
 
-def table(results: dict[str, dict[str, Any]], command: str) -> str:
+def table(results: dict[str, dict[str, Any]], typed: str) -> str:
     lines = [
         "# Suspicious labels",
         "",
         f"{WRONG} wrong labels planted in {EXAMPLES} training examples: the share of them among the {SHOWN} that are",
-        f"shown first, mean over {PLANTINGS} plantings. Layers and weights were chosen on agnews and mr alone.",
+        f"shown first, mean over {PLANTINGS} plantings. Layers and weights were chosen on agnews and mr, with trec and",
+        "sst2 in sight.",
         "",
         f"| base model | view | {' | '.join(SETS)} | mean |",
         f"|---|---|{'---|' * (len(SETS) + 1)}",
@@ -121,9 +123,7 @@ def table(results: dict[str, dict[str, Any]], command: str) -> str:
                 values = [sets[name][view] for name in SETS]
                 cells = " | ".join(f"{value:.2f}" for value in (*values, statistics.mean(values)))
                 lines.append(f"| {model} | {view} | {cells} |")
-    return "\n".join(
-        [*lines, "", "<!-- run: no, because it takes minutes -->", "```bash", f"python {command}", "```", ""]
-    )
+    return "\n".join([*lines, "", "<!-- run: no, because it takes minutes -->", "```bash", typed, "```", ""])
 
 
 def main() -> None:
@@ -135,9 +135,9 @@ def main() -> None:
     file = options.out.with_suffix(".json")
     kept = json.loads(file.read_text())["found"] if file.exists() else {}
     results = kept | {model: judge(model, options.data) for model in options.model or MODELS}
-    command = f"benchmarks/doubts.py --data DIRECTORY --out {options.out}"
-    file.write_text(json.dumps({"command": command, "found": results}, indent=2) + "\n")
-    options.out.with_suffix(".md").write_text(table(results, command))
+    typed = command(["benchmarks/doubts.py", "--data", "DIRECTORY", "--out", str(options.out)])
+    file.write_text(json.dumps({"command": typed, "found": results}, indent=2) + "\n")
+    options.out.with_suffix(".md").write_text(table(results, typed))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import psutil
+from commands import THREADS, command
 from trial_latency import server
 
 CAUSAL, ENCODER = "smollm2-135m-instruct", "all-minilm-l6-v2"
@@ -211,8 +212,8 @@ def table(result: dict[str, Any]) -> str:
             f"| {name} | {real['seconds']:.1f} | {real['load']} | {first['seconds']:.2f} | {learned['seconds']:.2f} "
             f"| {real['tokens']} | {first['tokens']:.3f} | {memory} | {first['peak_memory_bytes']:.2f} |"
         )
-    command = "python " + " ".join(result["command"])
-    return "\n".join([*lines, "", "<!-- run: no, because it takes minutes -->", "```bash", command, "```", ""])
+    lines += ["", "<!-- run: no, because it takes minutes -->", "```bash", result["command"], "```", ""]
+    return "\n".join(lines)
 
 
 def within(result: dict[str, Any], when: str) -> int:
@@ -224,9 +225,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="Path of the results, without .json and .md.")
     parser.add_argument("--note", default="", help="A sentence on what else the machine did.")
     options = parser.parse_args()
-    result: dict[str, Any] = {"command": sys.argv, "history": {}, "jobs": {}}
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    result["machine"] = f"Measured with OMP_NUM_THREADS={threads} on {os.cpu_count()} CPU cores. {options.note}".strip()
+    result: dict[str, Any] = {"command": command(sys.argv), "history": {}, "jobs": {}}
+    threads = os.environ.get(THREADS, "all")
+    result["machine"] = f"Measured with {THREADS}={threads} on {os.cpu_count()} CPU cores. {options.note}".strip()
     with tempfile.TemporaryDirectory() as directory, server(Path(directory)) as client:
         bodies = {name: body_of(client, job) for name, job in jobs().items()}
         first = {name: foretold(client, body) for name, body in bodies.items()}
