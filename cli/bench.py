@@ -89,16 +89,21 @@ def table(
     csv: Annotated[Path, typer.Argument(help="File that `sgg bench accuracy` wrote.")],
     baseline: Annotated[str, typer.Option(help="Method that others are compared with, seed by seed.")] = "lora",
     pair_baseline: Annotated[str, typer.Option(help="The same for targets with a source.")] = "target_only",
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks, comma-separated.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Only these methods and the baselines, comma-separated.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Only seeds 0 to N-1.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Directory for plots.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the results as Markdown: means, 95 % intervals, paired differences; draw plots with --plots."""
     from sgg_core.bench.cells import read_rows
-    from sgg_core.bench.tables import setting_tables, summary_table
+    from sgg_core.bench.tables import comparison_table, selected, setting_tables
 
     rows = read_rows(csv)
     if not rows:
         raise CliError(f"{csv} holds no results.", "Run `sgg bench accuracy` first.")
+    chosen = methods.split(",") if methods else []
+    rows = selected(rows, tasks.split(",") if tasks else [], chosen, (baseline, pair_baseline), seeds)
     if as_json:
         for row in rows:
             print_json_line(row.model_dump())
@@ -107,8 +112,8 @@ def table(
             ([row for row in rows if not row.source], baseline),
             ([row for row in rows if row.source], pair_baseline),
         ):
-            if part:
-                typer.echo(f"{summary_table(part, against)}\n\n{setting_tables(part, against)}\n")
+            if any(not chosen or row.method in chosen for row in part):
+                typer.echo(f"{comparison_table(part, against)}\n\n{setting_tables(part, against)}\n")
     if plots is not None:
         from sgg_core.bench.figures import write_figures
 

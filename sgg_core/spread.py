@@ -58,6 +58,12 @@ def best(runs: Sequence[Outcome]) -> int | None:
     return min(losses, key=losses.__getitem__, default=None)
 
 
+def student_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of 2 to 10 values (Student's t)."""
+    mean, reach = fmean(values), STUDENT[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+    return mean - reach, mean + reach
+
+
 def spread(runs: Sequence[Outcome], *, labelled: bool) -> Spread:
     """Figures over two or more runs, one of which at least has not diverged, on examples with labels or without."""
     number = best(runs)
@@ -74,9 +80,8 @@ def spread(runs: Sequence[Outcome], *, labelled: bool) -> Spread:
     mean, deviation, low, high = fmean(values), None, None, None
     if len(values) > 1:
         deviation = stdev(values)
-        reach = STUDENT[len(values) - 2] * deviation / math.sqrt(len(values))
-        low, high = max(0.0, mean - reach), mean + reach
-        high = min(1.0, high) if name == ACCURACY else high
+        low, high = student_interval(values)
+        low, high = max(0.0, low), min(1.0, high) if name == ACCURACY else high
     sentences = [_of_rates(runs, kept), _of_seeds(values, name, mean, deviation, low, high), _of_kept(runs, kept)]
     return Spread(
         runs=list(runs),

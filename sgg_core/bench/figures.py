@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.ticker import StrMethodFormatter
 from sgg_core.bench.cells import Row
 from sgg_core.bench.start import CASES, JobTimes, jobs_of
 from sgg_core.bench.start import Row as StartRow
-from sgg_core.bench.tables import bootstrap, groups, paired
+from sgg_core.bench.tables import groups, interval, paired
 
 COLOURS = ("#1f6fb2", "#e07b00", "#2f8f46", "#c23b3b", "#7b5bb0", "#7a5a44", "#d46aa8", "#6b6b6b", "#a3a52e", "#2aa7b8")
 MARKERS = "os^D"  # one for each time that the colours are used up
@@ -26,11 +27,13 @@ def write_figures(rows: Sequence[Row], baseline: str, directory: Path) -> list[P
     """Write the PNGs that the rows allow; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     made = {
-        "accuracy.png": _by_task(rows, "accuracy, mean over seeds (95 %)", lambda row: row.accuracy),
+        "accuracy.png": _by_task(rows, "accuracy, mean over seeds (95 %)", lambda row: row.accuracy, (0.0, 1.0)),
         "stability.png": _by_task(
-            rows, "std of the step-to-step change of log|g|", lambda row: row.log_norm_change_std
+            rows, "std of the step-to-step change of log|g|", lambda row: row.log_norm_change_std, (0.0, math.inf)
         ),
-        "alignment.png": _by_task(rows, "cosine to held-out gradients", lambda row: row.directional_alignment),
+        "alignment.png": _by_task(
+            rows, "cosine to held-out gradients", lambda row: row.directional_alignment, (-1.0, 1.0)
+        ),
         "ablation.png": _ablation(rows, baseline),
     }
     written = []
@@ -64,7 +67,9 @@ def write_start_figure(rows: Sequence[StartRow], path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
-def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | None]) -> Figure | None:
+def _by_task(
+    rows: Sequence[Row], label: str, value: Callable[[Row], float | None], bounds: tuple[float, float]
+) -> Figure | None:
     """A panel for each task and base model, with the methods' means over seeds and their intervals, by shots.
 
     Nothing is averaged over tasks, since not every method has run on all of them. Methods with less than half as many
@@ -96,11 +101,11 @@ def _by_task(rows: Sequence[Row], label: str, value: Callable[[Row], float | Non
         axes.set_xticks(range(len(shots)), [str(count) for count in shots])
         axes.set_xlim(-0.5, len(shots) - 0.5)
         for number, method in enumerate(methods):
-            spans = {count: bootstrap(values) for count, values in sorted(by_method[method].items())}
+            spans = {count: interval(values, *bounds) for count, values in sorted(by_method[method].items())}
             at = [shots.index(count) + 0.6 * ((number + 0.5) / len(methods) - 0.5) for count in spans]
             means = [span.mean for span in spans.values()]
-            below = [span.mean - span.low for span in spans.values()]
-            above = [span.high - span.mean for span in spans.values()]
+            below = [0.0 if span.low is None else span.mean - span.low for span in spans.values()]
+            above = [0.0 if span.high is None else span.high - span.mean for span in spans.values()]
             colour, mark = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
             axes.errorbar(
                 at,
@@ -129,13 +134,14 @@ def _ablation(rows: Sequence[Row], baseline: str) -> Figure | None:
         seeds = set.intersection(*({*methods.get(name, {})} for name in (*parts, baseline)))
         for part in parts:
             differences[part] += paired({seed: methods[part][seed] for seed in seeds}, methods.get(baseline, {}))
-    found = {part: bootstrap(values) for part, values in differences.items() if values}
+    found = {part: interval(values) for part, values in differences.items() if values}
     if len(found) < 2:
         return None
     figure, axes = _axes(f"accuracy less {baseline}, paired", "")
-    for place, (_, interval) in enumerate(found.items()):
-        axes.plot([place, place], [interval.low, interval.high], color="#1f6fb2")
-        axes.plot(place, interval.mean, marker="o", color="#1f6fb2")
+    for place, span in enumerate(found.values()):
+        if span.low is not None and span.high is not None:
+            axes.plot([place, place], [span.low, span.high], color="#1f6fb2")
+        axes.plot(place, span.mean, marker="o", color="#1f6fb2")
     axes.axhline(0, color="#6b6b6b", linewidth=1)
     axes.set_xticks(range(len(found)), list(found))
     return figure

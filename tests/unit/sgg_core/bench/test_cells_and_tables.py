@@ -1,14 +1,16 @@
 """Cells, the CSV and the tables: equal examples for all methods, nothing lost, and figures against numpy."""
 
 import json
+import math
 import random
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
 
 from sgg_core.bench.cells import Folder, Row, append_row, grid, majority_share, read_rows, write_rows
 from sgg_core.bench.figures import write_figures
-from sgg_core.bench.tables import bootstrap, failed, paired, setting_tables, summary_table
+from sgg_core.bench.tables import comparison_table, failed, interval, paired, selected, setting_tables
 from sgg_core.errors import SpecError
 from sgg_core.examples import parse_examples
 
@@ -104,6 +106,7 @@ def test_differences_are_paired_by_seed():
     one = {seed: row("sgg", seed, 0.5 + seed / 10) for seed in (1, 2, 3)}
     other = {seed: row("lora", seed, 0.5) for seed in (2, 3, 4)}
     assert paired(one, other) == pytest.approx([0.2, 0.3])
+    assert paired(one | {3: row("sgg", 3, 0.8, test_items=50)}, other) == pytest.approx([0.2])
     assert failed([row(accuracy=value) for value in (0.3, 0.54, 0.56, 0.9)]) == 0.5
 
 
@@ -112,10 +115,54 @@ def test_tables_show_every_setting_and_the_mean_over_tasks():
             for task in ("t", "u") for method, base in (("lora", 0.5), ("sgg", 0.6)) for seed in (0, 1)]  # fmt: skip
     tables = setting_tables(rows, "lora")
     assert tables.count("### ") == 2 and tables.count("+0.100 (+0.100 to +0.100)") == 2
-    assert "0.605 (0.600 to 0.610)" in tables
-    summary = summary_table(rows, "lora").splitlines()
-    (line,) = [line for line in summary if "| sgg |" in line]
-    assert line.split(" | ")[4:] == ["2", "0.605", "+0.100 (+0.100 to +0.100) |"]
+    assert "0.605 (0.541 to 0.669)" in tables
+    assert _of("sgg", rows) == ["2", "0.605", "4", "+0.100 (+0.100 to +0.100)", "4", "0", "-"]
+    assert _of("lora", rows) == ["2", "0.505", "-", "-", "-", "-", "-"]
+
+
+def _of(method, rows):
+    """A method's cells in the comparison with plain LoRA, from the number of tasks on."""
+    (line,) = [line for line in comparison_table(rows, "lora").splitlines() if f"| {method} |" in line]
+    return line.strip("| ").split(" | ")[4:]
+
+
+def test_methods_are_compared_over_pairs_of_a_task_and_seed_and_over_tasks():
+    """A task with more seeds has more pairs, and is one task all the same."""
+    above = {"t": [0.1] * 9 + [-0.1], "u": [0.2, 0.0], "v": [-0.1]}
+    rows = [row("lora", seed, 0.5, task=task) for task, values in above.items() for seed in range(len(values))]
+    rows += [
+        row("sgg", seed, 0.5 + value, task=task) for task, values in above.items() for seed, value in enumerate(values)
+    ]
+    rows += [row("sgg", 5, 0.9, task="u"), row("lora", 6, 0.2, task="v"), row("sgg", 6, 0.9, task="v", test_items=50)]
+    found = _of("sgg", rows)
+    assert (found[0], found[2], found[4:6]) == ("3", "13", ["10", "2"])
+    assert found[3].startswith(f"{fmean(above['t'] + above['u'] + above['v']):+.3f} (")
+    assert found[6] == interval([0.08, 0.1, -0.1]).told()
+    assert _of("sgg", [each for each in rows if each.task != "v"])[6] == "-"
+    alone = [each for each in rows if each.task == "v" and each.test_items == 100]
+    assert _of("sgg", alone)[2:] == ["1", "-0.100", "0", "1", "-"]
+
+
+def test_two_sources_of_one_target_are_one_task():
+    rows = [
+        row(method, 0, 0.5, task=task, source=source)
+        for method in ("lora", "sgg")
+        for task, source in (("t", "a"), ("t", "b"), ("u", "a"))
+    ]
+    found = _of("sgg", rows)
+    assert (found[0], found[2], found[6]) == ("2", "3", "-")
+
+
+def test_tables_are_of_the_tasks_methods_and_seeds_that_are_asked_for():
+    rows = [row(method, seed, task=task) for task in "tu" for method in ("lora", "sgg", "full") for seed in (0, 1, 2)]
+    found = selected(rows, ["t"], ["sgg"], ["lora"], 2)
+    assert {(each.task, each.method, each.seed) for each in found} == {
+        ("t", method, seed) for method in ("lora", "sgg") for seed in (0, 1)
+    }
+    assert selected(rows, [], [], ["lora"], None) == rows
+    for tasks, methods in ((["x"], []), ([], ["sggg"])):
+        with pytest.raises(SpecError, match="There is no row of the"):
+            selected(rows, tasks, methods, ["lora"], None)
 
 
 def test_plots_are_drawn_of_what_there_is(tmp_path):
