@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from dataclasses import replace
@@ -109,8 +110,7 @@ def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcom
     sources = [given.source] if with_source and given.source is not None else []
     plan = make_plan(spec, given.base.entry.kind, *given.training.sizes)
     if given.held_out is not None:
-        every = {"every_steps": max(1, plan.total_steps // LOOKS)}
-        spec = spec.model_copy(update={"checkpoint": spec.checkpoint.model_copy(update=every)})
+        spec = looked_at(spec, plan.total_steps)
     with tempfile.TemporaryDirectory() as scratch:
         output, checkpoints = Path(scratch) / "adapter", Path(scratch) / "checkpoints"
         begun = time.perf_counter()
@@ -142,6 +142,12 @@ def _trained(spec: TrainingSpec, with_source: bool, given: Assignment) -> Outcom
             "source_weight": report.source.weight_mean if report.source else (0.0 if sources else None),
         },
     )
+
+
+def looked_at(spec: TrainingSpec, steps: int) -> TrainingSpec:
+    """The spec with LOOKS checkpoints at most, as far apart as can be, the last at the end."""
+    every = {"every_steps": math.ceil(steps / LOOKS)}
+    return spec.model_copy(update={"checkpoint": spec.checkpoint.model_copy(update=every)})
 
 
 def _alignment(spec: TrainingSpec, given: Assignment, checkpoints: Path) -> tuple[float, float]:
