@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,14 +49,18 @@ def accuracy(
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure methods on tasks; what the CSV already holds is not measured again."""
+    """Measure methods on tasks.
+
+    What the CSV already holds is not measured again, but for cells that could not be run, that were tested on another
+    number of items, or that have no figures of --alignment where these are asked for now.
+    """
     from sgg_core.bench.accuracy import Bench, run
     from sgg_core.bench.cells import grid
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings
 
     pairs = [_pair(text) for text in pair or ()]
-    folders = {path.name: path for path in [*(task or ()), *(path for both in pairs for path in both)]}
+    folders = _by_name([*(task or ()), *(path for both in pairs for path in both)])
     if not folders or not model:
         raise CliError("Nothing to measure.", "Give --task or --pair, and --model.", exit_code=USAGE)
     catalogue = Catalogue.load(StoreSettings().catalogue_dir)
@@ -81,7 +86,7 @@ def accuracy(
         where = f"{what}, {row.base_model}, {row.method}, {row.shots} shots, seed {row.seed}"
         say(f"{done} of {total} ({seconds_left / 60:.0f} min left): {where}: {found}")
 
-    run(bench, cells, csv, workers, tell)
+    run(bench, cells, csv, workers, tell, complain if as_json else say)
 
 
 @app.command("table")
@@ -175,6 +180,20 @@ def throughput(
             print_json_line(line)
         return
     typer.echo(measured.as_table(found))
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Tasks' folders by their names, which is how rows know them."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(path.name, path)
+        if other.resolve() != path.resolve():
+            raise CliError(
+                f"Two tasks are called {path.name!r}: {other} and {path}.",
+                "Rows know a task by its folder's name: rename one of them.",
+                exit_code=USAGE,
+            )
+    return found
 
 
 def _pair(text: str) -> tuple[Path, Path]:

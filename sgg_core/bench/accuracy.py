@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -19,11 +20,14 @@ from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Ou
 from sgg_core.bench.cells import Cell, Folder, Row, append_row, majority_share, read_rows, write_rows
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import SpecError
+from sgg_core.examples import ExampleSet
 from sgg_core.figures import classification_figures
 
 METHODS: dict[str, Method] = {**peers.METHODS, **trained.METHODS, "setfit": setfit_method.setfit}
 PAIR_METHODS: dict[str, Method] = {**trained.PAIR_METHODS, **peers.PAIR_METHODS}
 HELD_OUT_ITEMS = 256
+ALIGNED = {*trained.METHODS, *trained.PAIR_METHODS}  # the product's own methods, which can look at gradients
+NEW = "not measured yet"
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,25 @@ class Bench:
 Told = Callable[[Row, int, int, float], None]  # a row, cells done, cells in all, seconds left
 
 
-def run(bench: Bench, cells: Sequence[Cell], csv: Path, workers: int, tell: Told) -> None:
-    """Measure the cells that `csv` does not hold yet, and add a row for each as it is done."""
+def run(
+    bench: Bench, cells: Sequence[Cell], csv: Path, workers: int, tell: Told, announce: Callable[[str], None]
+) -> None:
+    """Measure the cells that `csv` does not hold yet, or not as asked for, and add a row for each as it is done.
+
+    A sentence says why cells are measured again. Their old rows stay until there are new ones.
+    """
     for cell in cells:
         method_of(cell)
     rows = read_rows(csv)
     write_rows(csv, rows)  # without a line that a killed run left half
-    done = {row.cell for row in rows}
-    left = [cell for cell in dict.fromkeys(cells) if cell not in done]
+    held = {row.cell: row for row in rows}
+    items = {task: len(Folder(bench.folders[task]).test(bench.test_items)) for task in {cell.task for cell in cells}}
+    reasons = {cell: _reason(held.get(cell), items[cell.task], bench.alignment) for cell in dict.fromkeys(cells)}
+    left = [cell for cell, reason in reasons.items() if reason is not None]
+    again = Counter(reason for reason in reasons.values() if reason not in (None, NEW))
+    if again:
+        told = ", ".join(f"{count} {reason}" for reason, count in again.items())
+        announce(f"Measured again, of the cells in {csv}: {told}.")
     begun = time.perf_counter()
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (bench.threads,)) as pool:
         futures: list[Future[Row]] = [pool.submit(measure, bench, cell) for cell in left]
@@ -60,6 +75,21 @@ def run(bench: Bench, cells: Sequence[Cell], csv: Path, workers: int, tell: Told
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            if again:
+                write_rows(csv, read_rows(csv))  # without the rows that were replaced
+
+
+def _reason(row: Row | None, test_items: int, alignment: bool) -> str | None:
+    """Why a cell with this row is to be measured; None where there is nothing left to measure."""
+    if row is None:
+        return NEW
+    if row.accuracy is None:
+        return "that could not be run"
+    if row.test_items != test_items:
+        return "with another number of test items"
+    missing = alignment and row.directional_alignment is None and row.method.partition("@")[0] in ALIGNED
+    return "without alignment" if missing else None
 
 
 def method_of(cell: Cell) -> tuple[Method, float | None]:
@@ -78,21 +108,27 @@ def measure(bench: Bench, cell: Cell) -> Row:
     folder = Folder(bench.folders[cell.task])
     support, test = folder.support(cell.shots, cell.seed), folder.test(bench.test_items)
     method, rate = method_of(cell)
-    source = Folder(bench.folders[cell.source]).as_source(cell.seed) if cell.source else None
-    given = Assignment(
-        cell=cell,
-        base=_base(bench.entries[cell.base_model]),
-        training=examples(support, "train.jsonl"),
-        test=test,
-        held_out=examples(folder.held_out(HELD_OUT_ITEMS, support), "held-out.jsonl") if bench.alignment else None,
-        source=None if source is None else examples(source, "source.jsonl"),
-        rate=rate,
-    )
     try:
+        given = Assignment(
+            cell=cell,
+            base=_base(bench.entries[cell.base_model]),
+            training=examples(support, "train.jsonl"),
+            test=test,
+            held_out=examples(folder.held_out(HELD_OUT_ITEMS, support), "held-out.jsonl") if bench.alignment else None,
+            source=_source(Folder(bench.folders[cell.source]), folder, cell.seed) if cell.source else None,
+            rate=rate,
+        )
         outcome = method(given)
     except NotApplicableError as error:
         return Row.model_validate(asdict(cell) | {"test_items": len(test), "note": error.message})
     return _row(given, outcome)
+
+
+def _source(folder: Folder, target: Folder, seed: int) -> ExampleSet:
+    rows = folder.as_source(seed, target)
+    if not rows:
+        raise NotApplicableError(f"{target.name} holds all texts of {folder.name}")
+    return examples(rows, "source.jsonl")
 
 
 def _row(given: Assignment, outcome: Outcome) -> Row:

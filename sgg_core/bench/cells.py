@@ -102,21 +102,38 @@ class Folder:
         rows = _rows(self.path / "test.jsonl")
         return random.Random(f"{self.name}-test").sample(rows, min(items, len(rows)))
 
+    def texts(self) -> set[str]:
+        """All training and test texts, as `_bare` has them."""
+        return {_bare(row) for name in ("train.jsonl", "test.jsonl") for row in _rows(self.path / name)}
+
     def held_out(self, items: int, support: Texts) -> Texts:
         """Training rows that are not in the support set, for gradients that nothing was fitted to."""
         used = {row["text"] for row in support}
         rows = [row for row in _rows(self.path / "train.jsonl") if row["text"] not in used]
         return random.Random(f"{self.name}-held-out").sample(rows, min(items, len(rows)))
 
-    def as_source(self, seed: int) -> Texts:
-        """Training rows as the labelled source of another task."""
-        rows = _rows(self.path / "train.jsonl")
+    def as_source(self, seed: int, target: Folder) -> Texts:
+        """Training rows as the labelled source of another task: none that it trains on, or is tested with, itself.
+
+        Public sets share sentences, so that a source could tell the answers. There may be nothing left.
+        """
+        known = target.texts()
+        rows = [row for row in _rows(self.path / "train.jsonl") if _bare(row) not in known]
         return random.Random(f"{self.name}-source-{seed}").sample(rows, min(SOURCE_EXAMPLES, len(rows)))
 
 
 def majority_share(rows: Texts) -> float:
     """Accuracy of always answering the most frequent label."""
     return max(Counter(row["label"] for row in rows).values()) / len(rows)
+
+
+def _bare(row: dict[str, str]) -> str:
+    """A row's text by its letters and digits alone: sets of the same sentences differ in case, blanks and punctuation.
+
+    Texts without any are compared as they are.
+    """
+    whole = row["text"] + row.get("text_pair", "")
+    return "".join(filter(str.isalnum, whole.casefold())) or whole
 
 
 def _rows(path: Path) -> Texts:
@@ -160,21 +177,32 @@ def grid(
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV; none where there is no file yet. A last line that was cut off is left out."""
+    """The rows of a CSV, one for each cell; none where there is no file yet. A last line that was cut off is left out.
+
+    A cell that was measured again has its later row, unless that says only why there is nothing.
+    """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
         found = [{key: value for key, value in row.items() if value} for row in csv.DictReader(stream)]
     needed = {name for name, field in Row.model_fields.items() if field.is_required()}
-    return [Row.model_validate(row) for row in found if needed <= set(row) and ("accuracy" in row or "note" in row)]
+    whole = [Row.model_validate(row) for row in found if needed <= set(row) and ("accuracy" in row or "note" in row)]
+    by_cell: dict[Cell, Row] = {}
+    for row in whole:
+        earlier = by_cell.get(row.cell)
+        if earlier is None or earlier.accuracy is None or row.accuracy is not None:
+            by_cell[row.cell] = row
+    return list(by_cell.values())
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a CSV anew."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    """Write a CSV anew, in one step."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(Row.model_fields), lineterminator="\n")
         writer.writeheader()
         writer.writerows(row.model_dump() for row in rows)
+    beside.replace(path)
 
 
 def append_row(path: Path, row: Row) -> None:

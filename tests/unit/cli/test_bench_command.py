@@ -1,6 +1,7 @@
 """`sgg bench` from the shell: measured on a tiny base model, gone on with, and shown as a table."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -40,6 +41,31 @@ def test_cells_are_measured_once_told_and_tabled(sgg, folder, tmp_path):
     shown = sgg("table", csv, "--baseline", "linear_probe")
     assert shown.exit_code == 0
     assert "### weather, tiny-encoder, 2 examples a label" in shown.output
+    narrow = sgg("table", csv, "--methods", "zero_shot", "--tasks", "weather", "--seeds", 1, "--json")
+    assert [(row["method"], row["seed"]) for row in map(json.loads, narrow.output.splitlines())] == [("zero_shot", 0)]
+    unknown = sgg("table", csv, "--tasks", "wether")
+    assert unknown.exit_code == 1 and "There are weather." in unknown.output
+
+
+def test_cells_that_are_measured_again_are_told(sgg, folder, tmp_path):
+    csv = tmp_path / "results.csv"
+    command = ("accuracy", csv, "--task", folder, "-m", "tiny-encoder", "--shots", "2", "--methods", "linear_probe")
+    assert sgg(*command, "--seeds", 2).exit_code == 0
+    again = sgg(*command, "--seeds", 2, "--test-items", 5)
+    assert again.exit_code == 0, again.output
+    assert "Measured again, of the cells in" in again.output and "2 with another number of test items." in again.output
+    told = sgg(*command, "--seeds", 1, "--test-items", 6, "--json")
+    assert "1 with another number of test items." in told.stderr
+    assert [json.loads(line)["test_items"] for line in told.stdout.splitlines()] == [6]
+
+
+def test_two_tasks_of_one_name_are_refused(sgg, folder, tmp_path):
+    other = tmp_path / "elsewhere" / "weather"
+    shutil.copytree(folder, other)
+    result = sgg("accuracy", tmp_path / "r.csv", "--task", folder, "--pair", f"{other}:{folder}", "-m", "tiny-encoder")
+    assert result.exit_code == 2
+    assert "Two tasks are called 'weather'" in result.output and "rename one of them" in result.output
+    assert not (tmp_path / "r.csv").exists()
 
 
 @pytest.mark.parametrize(

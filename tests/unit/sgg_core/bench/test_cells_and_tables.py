@@ -63,6 +63,28 @@ def test_a_row_that_cannot_be_tested_is_named_by_its_line(tmp_path, row):
         Folder(tmp_path).test(9)
 
 
+def test_a_source_holds_nothing_that_the_target_trains_on_or_is_tested_with(folder, tmp_path):
+    root = tmp_path / "forecasts"
+    root.mkdir()
+    shared = ["Test 7 .", "TRAIN  12", "train 1 2!", "«test 39»"]
+    texts = [*(f"own {n}" for n in range(30)), "...", "test", "own 3"]
+    rows = [{"text": text, "label": "c"} for text in (*shared, *texts)]
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Folder(root).as_source(0, folder)
+    assert sorted(row["text"] for row in source) == sorted(texts)
+    assert source == Folder(root).as_source(0, folder) != Folder(root).as_source(1, folder)
+    assert folder.as_source(0, folder) == []
+
+
+def test_pairs_are_the_same_where_both_texts_are(tmp_path):
+    for name, pair in (("one", "b c"), ("other", "d")):
+        (tmp_path / name).mkdir()
+        for file in ("train", "test"):
+            row = {"text": "a", "text_pair": pair, "label": "x"}
+            (tmp_path / name / f"{file}.jsonl").write_text(json.dumps(row) + "\n")
+    assert len(Folder(tmp_path / "one").as_source(0, Folder(tmp_path / "other"))) == 1
+
+
 def test_what_is_no_task_or_has_too_few_examples_is_said(folder, tmp_path):
     with pytest.raises(SpecError, match="fewer than 11"):
         folder.support(11, seed=0)
@@ -94,9 +116,38 @@ def test_rows_come_back_from_the_csv_and_a_half_written_line_does_not(tmp_path):
     assert read_rows(tmp_path / "none.csv") == []
 
 
-def test_intervals_are_those_of_resampled_means():
+def test_a_cell_has_its_later_row_unless_that_says_only_why_there_is_none(tmp_path):
+    path = tmp_path / "results.csv"
+    failed_row = row(accuracy=None, note="no")
+    for rows, kept in (
+        ([failed_row, row(accuracy=0.7)], row(accuracy=0.7)),
+        ([row(accuracy=0.7), row(accuracy=0.6, test_items=50)], row(accuracy=0.6, test_items=50)),
+        ([row(accuracy=0.7), failed_row], row(accuracy=0.7)),
+    ):
+        write_rows(path, rows)
+        assert read_rows(path) == [kept]
+    assert [each.name for each in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_intervals_of_few_values_are_students(count):
+    values = [random.Random(n).gauss(0.5, 0.05) for n in range(count)]
+    found = interval(values)
+    reach = {2: 12.706, 3: 4.303, 10: 2.262}[count] * stdev(values) / math.sqrt(count)
+    assert [found.mean, found.low, found.high] == pytest.approx(
+        [fmean(values), fmean(values) - reach, fmean(values) + reach]
+    )
+
+
+def test_one_value_has_no_interval_and_accuracies_end_at_one():
+    assert interval([0.89]).told("") == "0.890"
+    assert interval([0.8, 0.9], 0.0, 1.0).told("") == "0.850 (0.215 to 1.000)"
+    assert interval([-0.1, 0.2]).told() == "+0.050 (-1.856 to +1.956)"
+
+
+def test_intervals_of_many_values_are_those_of_resampled_means():
     values = [random.Random(n).gauss(0.02, 0.05) for n in range(12)]
-    found = bootstrap(values)
+    found = interval(values)
     means = np.random.default_rng(0).choice(values, (20_000, 12)).mean(1)
     assert found.mean == pytest.approx(np.mean(values))
     assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.003)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,10 @@ import torch
 from sgg_core.bench import accuracy, peers, trained
 from sgg_core.bench.accuracy import METHODS, PAIR_METHODS, Bench, measure, method_of, run
 from sgg_core.bench.assignment import Assignment, NotApplicableError, examples
-from sgg_core.bench.cells import Cell, read_rows
+from sgg_core.bench.cells import Cell, Row, read_rows, write_rows
 from sgg_core.errors import SpecError
+from sgg_core.plan import make_plan
+from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import save_tiny_base, tiny_base
 
 WORDS = {"good": ("fine", "sunny", "great", "warm"), "bad": ("poor", "rainy", "awful", "cold")}
@@ -126,10 +128,10 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(bench, tmp_path):
     names = ("zero_shot", "linear_probe")
     cells = [Cell("weather", "", "tiny-encoder", name, 2, seed) for seed in (0, 1) for name in names]
     csv, told = tmp_path / "results.csv", []
-    run(bench, cells[:2], csv, 1, lambda *what: told.append(what))
+    run(bench, cells[:2], csv, 1, lambda *what: told.append(what), pytest.fail)
     kept = csv.read_bytes()
     csv.write_bytes(kept + b"weather,,tiny-enc")  # killed in the middle of a line
-    run(bench, cells, csv, 2, lambda *what: told.append(what))
+    run(bench, cells, csv, 2, lambda *what: told.append(what), pytest.fail)
     assert csv.read_bytes().startswith(kept)
     assert {row.cell for row in read_rows(csv)} == set(cells) and len(read_rows(csv)) == 4
     assert [(done, total) for _, done, total, _ in told] == [(1, 2), (2, 2), (1, 2), (2, 2)]
@@ -138,10 +140,65 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(bench, tmp_path):
 
 def test_a_cell_measured_here_is_the_one_measured_in_a_process(bench, tmp_path):
     cell = Cell("weather", "", "tiny-encoder", "linear_probe", 2, 0)
-    run(bench, [cell], tmp_path / "r.csv", 1, lambda *what: None)
+    run(bench, [cell], tmp_path / "r.csv", 1, lambda *what: None, pytest.fail)
     (row,) = read_rows(tmp_path / "r.csv")
     assert row.model_dump(exclude={"train_seconds"}) == measure(bench, cell).model_dump(exclude={"train_seconds"})
     assert row.majority == 0.5 and 0 <= row.accuracy <= 1
+
+
+def test_cells_without_what_is_asked_for_are_measured_again_and_said(bench, tmp_path):
+    csv, told, said = tmp_path / "results.csv", [], []
+    names = ("zero_shot", "linear_probe", "lora", "sgg")
+    cells = [Cell("weather", "", "tiny-encoder", name, 2, 0) for name in names]
+    held = [Row(**asdict(cell), test_items=8, accuracy=0.125) for cell in cells]
+    held[0].test_items = 4
+    held[3].accuracy, held[3].note = None, "no memory"
+    write_rows(csv, held)
+
+    def go(**asked):
+        run(replace(bench, **asked), cells, csv, 1, lambda row, *_: told.append(row.method), said.append)
+        return {row.method: row for row in read_rows(csv)}
+
+    found = go(alignment=True)
+    assert sorted(told) == ["lora", "sgg", "zero_shot"]  # frozen features have no gradients to look at
+    why = "1 with another number of test items, 1 without alignment, 1 that could not be run"
+    assert said == [f"Measured again, of the cells in {csv}: {why}."]
+    assert len(csv.read_text().splitlines()) == 5 and found["linear_probe"] == held[1]
+    assert found["zero_shot"].test_items == 8 and found["sgg"].accuracy is not None
+    assert all(found[name].directional_alignment is not None for name in ("lora", "sgg"))
+    told.clear(), said.clear()
+    assert go() == go(alignment=True) == go(test_items=100) == found  # there are no more than 8 items
+    assert not told and not said
+
+
+def test_a_cell_that_fails_again_keeps_what_was_measured_before(bench, tmp_path):
+    csv, said = tmp_path / "results.csv", []
+    cell = Cell("weather", "", "tiny-encoder", "bitfit", 2, 0)
+    bench = replace(bench, entries={"tiny-causal": save_tiny_base(tmp_path / "causal", "causal")})
+    cell = replace(cell, base_model="tiny-causal")  # whose layers have no biases
+    earlier = Row(**asdict(cell), test_items=4, accuracy=0.5)
+    write_rows(csv, [earlier])
+    run(bench, [cell], csv, 1, lambda *what: None, said.append)
+    assert read_rows(csv) == [earlier] and len(csv.read_text().splitlines()) == 2
+    assert "1 with another number of test items" in said[0]
+
+
+def test_a_source_of_which_the_target_holds_all_is_a_note(bench, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    rows = [{**row, "text": row["text"].upper() + " ."} for row in ROWS]
+    (other / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bench = replace(bench, folders=bench.folders | {"other": other})
+    found = measure(bench, Cell("weather", "other", "tiny-encoder", "mixing", 2, 0))
+    assert (found.accuracy, found.note) == (None, "weather holds all texts of other")
+
+
+def test_alignment_is_looked_at_four_times_with_the_last_one_at_the_end():
+    for steps in (4, 14, 30, 33, 450):
+        spec = TrainingSpec(base_model="m", optimization={"max_steps": steps, "epochs": 1000})
+        plan = make_plan(trained.looked_at(spec, steps), "encoder", 16, 2)
+        looks = [step for step in range(1, plan.total_steps + 1) if plan.saves_at(step)]
+        assert len(looks) == 4 and looks[-1] == plan.total_steps == steps
 
 
 def test_setfit_without_an_encoder_or_an_interpreter_that_has_it_is_a_note_and_no_crash(monkeypatch):
