@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from sgg_core.backbone import LoadedBase
 from sgg_core.base_loading import load_base
 from sgg_core.bench import peers, setfit_method, trained
 from sgg_core.bench.assignment import Assignment, Method, NotApplicableError, Outcome, examples
-from sgg_core.bench.cells import Cell, Folder, Row, append_row, majority_share, read_rows, write_rows
+from sgg_core.bench.cells import Cell, Folder, Row, Texts, append_row, majority_share, read_rows, write_rows
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
@@ -107,6 +108,7 @@ def measure(bench: Bench, cell: Cell) -> Row:
     """Train and test one cell."""
     folder = Folder(bench.folders[cell.task])
     support, test = folder.support(cell.shots, cell.seed), folder.test(bench.test_items)
+    held_out = folder.held_out(HELD_OUT_ITEMS, support) if bench.alignment else []
     method, rate = method_of(cell)
     try:
         given = Assignment(
@@ -114,8 +116,10 @@ def measure(bench: Bench, cell: Cell) -> Row:
             base=_base(bench.entries[cell.base_model]),
             training=examples(support, "train.jsonl"),
             test=test,
-            held_out=examples(folder.held_out(HELD_OUT_ITEMS, support), "held-out.jsonl") if bench.alignment else None,
-            source=_source(Folder(bench.folders[cell.source]), folder, cell.seed) if cell.source else None,
+            held_out=examples(held_out, "held-out.jsonl") if held_out else None,
+            source=_source(Folder(bench.folders[cell.source]), cell, folder, support + held_out)
+            if cell.source
+            else None,
             rate=rate,
         )
         outcome = method(given)
@@ -124,10 +128,11 @@ def measure(bench: Bench, cell: Cell) -> Row:
     return _row(given, outcome)
 
 
-def _source(folder: Folder, target: Folder, seed: int) -> ExampleSet:
-    rows = folder.as_source(seed, target)
+def _source(folder: Folder, cell: Cell, target: Folder, shown: Texts) -> ExampleSet:
+    """Source rows without the texts that the target's run is shown, and without any that it could be tested with."""
+    rows = folder.as_source(cell.seed, shown + target.test(sys.maxsize))
     if not rows:
-        raise NotApplicableError(f"{target.name} holds all texts of {folder.name}")
+        raise NotApplicableError(f"{cell.task} holds all texts of {folder.name}")
     return examples(rows, "source.jsonl")
 
 

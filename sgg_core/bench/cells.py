@@ -102,22 +102,18 @@ class Folder:
         rows = _rows(self.path / "test.jsonl")
         return random.Random(f"{self.name}-test").sample(rows, min(items, len(rows)))
 
-    def texts(self) -> set[str]:
-        """All training and test texts, as `_bare` has them."""
-        return {_bare(row) for name in ("train.jsonl", "test.jsonl") for row in _rows(self.path / name)}
-
     def held_out(self, items: int, support: Texts) -> Texts:
         """Training rows that are not in the support set, for gradients that nothing was fitted to."""
         used = {row["text"] for row in support}
         rows = [row for row in _rows(self.path / "train.jsonl") if row["text"] not in used]
         return random.Random(f"{self.name}-held-out").sample(rows, min(items, len(rows)))
 
-    def as_source(self, seed: int, target: Folder) -> Texts:
-        """Training rows as the labelled source of another task: none that it trains on, or is tested with, itself.
+    def as_source(self, seed: int, apart: Texts) -> Texts:
+        """Training rows as the labelled source of another task, without what stands in `apart`.
 
-        Public sets share sentences, so that a source could tell the answers. There may be nothing left.
+        Public sets share sentences, so that a source could tell a target's answers. There may be nothing left.
         """
-        known = target.texts()
+        known = {_bare(row) for row in apart}
         rows = [row for row in _rows(self.path / "train.jsonl") if _bare(row) not in known]
         return random.Random(f"{self.name}-source-{seed}").sample(rows, min(SOURCE_EXAMPLES, len(rows)))
 

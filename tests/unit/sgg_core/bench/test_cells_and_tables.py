@@ -70,10 +70,11 @@ def test_a_source_holds_nothing_that_the_target_trains_on_or_is_tested_with(fold
     texts = [*(f"own {n}" for n in range(30)), "...", "test", "own 3"]
     rows = [{"text": text, "label": "c"} for text in (*shared, *texts)]
     (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = Folder(root).as_source(0, folder)
+    apart = [{"text": "train 12", "label": "b"}, *folder.test(99)]
+    source = Folder(root).as_source(0, apart)
     assert sorted(row["text"] for row in source) == sorted(texts)
-    assert source == Folder(root).as_source(0, folder) != Folder(root).as_source(1, folder)
-    assert folder.as_source(0, folder) == []
+    assert source == Folder(root).as_source(0, apart) != Folder(root).as_source(1, apart)
+    assert Folder(root).as_source(0, rows) == []
 
 
 def test_pairs_are_the_same_where_both_texts_are(tmp_path):
@@ -82,7 +83,9 @@ def test_pairs_are_the_same_where_both_texts_are(tmp_path):
         for file in ("train", "test"):
             row = {"text": "a", "text_pair": pair, "label": "x"}
             (tmp_path / name / f"{file}.jsonl").write_text(json.dumps(row) + "\n")
-    assert len(Folder(tmp_path / "one").as_source(0, Folder(tmp_path / "other"))) == 1
+    other = Folder(tmp_path / "other").test(9)
+    assert len(Folder(tmp_path / "one").as_source(0, other)) == 1
+    assert Folder(tmp_path / "other").as_source(0, other) == []
 
 
 def test_what_is_no_task_or_has_too_few_examples_is_said(folder, tmp_path):
