@@ -36,6 +36,7 @@ class Company:
         self._most = most
         self._capacity = capacity
         self._members: list[Member] = []
+        self._apart: set[str] = set()  # base models whose jobs cannot share passes, as the trainer has told
         self.door = threading.Lock()
         """To be held from the choice of a job until it has entered."""
         self._counting = threading.Lock()
@@ -44,7 +45,7 @@ class Company:
         """Whether the job may come in now."""
         if not self._members:
             return True
-        key = shared_key(applicant)
+        key = self._key(applicant)
         if key is None or key != self._members[0].key or len(self._members) >= self._most:
             return False
         with self._counting:
@@ -53,10 +54,14 @@ class Company:
 
     def enter(self, applicant: Applicant) -> Member:
         """Let a job in that suits."""
-        member = Member(self, applicant, None if self._most == 1 else shared_key(applicant))
+        member = Member(self, applicant, self._key(applicant))
         with self._counting:
             self._members.append(member)
         return member
+
+    def keep_apart(self, base_model: str) -> None:
+        """Let jobs on a base model come in one after another from now on."""
+        self._apart.add(base_model)
 
     def room(self, member: Member) -> int:
         """Bytes that are left for a member beside the others, the base model included."""
@@ -82,6 +87,9 @@ class Company:
         with self._counting:
             self._capacity.measure(peak, gpu_total)
 
+    def _key(self, applicant: Applicant) -> Key | None:
+        return None if self._most == 1 or applicant.base_model in self._apart else shared_key(applicant)
+
 
 class Member:
     """A job that has entered. It leaves at the end of the `with` block that it is the context of."""
@@ -103,6 +111,10 @@ class Member:
     def shared(self) -> bool:
         """Whether others may join it."""
         return self.key is not None
+
+    def keep_apart(self) -> None:
+        """Tell that its base model mixes the rows of a batch."""
+        self._company.keep_apart(self.base_model)
 
     def weigh(self, need: MemoryNeed) -> None:
         """Tell what the trainer counted that this job needs."""

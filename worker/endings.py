@@ -31,7 +31,15 @@ from sgg_store.files import Files
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.records import database_now
 from sgg_store.retries import Cause
-from worker.errors import CrowdedError, FencedError, OutOfTimeError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.errors import (
+    CrowdedError,
+    FencedError,
+    OutOfTimeError,
+    StalledError,
+    TrainerDiedError,
+    TrainingFailedError,
+    UnsharedError,
+)
 from worker.publish import ResultFile
 
 DISK_FULL = "no space is left on the worker's disk; free some, and the job goes on from its last checkpoint"
@@ -168,6 +176,7 @@ def ending_of(error: Exception) -> Ending | None:
         (TrainerDiedError, Cause.CRASHED),
         (CrowdedError, Cause.CRASHED),
         (StalledError, Cause.CRASHED),
+        (UnsharedError, Cause.PREEMPTED),
         (FencedError, Cause.DATABASE),
         (DatabaseUnavailableError, Cause.DATABASE),
         (StorageFullError, Cause.STORAGE),

@@ -45,6 +45,13 @@ class CrowdedError(WorkerError):
         return f"beside other jobs or base models memory did not suffice, so it is tried again alone: {self.args[0]}"
 
 
+class UnsharedError(WorkerError):
+    """The job came to share passes on a base model that mixes the rows of a batch, while another one trains there."""
+
+    def __str__(self) -> str:
+        return "jobs on this base model are trained one after another, so it waits for its turn"
+
+
 class FencedError(WorkerError):
     """The database did not answer for so long that the lease may end soon: the worker stopped its trainer by itself."""
 

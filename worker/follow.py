@@ -14,10 +14,10 @@ from sgg_store.cleaning import delete_objects
 from sgg_store.objects import ObjectStore
 from worker.checkpoint_transfer import upload_checkpoint
 from worker.company import Member
-from worker.errors import OutOfTimeError, StopTimeoutError, TrainerDiedError, TrainingFailedError
+from worker.errors import OutOfTimeError, StopTimeoutError, TrainerDiedError, TrainingFailedError, UnsharedError
 from worker.instruments import STEP_SECONDS, measure_gpu
 from worker.lease_keeper import LeaseKeeper
-from worker.messages import Alive
+from worker.messages import Alive, Unshared
 from worker.reporter import JobReporter
 from worker.settings import WorkerSettings
 from worker.supervisor import TrainerRun
@@ -53,8 +53,8 @@ class TrainingFollower:
     def follow(self, run: TrainerRun, draining: threading.Event) -> Finished | Stopped:
         """Serve the training until its last message; `draining` or the caller's wish tells it to stop.
 
-        Raises TrainingFailedError, TrainerDiedError, StopTimeoutError, OutOfTimeError, and what ends an attempt
-        (`LeaseKeeper.check`).
+        Raises TrainingFailedError, TrainerDiedError, StopTimeoutError, OutOfTimeError, UnsharedError, and what ends an
+        attempt (`LeaseKeeper.check`).
         """
         while True:
             self._keeper.check()
@@ -82,6 +82,10 @@ class TrainingFollower:
             elif isinstance(message, Alive):
                 measure_gpu(message.gpu_memory)
                 self._member.measure(message.peak_bytes, message.gpu_memory.total if message.gpu_memory else None)
+            elif isinstance(message, Unshared):
+                self._member.keep_apart()
+                if message.waits:
+                    raise UnsharedError
             else:
                 if isinstance(message, Started) and message.memory is not None:
                     self._member.weigh(message.memory)

@@ -104,6 +104,16 @@ class Alive(Message):
     peak_bytes: int  # the most memory that the trainer took since it was idle
 
 
+class Unshared(Message):
+    """The training goes on by itself: its base model mixes the rows of a batch, so that no job shares a pass on it.
+
+    `waits` where another one trains there; then it has not begun, and this is its last message.
+    """
+
+    type: Literal["unshared"] = "unshared"
+    waits: bool = False
+
+
 class Failed(Message):
     """Training `run` ended in an error, or a `Warm` did (then `run` is None).
 
@@ -123,7 +133,7 @@ class Said(Message):
     type: Literal["said"] = "said"
     run: int
     message: Annotated[
-        Notice | Started | StepMetrics | EvaluationMetrics | CheckpointSaved | Finished | Stopped | Alive,
+        Notice | Started | StepMetrics | EvaluationMetrics | CheckpointSaved | Finished | Stopped | Alive | Unshared,
         Field(discriminator="type"),
     ]
 

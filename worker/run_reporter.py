@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,13 +38,21 @@ class Wishes:
         self._by_run.pop(run, None)
 
 
-class RunReporter:
-    """The Reporter of training `run`: its messages go up the pipe, and what the parent wishes comes down."""
+def nothing() -> None:
+    """Nothing is to be done between passes."""
 
-    def __init__(self, pipe: MessagePipe, wishes: Wishes, run: int) -> None:
+
+class RunReporter:
+    """The Reporter of training `run`: its messages go up the pipe, and what the parent wishes comes down.
+
+    `meanwhile` is called whenever it breathes.
+    """
+
+    def __init__(self, pipe: MessagePipe, wishes: Wishes, run: int, meanwhile: Callable[[], None] = nothing) -> None:
         self._pipe = pipe
         self._wishes = wishes
         self._run = run
+        self._meanwhile = meanwhile
         self._last_alive = 0.0
 
     def report(self, message: AnyMessage) -> None:
@@ -60,6 +69,7 @@ class RunReporter:
         """Tell the parent at most once a second that training moves. Raises AbandonedError if that is its wish."""
         if self._wishes.of(self._run) == "abandon":
             raise AbandonedError
+        self._meanwhile()
         now = time.monotonic()
         if now - self._last_alive > ALIVE_SECONDS:
             self._last_alive = now

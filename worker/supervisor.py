@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.reporting import AnyMessage
 from worker.child import ChildProcess, TrainerChild
-from worker.errors import TrainingFailedError
+from worker.errors import TrainingFailedError, UnsharedError
 from worker.fork_server import start_trainer
 from worker.instruments import measure_gpu
-from worker.messages import Alive, Failed, Steer, Train, Warm, Wish
+from worker.messages import Alive, Failed, Steer, Train, Unshared, Warm, Wish
 
 
 class TrainerRun:
@@ -36,7 +36,7 @@ class TrainerRun:
         """Whether other trainings or base models were in the trainer: then memory may be short because of them."""
         return self.had_company or any(name != self._base_model for name in self.child.base_models)
 
-    def receive(self, timeout: float) -> AnyMessage | Alive | None:
+    def receive(self, timeout: float) -> AnyMessage | Alive | Unshared | None:
         """The training's next message, or None if there is none within `timeout` seconds.
 
         Raises TrainingFailedError when it ended in an error, TrainerDiedError when the process did.
@@ -93,8 +93,8 @@ class Supervisor:
         run = self._begin(command)
         try:
             yield run
-        except TrainingFailedError as error:
-            if error.code == "out_of_memory":
+        except (TrainingFailedError, UnsharedError) as error:
+            if isinstance(error, TrainingFailedError) and error.code == "out_of_memory":
                 self._spoil(run)  # fragments and leaks of the failed step must not meet the next job
             raise
         except BaseException:

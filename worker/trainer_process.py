@@ -34,9 +34,9 @@ from sgg_core.imports import without_collector
 from sgg_core.pipe import MessagePipe, die_with_parent, name_process
 from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
-from worker.messages import Failed, InputFile, Ready, Steer, Train, Warm, command_adapter
+from worker.messages import Failed, InputFile, Ready, Said, Steer, Train, Unshared, Warm, command_adapter
 from worker.rehearsal import rehearse
-from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak
+from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak, nothing
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
@@ -77,10 +77,12 @@ class TrainerProcess:
             if isinstance(command, Warm):
                 if self._commands.empty():
                     rehearse(base)
-            elif command.shared:
+            elif not command.shared:
+                self._train(command, base)
+            elif _shares_passes(command, base):
                 self._train_together(command, base)
             else:
-                self._train(command, base)
+                self._train_by_itself(command, base)
         except Exception as error:
             _log.exception("the command failed", command=command.type)
             self._pipe.send(describe_failure(error, command.run if isinstance(command, Train) else None))
@@ -111,14 +113,7 @@ class TrainerProcess:
             return job
 
         def joining() -> list[Callable[[LoadedBase], None]]:
-            jobs = []
-            while not self._commands.empty():
-                command = self._commands.get()
-                if isinstance(command, Train) and command.shared and command.base_model == first.base_model:
-                    jobs.append(packed(command))
-                else:
-                    self._put_aside.append(command)
-            return jobs
+            return [packed(command) for command in self._came_to_share(first)]
 
         jobs = [packed(first)]
         try:
@@ -128,10 +123,32 @@ class TrainerProcess:
             for command in untold:
                 self._pipe.send(describe_failure(error, command.run))
 
-    def _train(self, command: Train, base: LoadedBase) -> None:
+    def _train_by_itself(self, command: Train, base: LoadedBase) -> None:
+        """Train what could have been shared on another base model. Those that came to share go back to the queue."""
+
+        def send_back() -> None:
+            for late in self._came_to_share(command):
+                self._pipe.send(Said(run=late.run, message=Unshared(waits=True)))
+                self._wishes.forget(late.run)
+
+        self._pipe.send(Said(run=command.run, message=Unshared()))
+        self._train(command, base, send_back)
+
+    def _came_to_share(self, first: Train) -> list[Train]:
+        """The shared trainings on the first one's base model that came since; the rest is put aside."""
+        came: list[Train] = []
+        while not self._commands.empty():
+            command = self._commands.get()
+            if isinstance(command, Train) and command.shared and command.base_model == first.base_model:
+                came.append(command)
+            else:
+                self._put_aside.append(command)
+        return came
+
+    def _train(self, command: Train, base: LoadedBase, meanwhile: Callable[[], None] = nothing) -> None:
         """Train once, and tell how it ended."""
         with bound_contextvars(**command.log_context):
-            reporter = RunReporter(self._pipe, self._wishes, command.run)
+            reporter = RunReporter(self._pipe, self._wishes, command.run, meanwhile)
             _log.info("training begins", base_model=command.base_model.name, resumes=command.resume_from is not None)
             try:
                 reporter.report(train_as_told(command, base, reporter))
@@ -142,6 +159,14 @@ class TrainerProcess:
                 self._pipe.send(describe_failure(error, command.run))
             finally:
                 self._wishes.forget(command.run)
+
+
+def _shares_passes(command: Train, base: LoadedBase) -> bool:
+    """Whether jobs with this one's adapters can be in one pass."""
+    from sgg_core.lora_layers import adapted_names
+    from sgg_core.packed.network import keeps_rows
+
+    return keeps_rows(base, adapted_names(base, command.spec.lora))
 
 
 def train_as_told(command: Train, base: LoadedBase, reporter: RunReporter) -> Finished | Stopped:

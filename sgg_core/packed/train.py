@@ -12,6 +12,7 @@ from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
 from sgg_core.lora_layers import adapted_names
 from sgg_core.packed.meeting import Pack
+from sgg_core.packed.network import keeps_rows
 from sgg_core.reporting import Finished, Reporter, Stopped
 from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train
@@ -65,8 +66,8 @@ def train_packed(base: LoadedBase, jobs: Sequence[PackedJob]) -> list[Finished |
 
 
 def check_together(base: LoadedBase, specs: Sequence[TrainingSpec]) -> None:
-    """Raise SpecError unless jobs with these specs can share their passes: one base model, the same adapted layers, and
-    none that must be alone (`TrainingSpec.lonely`)."""
+    """Raise SpecError unless jobs with these specs can share their passes: one base model that keeps the rows of a
+    batch apart, the same adapted layers, and none that must be alone (`TrainingSpec.lonely`)."""
     for number, spec in enumerate(specs):
         wrong, remedy = None, "Put it in another pack."
         if spec.base_model != base.entry.name:
@@ -77,3 +78,8 @@ def check_together(base: LoadedBase, specs: Sequence[TrainingSpec]) -> None:
             wrong, remedy = spec.lonely[0], f"{spec.lonely[1]}, or train the job alone."
         if wrong is not None:
             raise SpecError(f"Job {number + 1} cannot be trained in a pack: {wrong}.", remedy)
+    if specs and not keeps_rows(base, adapted_names(base, specs[0].lora)):
+        raise SpecError(
+            f"Base model {base.entry.name!r} mixes the rows of a batch, so its jobs cannot be trained in a pack.",
+            "Train them one after another.",
+        )

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load
 
 from sgg_core.base_loading import load_base
+from sgg_core.catalogue import Catalogue
 from sgg_core.examples import parse_examples
 from sgg_core.reporting import AnyMessage, Control
 from sgg_core.spec import TrainingSpec
@@ -21,6 +23,7 @@ from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.records import AttemptRecord
 from sgg_store.retries import Cause
 from tests.adapters import adapter_of
+from tests.mixtures import save_tiny_mixture
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench, eventually
 
@@ -142,3 +145,18 @@ def test_after_the_trainers_death_each_goes_on_alone_from_its_checkpoint(service
         assert (first.cause, second.start_step >= 10) == (Cause.CRASHED, True)
         assert bench.steps(job_id) == list(range(1, 121))
     assert not overlap(*(service.last_attempt(job_id) for job_id in job_ids))
+
+
+def test_jobs_on_a_mixture_of_experts_are_trained_one_after_another(service: Service, tmp_path: Path) -> None:
+    """Those that came to share its passes before anybody knew are given back, and none of them fails."""
+    bench, pid = service.bench, service.worker.trainer_pid
+    mixture = save_tiny_mixture(tmp_path / "mixture")
+    Catalogue.load(bench.settings.catalogue_dir).add(mixture)
+    job_ids = [service.submit(10, base_model=mixture.name) for _ in range(AT_ONCE)]
+    service.run(*job_ids)
+    attempts = [bench.attempts(job_id) for job_id in job_ids]
+    assert [each[-1].state for each in attempts] == [AttemptState.SUCCEEDED] * AT_ONCE
+    assert all(bench.steps(job_id) == list(range(1, 11)) for job_id in job_ids)
+    assert not any(overlap(one[-1], other[-1]) for one, other in combinations(attempts, 2))
+    assert {earlier.cause for each in attempts for earlier in each[:-1]} == {Cause.PREEMPTED}
+    assert service.worker.trainer_pid == pid

@@ -95,3 +95,15 @@ def test_what_the_trainer_counts_and_measures_takes_the_place_of_what_was_expect
         assert company.suits(needing(16)) and not company.suits(needing(17))
     with company.enter(needing(0)):
         assert company.suits(needing(66)) and not company.suits(needing(67))
+
+
+def test_jobs_on_a_base_model_that_mixes_rows_come_one_after_another_once_the_trainer_has_told() -> None:
+    company = company_of(4)
+    with company.enter(PLAIN) as first:
+        assert company.suits(PLAIN)
+        first.keep_apart()
+        assert not company.suits(PLAIN)
+    with company.enter(PLAIN) as next_one:
+        assert not next_one.shared and not company.suits(PLAIN)
+    with company.enter(applicant("b")) as other:
+        assert other.shared and company.suits(applicant("b"))

@@ -17,7 +17,8 @@ from sgg_core.pipe import MessagePipe
 from sgg_core.reporting import Notice, StepMetrics
 from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import save_tiny_base
-from worker.messages import Alive, Failed, InputFile, Said, Steer, Train, Warm
+from tests.mixtures import save_tiny_mixture
+from worker.messages import Alive, Failed, InputFile, Said, Steer, Train, Unshared, Warm
 from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak, gpu_memory, peak_memory
 from worker.trainer_process import TrainerProcess, describe_failure
 
@@ -70,13 +71,13 @@ def test_a_training_that_was_abandoned_ends_where_it_next_shows_that_it_lives() 
     assert other.control() == "continue"
 
 
-def shared(entry: BaseModelEntry, directory: Path, run: int) -> Train:
-    """A training on two texts that others may join, of a thousand steps."""
+def shared(entry: BaseModelEntry, directory: Path, run: int, steps: int = 1000) -> Train:
+    """A training on two texts that others may join, of so many steps."""
     examples = directory / "examples.jsonl"
     examples.write_text('{"text": "good", "label": "a"}\n{"text": "bad", "label": "b"}\n', encoding="utf-8")
     return Train(
         run=run,
-        spec=TrainingSpec(base_model=entry.name, optimization={"epochs": 1000}),  # type: ignore[arg-type]
+        spec=TrainingSpec(base_model=entry.name, optimization={"epochs": steps}),  # type: ignore[arg-type]
         base_model=entry,
         training=InputFile(path=examples, filename=examples.name),
         output=directory / f"output-{run}",
@@ -131,6 +132,24 @@ def test_what_ends_all_trainings_that_share_their_passes_is_told_of_each(
     together(tmp_path, pipe, Wishes())
     failed = {message.run: message.code for message in pipe.messages if isinstance(message, Failed)}
     assert failed == {1: "out_of_memory", 2: "out_of_memory", 3: "out_of_memory"}
+
+
+def test_on_a_mixture_of_experts_one_trains_by_itself_and_those_that_came_to_share_are_sent_back(
+    tmp_path: Path,
+) -> None:
+    entry = save_tiny_mixture(tmp_path / "base")
+    commands: queue.SimpleQueue[Warm | Train] = queue.SimpleQueue()
+    first, *more = (shared(entry, tmp_path, run, steps=2) for run in (1, 2, 3))
+    for command in more:
+        commands.put(command)
+    pipe = LoudPipe()
+    TrainerProcess(pipe, Wishes(), commands)._serve(first)
+    assert all(isinstance(message, Said) for message in pipe.messages)
+    said = [(message.run, message.message) for message in pipe.messages if isinstance(message, Said)]
+    assert said[0] == (1, Unshared())
+    assert [(run, message) for run, message in said if run > 1] == [(run, Unshared(waits=True)) for run in (2, 3)]
+    assert [message.type for run, message in said if run == 1][-1] == "finished"
+    assert first.output.is_dir() and not more[0].output.exists()
 
 
 PEAKS = """

@@ -24,7 +24,14 @@ from sgg_store.records import FileRecord, JobRecord
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job
 from worker.endings import Failure, Return, Success, ending_of
-from worker.errors import CrowdedError, FencedError, StalledError, TrainerDiedError, TrainingFailedError
+from worker.errors import (
+    CrowdedError,
+    FencedError,
+    StalledError,
+    TrainerDiedError,
+    TrainingFailedError,
+    UnsharedError,
+)
 from worker.publish import ResultFile
 
 BAD = (Problem(1, None, "Bad.", "Mend."),)
@@ -58,6 +65,7 @@ def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
         (TrainerDiedError(1, False, "ImportError: torch"), Cause.CRASHED),
         (StalledError("the trainer made no progress"), Cause.CRASHED),
         (CrowdedError("no memory"), Cause.CRASHED),
+        (UnsharedError(), Cause.PREEMPTED),
         (TrainingFailedError("helper_lost", "A process of the team ended with signal 9.", False), Cause.CRASHED),
         (FencedError("the database did not answer"), Cause.DATABASE),
         (DatabaseUnavailableError("No connection to 10.0.0.1.", "Start it."), Cause.DATABASE),

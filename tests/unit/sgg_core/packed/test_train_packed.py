@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from sgg_core import lora_layers, trainer
+from sgg_core.base_loading import load_base
 from sgg_core.errors import SpecError, TrainingDivergedError
 from sgg_core.guidance.passes import TaskBatch
 from sgg_core.packed.meeting import Pack
 from sgg_core.packed.train import PackedJob, check_together, train_packed
 from sgg_core.reporting import Finished, SilentReporter, StepMetrics, Stopped
+from tests.mixtures import save_tiny_mixture
 
 train = partial(trainer.train, with_documents=False)  # nobody reads them here
 
@@ -181,6 +183,14 @@ def test_what_cannot_be_packed_is_refused_before_training(causal, spec_for, trai
     jobs = [packed_job(spec, number, training, tmp_path) for number, spec in enumerate(specs)]
     with pytest.raises(SpecError, match=f"Job 2 cannot be trained in a pack: .*{said}"):
         train_packed(causal, jobs)
+    assert jobs[0].reporter.messages == []
+
+
+def test_a_mixture_of_experts_is_refused_before_training(spec_for, training, tmp_path):
+    base = load_base(save_tiny_mixture(tmp_path / "mixture"))
+    jobs = [packed_job(spec_for(base, seed=seed), seed, training, tmp_path) for seed in range(2)]
+    with pytest.raises(SpecError, match=r"mixes the rows of a batch.*one after another"):
+        train_packed(base, jobs)
     assert jobs[0].reporter.messages == []
 
 
