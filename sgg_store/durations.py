@@ -107,10 +107,12 @@ def _done(reference: ReferenceSeconds, share: float) -> ReferenceSeconds:
 
 
 def _foretold(session: Session, job_ids: Sequence[str]) -> dict[str, ReferenceSeconds]:
-    """What the trainer said at the beginning of these jobs."""
+    """What the trainer said at the beginning of these jobs, the first time."""
     steps, passes, fixed = (EventRecord.data[("reference", part)].as_float() for part in ("steps", "passes", "fixed"))
-    query = select(EventRecord.job_id, steps, passes, fixed).where(
-        EventRecord.job_id.in_(job_ids), EventRecord.seq <= EARLY_EVENTS, steps.is_not(None)
+    query = (
+        select(EventRecord.job_id, steps, passes, fixed)
+        .where(EventRecord.job_id.in_(job_ids), EventRecord.seq <= EARLY_EVENTS, steps.is_not(None))
+        .order_by(EventRecord.seq.desc())  # so that a job's first one is what remains
     )
     return {
         job_id: ReferenceSeconds(steps=of_steps, passes=of_passes, fixed=of_rest)

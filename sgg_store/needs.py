@@ -45,19 +45,24 @@ def expected_need(session: Session, job_id: str, base_model: str, spec: Mapping[
 
 
 def _counted(session: Session, job_ids: Sequence[str]) -> list[tuple[MemoryNeed, int]]:
-    """What the trainer said at the beginning of these jobs, and their ranks."""
+    """What the trainer said at the beginning of these jobs, the first time, and their ranks."""
     shared, adapter, passes, replicas = (
         EventRecord.data[("memory", part)].as_float() for part in ("shared", "adapter", "passes", "replicas")
     )
     query = (
-        select(shared, adapter, passes, func.coalesce(replicas, 1), JobRecord.spec)
+        select(EventRecord.job_id, shared, adapter, passes, func.coalesce(replicas, 1), JobRecord.spec)
         .join(JobRecord, JobRecord.id == EventRecord.job_id)
         .where(EventRecord.job_id.in_(job_ids), EventRecord.seq <= EARLY_EVENTS, shared.is_not(None))
+        .order_by(EventRecord.seq.desc())  # so that a job's first one is what remains
     )
-    return [
-        (MemoryNeed(shared=int(base), adapter=int(weights), passes=int(states), replicas=int(at_once)), _rank(spec))
-        for base, weights, states, at_once, spec in session.execute(query)
-    ]
+    counted = {
+        job_id: (
+            MemoryNeed(shared=int(base), adapter=int(weights), passes=int(states), replicas=int(at_once)),
+            _rank(spec),
+        )
+        for job_id, base, weights, states, at_once, spec in session.execute(query)
+    }
+    return list(counted.values())
 
 
 def _rank(spec: Mapping[str, Any]) -> int:

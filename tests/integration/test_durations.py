@@ -27,13 +27,13 @@ class Took:
     done: int = 4
 
 
-def finished(server: ApiServer, reference: ReferenceSeconds | None, took: Took) -> str:
+def finished(server: ApiServer, reference: ReferenceSeconds | None, took: Took, *later: ReferenceSeconds) -> str:
     """A job that succeeded after so many seconds, whose trainer foretold its work; gives its base model."""
     job_id = server.job_id()
     worker = server.claim(job_id)
-    data = {} if reference is None else {"reference": reference.model_dump()}
+    foretold = [{} if each is None else {"reference": each.model_dump()} for each in (reference, *later)]
     with server.database.begin() as session:
-        Events(session).append(worker.lease, [NewEvent("It begins.", data=data)])
+        Events(session).append(worker.lease, [NewEvent("It begins.", data=data) for data in foretold])
     for step in range(1, took.done + 1):
         worker.step(step, 4, took.steps / took.done)
     worker.succeed(RESULTS)
@@ -71,6 +71,16 @@ def test_a_job_that_patience_ended_counts_for_the_steps_that_it_took(api_setting
     reference = ReferenceSeconds(steps=40, passes=4, fixed=10)
     with serving(api_settings) as server:
         model = finished(server, reference, Took(all=21, steps=10, done=1))
+        with server.database.read() as session:
+            found = expected_duration(session, model, reference)
+    assert found.likely == pytest.approx(54, rel=1e-3)
+
+
+def test_what_was_foretold_when_a_job_first_began_counts(api_settings: ApiSettings) -> None:
+    reference = ReferenceSeconds(steps=40, passes=4, fixed=10)
+    later = ReferenceSeconds(steps=4, passes=40, fixed=1)
+    with serving(api_settings) as server:
+        model = finished(server, reference, Took(54, 40), later)
         with server.database.read() as session:
             found = expected_duration(session, model, reference)
     assert found.likely == pytest.approx(54, rel=1e-3)

@@ -27,14 +27,16 @@ def queued(database: Database, base_model: str = "tiny", rank: int = 8) -> str:
         return add_job(session, "proj-a", base_model=base_model, spec=spec).id
 
 
-def begun(database: Database, need: MemoryNeed | None, base_model: str = "tiny", rank: int = 8) -> None:
+def begun(
+    database: Database, need: MemoryNeed | None, *later: MemoryNeed, base_model: str = "tiny", rank: int = 8
+) -> None:
     """A job that has begun and succeeded; without a need it is one of an older version."""
     job_id = queued(database, base_model, rank)
     with database.begin() as session:
         claim = Leases(session).claim(job_id, "w")
         assert claim is not None
-        told = {"memory": None if need is None else need.model_dump()}
-        Events(session).append(claim.lease, [NewEvent("It begins.", data=told)])
+        told = [{"memory": None if each is None else each.model_dump()} for each in (need, *later)]
+        Events(session).append(claim.lease, [NewEvent("It begins.", data=data) for data in told])
         result = JobResult(fine_tuned_model=claim.lease.token, trained_tokens=1, result_file_ids=())
         Leases(session).succeed(claim.lease, result)
 
@@ -57,6 +59,13 @@ def test_the_newest_jobs_tell_what_like_ones_need_and_the_rank_what_an_adapter_d
     begun(database, MemoryNeed(shared=LARGE, adapter=20, passes=LARGE), rank=2)
     queued(database, rank=16)
     assert expected(database) == MemoryNeed(shared=LARGE, adapter=160, passes=LARGE)
+
+
+def test_what_was_counted_when_a_job_first_began_counts(database: Database) -> None:
+    first = MemoryNeed(shared=9, adapter=8, passes=1)
+    begun(database, first, MemoryNeed(shared=9, adapter=8, passes=7))
+    queued(database)
+    assert expected(database) == first
 
 
 def test_several_replicas_need_as_much_as_all_of_them_at_once(database: Database) -> None:
