@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sgg_core import encoding
 from sgg_core.backbone import LoadedBase
+from sgg_core.base_loading import default_device
 from sgg_core.errors import DataError, SpecError
 from sgg_core.evaluation import log_probabilities
 from sgg_core.examples import STORED_LIMITS, parse_examples
@@ -63,7 +64,8 @@ def answer(base: LoadedBase, fitted: Fitted | None, trial: Trial, data: Path | N
 
 def _look_ahead(base: LoadedBase, trial: PreviewTrial | SurveyTrial, data: Path) -> Preview | Survey:
     if isinstance(trial, SurveyTrial):
-        return survey(trial.spec, base, trial.filenames, lambda role: (data / role).read_bytes())
+        device = default_device().type  # trials may be answered on another one
+        return survey(trial.spec, base, trial.filenames, lambda role: (data / role).read_bytes(), device)
     try:
         examples = parse_examples((data / "training").read_bytes(), trial.filename, STORED_LIMITS)
         return preview(trial.spec, base, examples, trial.limit)

@@ -27,7 +27,7 @@ COPIES_OF_ADAPTER = 9
 
 
 class Workload(Message):
-    """What a run computes. A position is a token in a forward pass, after packing or padding."""
+    """What a run computes, and how often. A position is a token in a forward pass, after packing or padding."""
 
     kind: Annotated[str, Field(pattern="causal|encoder")]
     weights: int
@@ -41,8 +41,10 @@ class Workload(Message):
     vocabulary: int
     """Outputs of the last layer that are computed for a trained token; 0 for an encoder."""
     adapter_weights: int
-    replicas: float = 1.0
-    """How often all of this is trained, by steps; the figures here are those of one time, on all examples."""
+    replicas: int = 1
+    """How often all of this is done; the figures here are those of one time."""
+    tried: tuple[Workload, ...] = ()
+    """Those of the runs on a part of the examples, one for each fold."""
     steps: int
     rival_steps: int = 0
     """Of plain LoRA, trained after the adapter to compare with: one gradient of the target and no sources each."""
@@ -78,7 +80,17 @@ class Workload(Message):
 
 
 def reference_seconds(load: Workload) -> ReferenceSeconds:
-    """How long the run takes on the reference machine, from its claim to its end, with the base model loaded."""
+    """How long all runs take on the reference machine, from the claim to the end, with the base model loaded."""
+    parts = [_seconds(each) for each in (load, *load.tried)]
+    return ReferenceSeconds(
+        steps=sum(each.steps for each in parts),
+        passes=sum(each.passes for each in parts),
+        fixed=RUN_SECONDS[load.kind] + sum(each.fixed for each in parts),
+    )
+
+
+def _seconds(load: Workload) -> ReferenceSeconds:
+    """Of its replicas, without the runs on a part of the examples and what is paid once for all."""
     rate, pass_rate = GRADIENT_RATE[load.kind], PASS_RATE[load.kind]
     forward = 2.0 * load.weights
     gradient = 2.0 * forward  # no gradient of the frozen weights themselves
@@ -96,14 +108,15 @@ def reference_seconds(load: Workload) -> ReferenceSeconds:
     return ReferenceSeconds(
         steps=load.replicas * load.steps * step,
         passes=load.replicas * (rival + rehearsal + operations / pass_rate),
-        fixed=RUN_SECONDS[load.kind] + load.replicas * load.checkpoints * CHECKPOINT_SECONDS,
+        fixed=load.replicas * load.checkpoints * CHECKPOINT_SECONDS,
     )
 
 
 def memory_need(load: Workload) -> MemoryNeed:
     """What the run holds of the training process's memory when that is most, with one replica at a time."""
-    kept = FLOATS_PER_POSITION[load.kind] * load.largest_pass * load.width * load.layers
-    outputs = 3 * min(load.largest_trained, 512) * load.vocabulary
+    runs = (load, *load.tried)
+    kept = FLOATS_PER_POSITION[load.kind] * max(each.largest_pass for each in runs) * load.width * load.layers
+    outputs = 3 * min(max(each.largest_trained for each in runs), 512) * load.vocabulary
     return MemoryNeed(
         shared=PROCESS_BYTES + FLOATS * load.stored_weights + HALVES * load.halved_weights,
         adapter=FLOATS * COPIES_OF_ADAPTER * load.adapter_weights,

@@ -79,10 +79,10 @@ def evaluate_in_context(rival: InContext, examples: Sequence[Example], go_on: Ca
     return classifier_evaluation(rival.labels, items, torch.cat(scores))
 
 
-def wanted_in_context(task: Task, spec: TrainingSpec) -> TypeGuard[LabelWords]:
-    """Whether a run with this task asks it where there is a validation file."""
+def wanted_in_context(task: Task, spec: TrainingSpec, device: str) -> TypeGuard[LabelWords]:
+    """Whether a run with this task on a device of this type asks it where there is a validation file."""
     baselines = spec.evaluation.baselines
-    wanted = "in_context" in baselines or (baselines == "auto" and task.base.device.type == "cuda")
+    wanted = "in_context" in baselines or (baselines == "auto" and device == "cuda")
     return wanted and isinstance(task, LabelWords)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from sgg_core.backbone import LoadedBase
 from sgg_core.cross_validation import FoldOutcome, cross_validation
 from sgg_core.errors import TrainingDivergedError
-from sgg_core.estimate import Workload, reference_seconds
+from sgg_core.estimate import Workload, memory_need, reference_seconds
 from sgg_core.figures import Evaluation
 from sgg_core.files import whole_directory
 from sgg_core.lineup import Lineup, Replica, names_of
@@ -46,12 +46,13 @@ from sgg_core.spread import Outcome, best, spread
 class Replicas:
     """A training with several replicas; `at_once` of them share their passes.
 
-    `one` makes a replica's run, on a base model, telling a Reporter. `checkpoints` receives those of all replicas
-    together. `finish` completes the best one's directory, given the report that tells of all. `before` puts in words
-    what folds' runs are compared with.
+    `load` is the work of all of them. `one` makes a replica's run, on a base model, telling a Reporter. `checkpoints`
+    receives those of all replicas together. `finish` completes the best one's directory, given the report that tells of
+    all. `before` puts in words what folds' runs are compared with.
     """
 
     lineup: Lineup
+    load: Workload
     one: Callable[[Replica, LoadedBase, Reporter], AbstractContextManager[Run]]
     before: str
     at_once: int
@@ -201,21 +202,20 @@ class Group:
             self.wish = self.whole.reporter.control()
         return self.wish
 
-    def begin(self, message: Started, load: Workload) -> None:
-        """Tell once for all that training begins, and of how much work, from that of one."""
+    def begin(self, message: Started) -> None:
+        """Tell once for all that training begins, from the message of one, and of how much work all of it is."""
         if self._begun:
             return
         self._begun = True
         self.whole.reporter.report(Notice(message=f"{self.names(self.members)}{self._of_how_many()}."))
-        memory = message.memory
-        if memory is not None:
-            memory = memory.model_copy(update={"replicas": len(self.members)})
-        total = self.whole.lineup.total_steps
+        load, total = self.whole.load, self.whole.lineup.total_steps
+        memory = memory_need(load).model_copy(update={"replicas": len(self.members)})
         rates = tuple(dict.fromkeys(rate for member in self.members if (rate := member.replica.rate) is not None))
         rates = rates or message.learning_rates
-        reference = reference_seconds(load.model_copy(update={"replicas": total / load.steps}))
         begun = {"first_step": self.told + 1, "total_steps": total, "learning_rates": rates}
-        self.whole.reporter.report(message.model_copy(update=begun | {"memory": memory, "reference": reference}))
+        self.whole.reporter.report(
+            message.model_copy(update=begun | {"memory": memory, "reference": reference_seconds(load)})
+        )
 
     def tell_step(self, message: StepMetrics) -> int:
         """Tell of a step, as the next one of all; gives its number. Time that steps take together is divided."""
@@ -290,8 +290,7 @@ class Member:
         tell = self.group.whole.reporter.report
         if isinstance(message, Started):
             (self._learning_rate,) = message.learning_rates
-            assert self.run is not None
-            self.group.begin(message, self.run.setup.workload)
+            self.group.begin(message)
         elif isinstance(message, StepMetrics):
             self.step = message.step
             self._told = self.group.tell_step(message.model_copy(update={"replica": self.number}))

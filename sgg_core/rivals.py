@@ -51,7 +51,7 @@ class Rivals:
     def ask_in_context(self) -> tuple[tuple[Evaluation, int] | None, Control]:
         """Let the bare base model answer with examples in its prompt, if that is to be compared; how many it saw."""
         task = self.target.task
-        if not wanted_in_context(task, self.spec) or self.files.validation is None:
+        if not wanted_in_context(task, self.spec, task.base.device.type) or self.files.validation is None:
             return None, self.reporter.control()
         with self.adapted.disable_adapter():
             return ask_in_context(task, self.files.training, self.files.validation, self.spec, self.reporter)

@@ -90,7 +90,7 @@ def set_up(
         held_out=held_out,
         retention=retention,
         rivals=Rivals(spec, adapted, target, held_out, files, start, reporter),
-        workload=workload(spec, plan, base, data, count),
+        workload=workload(spec, plan, base, data, count, base.device.type),
         guided=guided,
         trained=trained,
     )

@@ -12,7 +12,6 @@ from sgg_core.errors import DataError, Problem, SpecError
 from sgg_core.examples import STORED_LIMITS, ExampleSet, check_sources, check_training, check_validation, parse_examples
 from sgg_core.folds import deal
 from sgg_core.lineup import Lineup
-from sgg_core.lora_layers import count_adapter_weights
 from sgg_core.plan import Plan, make_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.run_files import RunFiles
@@ -22,18 +21,19 @@ from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.task import Task
 from sgg_core.trials import Survey, SurveyedFile, TrialError
-from sgg_core.workload import RunData, workload
+from sgg_core.whole_workload import whole_workload
+from sgg_core.workload import RunData
 
 MOST_WARNINGS = 100  # told of one file
 SHOWN_LINES = 10
 
 
 def survey(
-    spec: TrainingSpec, base: LoadedBase, filenames: Mapping[str, str], content: Callable[[str], bytes]
+    spec: TrainingSpec, base: LoadedBase, filenames: Mapping[str, str], content: Callable[[str], bytes], device: str
 ) -> Survey:
     """Survey the files of a run by role: `training`, `validation`, `source0` and so on, `retention`.
 
-    `content` gives their bytes.
+    `content` gives their bytes. `device` is the type of what the run will be computed on.
 
     Raises TrialError where the spec does not go together with the base model or the labels.
     """
@@ -79,14 +79,11 @@ def survey(
         return Survey(files=files, workload=None, trained_tokens=0)
     target = TaskData(*tasks["training"])
     plan = make_plan(spec, base.entry.kind, *target.sizes)
-    head = target.task.head()
-    own = sum(parameter.numel() for parameter in head.parameters()) if head is not None else 0
     sources = [TaskData(*tasks[role]) for role in filenames if role.startswith("source")]
     held_out = tasks["validation"][1] if "validation" in tasks else []
-    weights = count_adapter_weights(base, spec.lora) + own
     inputs = RunData(target, sources, held_out, kept, RunFiles(read["training"], read.get("validation")))
-    load = workload(spec, plan, base, inputs, weights)
     lineup = Lineup(spec, base.entry.kind, read["training"])
+    load = whole_workload(lineup, base, inputs, device)
     return Survey(files=files, workload=load, trained_tokens=_trained_tokens(lineup, plan, target))
 
 

@@ -26,7 +26,7 @@ from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
 from sgg_core.suspicions import leaks, remarks
 from sgg_core.team.leader import with_team
-from sgg_core.workload import replicas_at_once
+from sgg_core.whole_workload import read_files, replicas_at_once, whole_workload
 
 
 def train(
@@ -84,13 +84,13 @@ def train(
 
     @contextmanager
     def one(replica: Replica, base: LoadedBase, reporter: Reporter) -> Iterator[Run]:
-        read = files
+        own = files
         if (part := replica.part) is not None:
-            read = RunFiles(only(training, part.kept), only(training, part.left_out), files.sources)
+            own = RunFiles(only(training, part.kept), only(training, part.left_out), files.sources)
         base.breath = breath
         try:
             with lora(base, replica.spec.lora, replica.spec.seed) as adapted:
-                yield Run(replica.spec, base, adapted, read, start, reporter)
+                yield Run(replica.spec, base, adapted, own, start, reporter)
         finally:
             base.breath = None
 
@@ -106,11 +106,13 @@ def train(
             _tell_suspicions(files, leaked, reporter)
         if spec.optimization.replicas == 1:
             return _with_memory_told(alone)
+        load = whole_workload(lineup, base, read_files(spec, base, files), base.device.type)
         several = Replicas(
             lineup=lineup,
+            load=load,
             one=one,
             before=answered_before(base.entry.kind, None if start is None else start.name)[1],
-            at_once=replicas_at_once(spec, base, training, memory_bytes),
+            at_once=replicas_at_once(spec, base, load, memory_bytes),
             reporter=reporter,
             checkpoints=checkpoints,
             finish=lambda place, told: add_to_report(place, told, base.entry, with_documents=with_documents),

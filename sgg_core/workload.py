@@ -9,19 +9,16 @@ from typing import Any
 from sgg_core.backbone import LoadedBase
 from sgg_core.doubts import MOST_EXAMPLES
 from sgg_core.encoding import Encoded
-from sgg_core.estimate import Workload, memory_need
-from sgg_core.examples import ExampleSet
+from sgg_core.estimate import Workload
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
-from sgg_core.lineup import total_steps
-from sgg_core.lora_layers import count_adapter_weights, linear_layers
+from sgg_core.lora_layers import linear_layers
 from sgg_core.plain_rival import rival_of
 from sgg_core.plan import Plan, make_plan, rehearsal_plan
 from sgg_core.retention import RetentionSet
 from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
-from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.label_names import label_names, with_names
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
@@ -41,10 +38,20 @@ class RunData:
     files: RunFiles
 
 
-def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, adapter_weights: int) -> Workload:
-    """Count what a run with this plan computes, by the batches of its first replica.
+def workload(
+    spec: TrainingSpec,
+    plan: Plan,
+    base: LoadedBase,
+    data: RunData,
+    adapter_weights: int,
+    device: str,
+    *,
+    delivers: bool = True,
+) -> Workload:
+    """Count what one run with this plan computes on a device of this type, by its batches.
 
-    Its evaluations are those after steps, one before the first, and its rival's.
+    Its evaluations are those after steps, one before the first, and its rival's. One that `delivers` an adapter looks
+    for wrong labels.
     """
     target, held_out = data.target, data.held_out
     names = _names(plan, target)
@@ -60,13 +67,12 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     of_rival = (evaluations if spec.evaluation.chooses else 1) if compared else 0
     rival_steps, rival_positions = _rival(spec, target) if compared else (0, 0.0)
     checkpoints = sum(plan.saves_at(step) for step in steps) + compared
-    prompted, shared = _in_context(spec, data)
+    prompted, shared = _in_context(spec, data, device)
     kept_positions, kept_trained = _retained(data.retention)
     return Workload(
-        **_size(base),
+        **_size(base, device),
         vocabulary=base.model.get_output_embeddings().weight.shape[0] if base.entry.kind == "causal" else 0,
         adapter_weights=adapter_weights,
-        replicas=total_steps(spec, base.entry.kind, *target.sizes) / plan.total_steps,
         steps=plan.total_steps,
         rival_steps=rival_steps,
         rival_positions=rival_positions,
@@ -78,7 +84,7 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
         evaluations=evaluations + 1 + of_rival if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
-        examined_positions=_examined(target) + _fitted(plan, target, names, bool(held_out)),
+        examined_positions=delivers * _examined(target) + _fitted(plan, target, names, bool(held_out)),
         in_context_positions=prompted,
         in_context_prefix=shared,
         retention_positions=kept_positions,
@@ -89,28 +95,15 @@ def workload(spec: TrainingSpec, plan: Plan, base: LoadedBase, data: RunData, ad
     )
 
 
-def replicas_at_once(spec: TrainingSpec, base: LoadedBase, training: ExampleSet, memory_bytes: int | None) -> int:
-    """How many of the run's replicas `memory_bytes` are expected to suffice for; all, if that is None."""
-    if spec.lonely is not None or base.team is not None:
-        return 1
-    if memory_bytes is None:
-        return spec.optimization.most_at_once
-    task = make_task(spec, base, training)
-    target = TaskData(task, encoded(task, training))
-    plan = make_plan(spec, base.entry.kind, *target.sizes)
-    alone = RunData(target, (), (), None, RunFiles(training))
-    need = memory_need(workload(spec, plan, base, alone, count_adapter_weights(base, spec.lora)))
-    return min(spec.optimization.most_at_once, need.replicas_within(memory_bytes))
-
-
-def _size(base: LoadedBase) -> dict[str, Any]:
+def _size(base: LoadedBase, device: str) -> dict[str, Any]:
+    halved = base.halves is not None and device == "cpu"
     embeddings = base.model.get_input_embeddings().weight.numel()
     stored = sum(parameter.numel() for name, parameter in base.model.named_parameters() if "lora_" not in name)
     return {
         "kind": base.entry.kind,
         "weights": stored - embeddings,
         "stored_weights": stored,
-        "halved_weights": sum(layer.weight.numel() for layer in linear_layers(base).values()) if base.halves else 0,
+        "halved_weights": sum(layer.weight.numel() for layer in linear_layers(base).values()) if halved else 0,
         "width": base.hidden_size,
         "layers": int(base.model.config.num_hidden_layers),
     }
@@ -205,9 +198,9 @@ def _fitted(plan: Plan, target: TaskData, names: Sequence[Encoded], evaluates: b
     return fits * sum(target.task.positions(with_names(target.items, names)))
 
 
-def _in_context(spec: TrainingSpec, data: RunData) -> tuple[int, int]:
+def _in_context(spec: TrainingSpec, data: RunData, device: str) -> tuple[int, int]:
     task = data.target.task
-    if data.files.validation is None or not wanted_in_context(task, spec):
+    if data.files.validation is None or not wanted_in_context(task, spec, device):
         return 0, 0
     return positions_in_context(task, data.files.training, data.files.validation, spec)
 
