@@ -16,7 +16,7 @@ from sgg_core.lineup import Lineup, Replica, check_steps
 from sgg_core.lora_layers import adapted_names, lora
 from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.packed.meeting import Pack
-from sgg_core.packed.network import give_recordings_back, keeps_rows
+from sgg_core.packed.network import give_back, keeps_rows
 from sgg_core.proof import prepare
 from sgg_core.replicas import Replicas
 from sgg_core.reporting import Finished, Notice, Reporter, Stopped
@@ -100,7 +100,7 @@ def train(
 
     with with_team(base, spec, reporter) as base:
         if base.rendezvous is None:
-            give_recordings_back(base)
+            give_back(base)
         lineup = Lineup(spec, base.entry.kind, training)
         if resume_from is None:
             _tell_suspicions(files, leaked, reporter)
@@ -124,7 +124,10 @@ def train(
         if not keeps_rows(base, targets):
             return _with_memory_told(lambda: replace(several, at_once=1).train(base, output, resume_from))
         pack = Pack(base, targets)
-        return _with_memory_told(lambda: pack.run_one(lambda own: several.train(own, output, resume_from)))
+        try:
+            return _with_memory_told(lambda: pack.run_one(lambda own: several.train(own, output, resume_from)))
+        finally:
+            give_back(base)
 
 
 def _tell_suspicions(files: RunFiles, leaked: Sequence[Problem], reporter: Reporter) -> None:

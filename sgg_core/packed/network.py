@@ -110,8 +110,10 @@ def stacked_network(base: LoadedBase, targets: Sequence[str]) -> StackedNetwork:
     return base.stacked
 
 
-def give_recordings_back(base: LoadedBase) -> None:
-    """Free the memory that passes of packs are kept ready in; they are recorded again when they come again."""
+def give_back(base: LoadedBase) -> None:
+    """Free the memory of what packs keep ready, recorded passes and the adapters of their jobs; both are made again."""
+    for spare in base.spare:
+        spare.resting = None
     if base.stacked is not None and base.stacked.recordings is not None:
         base.stacked.recordings.clear()
 

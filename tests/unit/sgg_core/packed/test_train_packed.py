@@ -1,5 +1,7 @@
 """Packed jobs against the same jobs one by one: the whole loss curve, the adapter, and how each of them ends."""
 
+import gc
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -197,3 +199,23 @@ def test_a_mixture_of_experts_is_refused_before_training(spec_for, training, tmp
 def test_plain_lora_may_name_a_variant_that_it_ignores(causal, spec_for):
     check_together(causal, [spec_for(causal, method="supervised", guidance={"variant": "exact"})])
     assert train_packed(causal, []) == []
+
+
+def test_what_packs_keep_for_the_next_one_is_freed_when_a_job_trains_alone(base, spec_for, training, tmp_path):
+    spec = spec_for(base, optimization={"max_steps": 1})
+
+    def left():
+        return [weakref.ref(spare.resting) for spare in base.spare if spare.resting is not None]
+
+    def alone(name, **optimization):
+        own = spec_for(base, optimization={"max_steps": 1, **optimization})
+        train(own, base, training, output=tmp_path / name, reporter=SilentReporter())
+
+    train_packed(base, [packed_job(spec, number, training, tmp_path) for number in range(2)])
+    kept = left()
+    assert len(kept) >= 2, "the next pack begins sooner"
+    alone("single")
+    gc.collect()
+    assert [each() for each in kept] == [None] * len(kept)
+    alone("several", seeds=2)
+    assert base.spare and left() == []
