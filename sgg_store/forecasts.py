@@ -63,7 +63,8 @@ def read_outlook(session: Session) -> Outlook:
     """The queue as it is now."""
     groups = _queued(session)
     running = _running(session)
-    workers = Workers(session).present()  # also while nothing waits: the next job's caller is told of them at once
+    register = Workers(session)
+    workers = register.present()  # also while nothing waits: the next job's caller is told of them at once
     if not groups and not running:
         return Outlook(workers=workers)
     base_models = {group.base_model for group in groups} | {each.base_model for each in running}
@@ -78,6 +79,7 @@ def read_outlook(session: Session) -> Outlook:
         typical=typical,
         waiting=waiting,
         workers=workers,
+        places=register.places(),
     )
 
 

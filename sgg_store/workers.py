@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from sgg_store.job_state import AttemptState
@@ -21,18 +21,21 @@ FORGOTTEN_SECONDS = 3600.0
 
 _LOST = WorkerRecord.seen_at <= database_now() - LOST_SECONDS
 _FORGOTTEN = WorkerRecord.seen_at <= database_now() - FORGOTTEN_SECONDS
+_PRESENT = and_(~_LOST, WorkerRecord.draining.is_(False))
 
 WorkerState = Literal["idle", "busy", "draining", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a worker says of itself. `owner` is its name in attempts."""
+    """What a worker says of itself. `owner` is its name in attempts, `places` how many jobs it trains at once."""
 
     owner: str
     host: str
     pid: int
     version: str
+    answers_trials: bool = True
+    places: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Workers:
                 pid=presence.pid,
                 version=presence.version,
                 draining=False,
+                answers_trials=presence.answers_trials,
+                places=presence.places,
             )
         )
 
@@ -71,7 +76,12 @@ class Workers:
         seen = (
             update(WorkerRecord)
             .where(WorkerRecord.owner == presence.owner)
-            .values(seen_at=database_now(), draining=draining)
+            .values(
+                seen_at=database_now(),
+                draining=draining,
+                answers_trials=presence.answers_trials,
+                places=presence.places,
+            )
             .returning(WorkerRecord.owner)
             .execution_options(synchronize_session=False)
         )
@@ -84,8 +94,17 @@ class Workers:
 
     def present(self) -> int:
         """How many workers take jobs, now or when they are done with what they have."""
-        query = select(func.count()).select_from(WorkerRecord).where(~_LOST, WorkerRecord.draining.is_(False))
+        return self.session.execute(select(func.count()).select_from(WorkerRecord).where(_PRESENT)).scalar_one()
+
+    def places(self) -> int:
+        """How many jobs these train at once."""
+        query = select(func.coalesce(func.sum(WorkerRecord.places), 0)).where(_PRESENT)
         return self.session.execute(query).scalar_one()
+
+    def answer_trials(self) -> bool:
+        """Whether one of them answers trials."""
+        query = select(func.count()).select_from(WorkerRecord).where(_PRESENT, WorkerRecord.answers_trials)
+        return self.session.execute(query).scalar_one() > 0
 
     def all(self) -> list[WorkerView]:
         """All workers but the forgotten, those that started first before the others."""
@@ -115,5 +134,5 @@ class Workers:
 
 def _view(record: WorkerRecord, job_ids: tuple[str, ...], lost: bool) -> WorkerView:
     state: WorkerState = "lost" if lost else "draining" if record.draining else "busy" if job_ids else "idle"
-    presence = Presence(record.owner, record.host, record.pid, record.version)
+    presence = Presence(record.owner, record.host, record.pid, record.version, record.answers_trials, record.places)
     return WorkerView(presence, state, job_ids, record.started_at, record.seen_at)

@@ -18,6 +18,7 @@ from sgg_store.errors import StoreError
 from sgg_store.logs import get_logger
 from sgg_store.records import TrialState
 from sgg_store.trials import NewTrial, Progress, TrialLimits, Trials
+from sgg_store.workers import Workers
 
 _log = get_logger(__name__)
 
@@ -25,9 +26,12 @@ POLL_SECONDS = 0.02
 LOOK_SECONDS = 1.0
 """How often a request that waits looks whether its caller is still there."""
 UNAVAILABLE = {"base_model_unavailable", "invalid_checkpoint", "model_not_found", "invalid_catalogue"}
+NOBODY_SECONDS = 3.0
+"""A trial waits so long for a worker that answers trials: that of a server that has just started may be on its way."""
 LOST = {
     "expired": "No worker answered in time: they are busy, they load the base model, or none is up.",
     "silent": "The worker that was at it fell silent.",
+    "nobody": "No worker answers trials: start one with `sgg worker`, or set SGG_TRIAL_MEMORY_BYTES above 0 for one.",
 }
 
 
@@ -74,7 +78,8 @@ class TrialDesk:
 
     async def _follow(self, trial_id: str, caller_gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[TrialAnswer]:
         waiter = self._waiting[trial_id] = Waiter()
-        deadline = time.monotonic() + self._limits.seconds + LOOK_SECONDS  # in case that the database falls silent
+        asked = time.monotonic()
+        deadline = asked + self._limits.seconds + LOOK_SECONDS  # in case that the database falls silent
         while not self._closed:
             if self._poller is None:
                 self._poller = asyncio.create_task(self._poll_while_waited())
@@ -85,6 +90,9 @@ class TrialDesk:
                     return
                 if time.monotonic() > deadline:
                     raise _lost("expired") from None
+                waits = waiter.progress is not None and waiter.progress.state is TrialState.WAITING
+                if waits and time.monotonic() > asked + NOBODY_SECONDS and await run_in_threadpool(self._nobody):
+                    raise _lost("nobody") from None
                 continue
             waiter.changed.clear()
             progress = waiter.progress
@@ -128,6 +136,14 @@ class TrialDesk:
     def _look(self, trial_ids: list[str]) -> tuple[list[str], dict[str, Progress]]:
         with self._database.read() as session:
             return trial_ids, Trials(session).progress(trial_ids)
+
+    def _nobody(self) -> bool:
+        """Whether it is known that no worker answers trials."""
+        try:
+            with self._database.read() as session:
+                return not Workers(session).answer_trials()
+        except StoreError:
+            return False
 
     def _forget(self, trial_id: str) -> None:
         try:

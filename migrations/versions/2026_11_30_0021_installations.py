@@ -1,4 +1,7 @@
-"""The installation that a database belongs to; since when a job waits; what its `auto` were when training began."""
+"""The installation that a database belongs to, since when a job waits and with what it began, and what workers do.
+
+A worker of an older version says neither whether it answers trials nor how many jobs it trains at once.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,13 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("queued_at", sa.Double(), nullable=True))
     op.add_column("jobs", sa.Column("epochs", sa.Integer(), nullable=True))
     op.add_column("jobs", sa.Column("batch_size", sa.Integer(), nullable=True))
+    op.add_column("workers", sa.Column("answers_trials", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("workers", sa.Column("places", sa.Integer(), nullable=False, server_default="1"))
 
 
 def downgrade() -> None:
+    op.drop_column("workers", "places")
+    op.drop_column("workers", "answers_trials")
     op.drop_column("jobs", "batch_size")
     op.drop_column("jobs", "epochs")
     op.drop_column("jobs", "queued_at")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import update
 
@@ -99,3 +101,32 @@ def test_the_outlook_knows_how_many_workers_there_are(database: Database, worker
     enter(database, *(Presence(f"w{number}", "h", number, "1") for number in range(workers)))
     with database.read() as session:
         assert read_outlook(session).workers == workers
+
+
+def test_workers_say_whether_they_answer_trials_and_how_many_jobs_they_train_at_once(database: Database) -> None:
+    def register() -> tuple[bool, int]:
+        with database.read() as session:
+            return Workers(session).answer_trials(), Workers(session).places()
+
+    assert register() == (False, 0)
+    silent = replace(A, answers_trials=False, places=8)
+    enter(database, silent)
+    assert register() == (False, 8)
+    enter(database, B)
+    assert register() == (True, 9) and [view.presence for view in told(database)] == [silent, B]
+    with database.begin() as session:
+        Workers(session).beat(B, draining=True)
+    assert register() == (False, 8)
+    age(database, silent, LOST_SECONDS + 1)
+    assert register() == (False, 0)
+    with database.begin() as session:
+        Workers(session).beat(A, draining=False)  # started again with other settings
+    assert register() == (True, 1)
+
+
+def test_the_outlook_knows_the_places_of_all_workers(database: Database) -> None:
+    with database.begin() as session:
+        add_job(session)
+    enter(database, replace(A, places=8), B)
+    with database.read() as session:
+        assert (read_outlook(session).workers, read_outlook(session).places) == (2, 9)

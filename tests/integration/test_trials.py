@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from sqlalchemy import func, select, update
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, jsonl, serving
+from api.trials.desk import LOOK_SECONDS, NOBODY_SECONDS
 from sgg_core.catalogue import Catalogue
 from sgg_core.tiny import save_tiny_base
 from sgg_store.job_state import JobStatus
 from sgg_store.records import AuditRecord, TrialRecord, database_now
 from sgg_store.trials import SILENT_SECONDS, Trials
+from sgg_store.workers import Presence, Workers
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench, eventually
 
@@ -354,3 +356,26 @@ def test_a_worker_that_falls_silent_in_the_middle_gives_its_caller_a_503(api_set
         answer = waiting.result(timeout=10)
         assert refusal(answer)[:2] == (503, "trial_failed")
         assert "fell silent" in answer.json()["error"]["message"]
+
+
+def test_where_no_worker_answers_trials_a_caller_is_told_so_within_seconds(api_settings: ApiSettings) -> None:
+    asked = {"model": "smollm2-135m-instruct", "prompt": "x"}
+    silent = Presence("w", "here", 1, "0", answers_trials=False)
+    with serving(api_settings) as server, server.http() as http:
+        with server.database.begin() as session:
+            Workers(session).enter(silent)
+        began = time.monotonic()
+        answer = http.post("/v1/completions", json=asked)
+        assert NOBODY_SECONDS < time.monotonic() - began < 20 < api_settings.trial_seconds
+        assert refusal(answer)[:2] == (503, "trial_failed") and "retry-after" in answer.headers
+        message = answer.json()["error"]["message"]
+        assert "No worker answers trials" in message and "`sgg worker`" in message
+        assert "SGG_TRIAL_MEMORY_BYTES" in message
+        with server.database.begin() as session:  # one that does, and is busy
+            Workers(session).beat(replace(silent, answers_trials=True), draining=False)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(http.post, "/v1/completions", json=asked)
+            time.sleep(NOBODY_SECONDS + 3 * LOOK_SECONDS)
+            assert not waiting.done() and trials_of(server) == 1
+            server.stop()
+            assert "stopping" in waiting.result(timeout=20).json()["error"]["message"]
