@@ -56,6 +56,10 @@ class LoadedBases:
         self._make_room(entry, 0, budget)
         return self._bases[entry.name]
 
+    def bytes_beside(self, entry: BaseModelEntry) -> int:
+        """What the others take."""
+        return sum(_bytes(base) for name, base in self._bases.items() if name != entry.name)
+
     def _load(self, entry: BaseModelEntry, budget: int) -> LoadedBase:
         directory = weights_directory(entry, cache_directory())
         on_disk = sum(path.stat().st_size for path in directory.glob("*.safetensors"))

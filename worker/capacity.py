@@ -27,38 +27,42 @@ class Capacity:
         self._learned: dict[str, float] = {}  # by base model: measured in units of what was foretold
         self._foretold = 0  # the most of this pack so far
         self._measured = 0
+        self._beside = 0  # bytes of other base models that are loaded meanwhile
 
     def fits(self, base_model: str, inside: Sequence[MemoryNeed | None], need: MemoryNeed | None) -> bool:
         """Whether a job fits in beside those that are `inside`. One of which nothing is known does."""
-        return need is None or foretold([*inside, need]) <= self.room(base_model)
+        return need is None or self._beside + foretold([*inside, need]) <= self.room(base_model)
 
     def room(self, base_model: str) -> int:
-        """How many bytes may be foretold of a pack, so that what it really takes is within the budget."""
+        """How many bytes may be foretold of a pack and the base models beside it, to be within the budget really."""
         return int(self._budget / self._factor(base_model))
 
     def expect(self, inside: Sequence[MemoryNeed | None]) -> None:
         """Take note of what the trainer counted of those that are in now."""
         self._foretold = max(self._foretold, foretold(inside))
 
-    def measure(self, peak: int, gpu_total: int | None) -> None:
-        """Take note of the most that the pack has taken so far, and of how much memory its GPU has, if it is on one."""
-        self._measured = max(self._measured, peak)
+    def measure(self, peak: int, gpu_total: int | None, beside: int = 0) -> None:
+        """Take note of the most that the trainer has taken so far, and of how much memory its GPU has, if it is on one.
+
+        Base models that the pack does not train on have taken `beside` of it.
+        """
+        self._measured, self._beside = max(self._measured, peak), beside
         if self._fixed is None and gpu_total is not None:
             self._budget = int(SHARE * gpu_total)
 
     def end(self, base_model: str) -> None:
         """The pack has ended: what it took corrects the forecasts for the next ones."""
         if self._foretold and self._measured:
-            self._learned[base_model] = self._bounded(self._measured / self._foretold)
-        self._foretold = self._measured = 0
+            self._learned[base_model] = self._seen()
+        self._foretold = self._measured = self._beside = 0
 
     def _factor(self, base_model: str) -> float:
         """A pack that goes on may have its peak before it, so it can only raise what earlier ones showed."""
         learned = self._learned.get(base_model, 1.0)
-        return max(learned, self._bounded(self._measured / self._foretold)) if self._foretold else learned
+        return max(learned, self._seen()) if self._foretold else learned
 
-    @staticmethod
-    def _bounded(factor: float) -> float:
+    def _seen(self) -> float:
+        factor = self._measured / (self._foretold + self._beside)
         return min(LARGEST_FACTOR, max(LEAST_FACTOR, factor))
 
 

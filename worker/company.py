@@ -64,7 +64,7 @@ class Company:
         self._apart.add(base_model)
 
     def room(self, member: Member) -> int:
-        """Bytes that are left for a member beside the others, the base model included."""
+        """Bytes that are left for a member beside the others, base models included."""
         with self._counting:
             others = [each.counted or each.expected for each in self._members if each is not member]
             return self._capacity.room(member.base_model) - sum(need.own for need in others if need is not None)
@@ -82,10 +82,10 @@ class Company:
             member.counted = need
             self._capacity.expect([each.counted for each in self._members])
 
-    def measure(self, peak: int, gpu_total: int | None) -> None:
+    def measure(self, peak: int, gpu_total: int | None, beside: int) -> None:
         """Take note of what the trainer took so far."""
         with self._counting:
-            self._capacity.measure(peak, gpu_total)
+            self._capacity.measure(peak, gpu_total, beside)
 
     def _key(self, applicant: Applicant) -> Key | None:
         return None if self._most == 1 or applicant.base_model in self._apart else shared_key(applicant)
@@ -120,9 +120,12 @@ class Member:
         """Tell what the trainer counted that this job needs."""
         self._company.weigh(self, need)
 
-    def measure(self, peak: int, gpu_total: int | None) -> None:
-        """Tell the most that the trainer took since the first of its present jobs began, and its GPU's memory."""
-        self._company.measure(peak, gpu_total)
+    def measure(self, peak: int, gpu_total: int | None, beside: int = 0) -> None:
+        """Tell the most that the trainer took since the first of its present jobs began, and its GPU's memory.
+
+        Other base models have taken `beside` of it.
+        """
+        self._company.measure(peak, gpu_total, beside)
 
     def __enter__(self) -> Member:
         return self

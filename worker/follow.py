@@ -81,7 +81,8 @@ class TrainingFollower:
                 return message
             elif isinstance(message, Alive):
                 measure_gpu(message.gpu_memory)
-                self._member.measure(message.peak_bytes, message.gpu_memory.total if message.gpu_memory else None)
+                total = message.gpu_memory.total if message.gpu_memory else None
+                self._member.measure(message.peak_bytes, total, message.beside_bytes)
             elif isinstance(message, Unshared):
                 self._member.keep_apart()
                 if message.waits:

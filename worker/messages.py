@@ -41,7 +41,7 @@ class Train(Message):
 
     With `shared`, further ones may come while it runs, and all make their passes together; without, it runs alone.
     Other base models stay in memory while all of them have at most `keep_bytes`. As many replicas train at once as
-    `memory_bytes` suffice for.
+    `memory_bytes` suffice for, beside those.
     """
 
     type: Literal["train"] = "train"
@@ -102,6 +102,7 @@ class Alive(Message):
     type: Literal["alive"] = "alive"
     gpu_memory: GpuMemory | None = None  # None where training is not on a GPU
     peak_bytes: int  # the most memory that the trainer took since it was idle
+    beside_bytes: int = 0  # of it, what the base models take that nobody trains on now
 
 
 class Unshared(Message):

@@ -45,14 +45,22 @@ def nothing() -> None:
 class RunReporter:
     """The Reporter of training `run`: its messages go up the pipe, and what the parent wishes comes down.
 
-    `meanwhile` is called whenever it breathes.
+    `meanwhile` is called whenever it breathes. Base models beside the one that is trained on take `beside_bytes`.
     """
 
-    def __init__(self, pipe: MessagePipe, wishes: Wishes, run: int, meanwhile: Callable[[], None] = nothing) -> None:
+    def __init__(
+        self,
+        pipe: MessagePipe,
+        wishes: Wishes,
+        run: int,
+        meanwhile: Callable[[], None] = nothing,
+        beside_bytes: int = 0,
+    ) -> None:
         self._pipe = pipe
         self._wishes = wishes
         self._run = run
         self._meanwhile = meanwhile
+        self._beside_bytes = beside_bytes
         self._last_alive = 0.0
 
     def report(self, message: AnyMessage) -> None:
@@ -74,7 +82,8 @@ class RunReporter:
         if now - self._last_alive > ALIVE_SECONDS:
             self._last_alive = now
             gpu = gpu_memory()
-            self._pipe.send(Said(run=self._run, message=Alive(gpu_memory=gpu, peak_bytes=peak_memory(gpu))))
+            alive = Alive(gpu_memory=gpu, peak_bytes=peak_memory(gpu), beside_bytes=self._beside_bytes)
+            self._pipe.send(Said(run=self._run, message=alive))
 
 
 def gpu_memory() -> GpuMemory | None:

@@ -148,7 +148,9 @@ class TrainerProcess:
     def _train(self, command: Train, base: LoadedBase, meanwhile: Callable[[], None] = nothing) -> None:
         """Train once, and tell how it ended."""
         with bound_contextvars(**command.log_context):
-            reporter = RunReporter(self._pipe, self._wishes, command.run, meanwhile)
+            beside = self._bases.bytes_beside(command.base_model)
+            reporter = RunReporter(self._pipe, self._wishes, command.run, meanwhile, beside)
+            command = command.model_copy(update={"memory_bytes": max(0, command.memory_bytes - beside)})
             _log.info("training begins", base_model=command.base_model.name, resumes=command.resume_from is not None)
             try:
                 reporter.report(train_as_told(command, base, reporter))

@@ -64,6 +64,15 @@ def test_a_pack_that_takes_more_than_foretold_lets_fewer_in_at_once_and_one_that
     assert capacity.fits("base", [need(50)], need(450))
 
 
+def test_base_models_beside_a_pack_take_its_room_and_are_no_error_of_its_forecast() -> None:
+    capacity = Capacity(500)
+    capacity.expect([need(50)])
+    capacity.measure(350, None, beside=200)  # just what was foretold
+    assert capacity.fits("base", [need(50)], need(150)) and not capacity.fits("base", [need(50)], need(151))
+    capacity.end("base")
+    assert capacity.fits("base", [need(50)], need(350)) and not capacity.fits("base", [need(50)], need(351))
+
+
 def test_one_strange_measurement_does_not_close_the_door_for_ever() -> None:
     capacity = Capacity(440)
     capacity.expect([need(0)])

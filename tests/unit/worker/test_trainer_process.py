@@ -14,7 +14,7 @@ from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import DataError, DiskFullError, Problem
 from sgg_core.packed import network, seat
 from sgg_core.pipe import MessagePipe
-from sgg_core.reporting import Notice, StepMetrics
+from sgg_core.reporting import MemoryNeed, Notice, Started, StepMetrics
 from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import save_tiny_base
 from tests.mixtures import save_tiny_mixture
@@ -150,6 +150,35 @@ def test_on_a_mixture_of_experts_one_trains_by_itself_and_those_that_came_to_sha
     assert [(run, message) for run, message in said if run > 1] == [(run, Unshared(waits=True)) for run in (2, 3)]
     assert [message.type for run, message in said if run == 1][-1] == "finished"
     assert first.output.is_dir() and not more[0].output.exists()
+
+
+def test_what_other_base_models_take_is_told_and_is_not_there_for_replicas(tmp_path: Path) -> None:
+    others = save_tiny_base(tmp_path / "other", "causal")
+    entry = save_tiny_base(tmp_path / "base", "encoder")
+    several = TrainingSpec(base_model=entry.name, optimization={"epochs": 2, "seeds": 3})  # type: ignore[arg-type]
+    command = shared(entry, tmp_path, 1).model_copy(update={"spec": several, "shared": False, "keep_bytes": 2**30})
+
+    def trained(command: Train, *loaded: BaseModelEntry) -> tuple[Alive, MemoryNeed]:
+        pipe = LoudPipe()
+        trainer = TrainerProcess(pipe, Wishes(), queue.SimpleQueue())
+        for each in loaded:
+            trainer._serve(Warm(base_model=each))
+        trainer._serve(command)
+        said = [message.message for message in pipe.messages if isinstance(message, Said)]
+        assert said[-1].type == "finished"
+        alive = next(message for message in said if isinstance(message, Alive))
+        begun = next(message for message in said if isinstance(message, Started))
+        assert begun.memory is not None
+        return alive, begun.memory
+
+    need = trained(command.model_copy(update={"memory_bytes": 2**40}))[1]
+    just = command.model_copy(update={"memory_bytes": need.alone})
+    alive, memory = trained(just)
+    assert (alive.beside_bytes, memory.replicas) == (0, 3)
+    alive, memory = trained(just, others)
+    assert alive.beside_bytes > 2**16 and memory.replicas < 3
+    enough = just.model_copy(update={"memory_bytes": need.alone + alive.beside_bytes})
+    assert trained(enough, others)[1].replicas == 3
 
 
 PEAKS = """
