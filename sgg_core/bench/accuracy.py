@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import classification_figures
+from sgg_core.pipe import die_with_parent
 
 METHODS: dict[str, Method] = {**peers.METHODS, **trained.METHODS, "setfit": setfit_method.setfit}
 PAIR_METHODS: dict[str, Method] = {**trained.PAIR_METHODS, **peers.PAIR_METHODS}
@@ -65,7 +67,7 @@ def run(
         told = ", ".join(f"{count} {reason}" for reason, count in again.items())
         announce(f"Measured again, of the cells in {csv}: {told}.")
     begun = time.perf_counter()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (bench.threads,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (bench.threads, os.getpid())) as pool:
         futures: list[Future[Row]] = [pool.submit(measure, bench, cell) for cell in left]
         try:
             for number, future in enumerate(as_completed(futures), start=1):
@@ -151,7 +153,8 @@ def _row(given: Assignment, outcome: Outcome) -> Row:
     return Row.model_validate(asdict(given.cell) | measured | rounded)
 
 
-def _prepare(threads: int) -> None:
+def _prepare(threads: int, parent: int) -> None:
+    die_with_parent(parent)  # a cell that nobody writes down any more
     torch.set_num_threads(threads)
 
 
