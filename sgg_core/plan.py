@@ -10,8 +10,8 @@ from typing import Literal
 from sgg_core.seeding import balanced_batch, epoch_order
 from sgg_core.spec import TrainingSpec
 
-BATCH_SIZE = 8
-CONTRAST_BATCH_SIZE = 16
+BATCH_SIZE, BALANCED_BATCH_SIZE = 8, 16
+ENOUGH_SHOTS = 16  # examples of each label with which larger balanced batches gain nothing any more
 # What was best over several tasks with few examples per class (docs/results/): peak learning rates, bounds of the
 # gradient's norm, and numbers of optimizer steps for 32 examples. More examples get more steps, but fewer epochs.
 LEARNING_RATE = {"causal": 5e-4, "encoder": 1e-3}
@@ -20,7 +20,7 @@ STEPS = {"causal": 32, "encoder": 80}  # of cross-entropy
 STEPS_OF_CONTRAST = 20
 EVALUATIONS = 4
 MAX_CHECKPOINT_GAP, MIN_CHECKPOINT_GAP = 50, 10
-MOST_TOGETHER = 8  # labels that are compared, or balanced, in each batch by default: it holds two examples of each
+MOST_TOGETHER = BALANCED_BATCH_SIZE // 2  # labels: a batch holds two examples of each
 LONGEST_REHEARSAL = 4  # in runs; a source has more examples than its target, as a rule
 
 
@@ -105,7 +105,7 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     wanted = spec.optimization
     objective, label_names = objective_of(spec, kind, examples, labels)
     balanced = objective == "contrast" or _balanced(spec, kind, labels)
-    usual = _batch_size(objective, labels) if balanced else BATCH_SIZE
+    usual = _balanced_batch_size(objective, examples, labels) if balanced else BATCH_SIZE
     batch_size = min(usual if wanted.batch_size == "auto" else wanted.batch_size, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
     steps = _steps(kind, objective) * math.sqrt(examples / 32)
@@ -142,10 +142,10 @@ def _balanced(spec: TrainingSpec, kind: Literal["causal", "encoder"], labels: in
     return spec.guided and kind == "causal" and labels <= most
 
 
-def _batch_size(objective: Literal["cross_entropy", "contrast"], labels: int) -> int:
-    """Of balanced batches: cross-entropy needs as many examples of each label as fill a usual batch, two at least."""
-    if objective == "contrast" or labels > MOST_TOGETHER:
-        return CONTRAST_BATCH_SIZE
+def _balanced_batch_size(objective: Literal["cross_entropy", "contrast"], examples: int, labels: int) -> int:
+    """Where there are many examples, cross-entropy takes as many of each label as fill a usual batch, two at least."""
+    if objective == "contrast" or labels > MOST_TOGETHER or examples < ENOUGH_SHOTS * labels:
+        return BALANCED_BATCH_SIZE
     return labels * max(2, math.ceil(BATCH_SIZE / labels))
 
 

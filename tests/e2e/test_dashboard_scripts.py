@@ -19,7 +19,7 @@ from sgg_core.errors import DataError
 from sgg_core.examples import parse_examples
 from sgg_core.guidance.magnitude import LogNormClip
 from sgg_core.parsing import ProblemLog, read_rows
-from sgg_core.plan import BATCH_SIZE, CONTRAST_BATCH_SIZE
+from sgg_core.plan import BALANCED_BATCH_SIZE, BATCH_SIZE
 from sgg_core.shapes import Limits, build_example
 from sgg_core.spec import LoraSpec
 from tests.e2e.browsing import opened, sign_in
@@ -261,7 +261,7 @@ def test_what_is_said_of_settings_holds_for_every_model(module, part):
         return part("pages/new_settings", "NewSettings", **props)
 
     text = shown(13)
-    assert f"auto: {BATCH_SIZE}, or {CONTRAST_BATCH_SIZE} where examples are compared with each other" in text
+    assert f"auto: {BATCH_SIZE}, or {BALANCED_BATCH_SIZE} where few examples are compared, or balanced" in text
     assert "Alpha grows with it" in text
     assert "the adapter is trained on them first" in text
     assert "The newest 12 files are offered" in text

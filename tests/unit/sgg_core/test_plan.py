@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sgg_core.plan import (
+    BALANCED_BATCH_SIZE,
     BATCH_SIZE,
     CLIP_NORM,
-    CONTRAST_BATCH_SIZE,
+    ENOUGH_SHOTS,
     LEARNING_RATE,
     LONGEST_REHEARSAL,
     STEPS,
@@ -48,7 +49,7 @@ def plan_of(examples, kind="causal", evaluation=None, checkpoint=None, labels=2,
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_depends_on_the_kind_of_base_model(kind):
     plan = plan_of(32, kind)
-    size = CONTRAST_BATCH_SIZE if kind == "encoder" else BATCH_SIZE
+    size = BALANCED_BATCH_SIZE if kind == "encoder" else BATCH_SIZE
     assert (plan.balanced, plan.batch_size, plan.steps_per_epoch) == (True, size, 32 // size)
     assert (plan.learning_rate, plan.clip_norm) == (LEARNING_RATE[kind], CLIP_NORM[kind])
     assert plan.total_steps == plan.epochs * plan.steps_per_epoch
@@ -70,7 +71,8 @@ def test_steps_grow_with_the_square_root_of_the_examples_and_each_is_seen_twice_
 @given(sizes, kinds, optimizations)
 def test_what_is_asked_for_is_done_within_its_bounds(examples, kind, asked):
     plan = plan_of(examples, kind, **asked)
-    usual = CONTRAST_BATCH_SIZE if plan.objective == "contrast" else BATCH_SIZE  # of the two labels four examples each
+    small = not asked.get("balanced_batches", True) or (kind == "causal" and examples >= 2 * ENOUGH_SHOTS)
+    usual = BATCH_SIZE if small else BALANCED_BATCH_SIZE
     assert plan.batch_size == min(asked.get("batch_size", usual), examples)
     assert plan.steps_per_epoch == -(-examples // plan.batch_size)
     if "epochs" in asked:
@@ -148,9 +150,10 @@ def test_batches_are_balanced_under_guidance_where_one_holds_two_of_each_label(k
 
 
 @pytest.mark.parametrize(("labels", "size"), [(2, 8), (3, 9), (4, 8), (5, 10), (6, 12), (8, 16)])
-def test_balanced_batches_hold_two_examples_of_each_label_and_eight_in_all(labels, size):
+def test_balanced_batches_of_many_examples_hold_two_of_each_label_and_eight_in_all(labels, size):
     plan = plan_of(16 * labels, labels=labels)
     assert (plan.balanced, plan.batch_size) == (True, size)
+    assert plan_of(16 * labels - 1, labels=labels).batch_size == BALANCED_BATCH_SIZE
     drawn = Counter(n % labels for n in plan.indices(1, 0, [n % labels for n in range(16 * labels)]))
     assert set(drawn.values()) == {size // labels}
 

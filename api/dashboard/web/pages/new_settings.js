@@ -5,7 +5,7 @@ import { Card, Field } from "../parts.js";
 
 const numbers = [
   ["n_epochs", "Epochs", "auto: small files get enough steps to learn from"],
-  ["batch_size", "Batch size", "auto: 8, or 16 where examples are compared with each other"],
+  ["batch_size", "Batch size", "auto: 8, or 16 where few examples are compared, or balanced, in each step"],
   ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, which takes folds or examples set aside"],
   ["folds", "Folds", "empty: none; 5 leaves out a fifth of the examples in turn and tells how good the training is on them, which takes about five times as long"],
   ["max_steps", "Maximum steps", "empty: as many as the epochs make"],
