@@ -82,6 +82,16 @@ def test_trainers_end_with_their_server_and_the_next_gets_a_new_one() -> None:
     following.close()
 
 
+def test_another_environment_gets_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle_trainer().close()
+    before = fork_server._server
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    child = TrainerChild(start_trainer())
+    assert fork_server._server is not before
+    child.kill()
+    child.close()
+
+
 @pytest.mark.usefixtures("_no_server_before_and_after")
 def test_a_trainer_that_is_not_there_yet_can_be_given_up_at_once() -> None:
     began = time.monotonic()
@@ -99,16 +109,6 @@ def test_a_server_that_cannot_import_says_why(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(TrainerDiedError, match="this error is planted") as death:
         child.receive(120)
     assert death.value.exit_code == 1
-    child.close()
-
-
-def test_another_environment_gets_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    idle_trainer().close()
-    before = fork_server._server
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    child = TrainerChild(start_trainer())
-    assert fork_server._server is not before
-    child.kill()
     child.close()
 
 
