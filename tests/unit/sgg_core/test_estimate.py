@@ -16,12 +16,19 @@ RIVAL = {"baselines": ["plain_lora"]}
 ALONE = {"baselines": []}
 
 
+class UntilStarted(SilentReporter):
+    """Ends the run as soon as it has told what it costs."""
+
+    def control(self):
+        return "cancel" if any(message.type == "started" for message in self.messages) else "continue"
+
+
 @pytest.fixture
 def seconds(base, training, validation, spec_for, tmp_path):
     """What a run of such a spec announces, less what is paid once a job."""
 
     def announced(held_out=validation, retention=None, **groups):
-        reporter = SilentReporter()
+        reporter = UntilStarted()
         train(
             spec_for(base, **groups), base, training, validation=held_out, output=tmp_path / "adapter",
             reporter=reporter, retention=retention,
