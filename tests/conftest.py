@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
     if same:
         raise pytest.UsageError(f"xdist would run only the first of the tests with one id: {same}")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fork the server of fresh processes as trainers do, before a test starts a thread or computes anything."""
+    if "peft" not in sys.modules or session.config.option.collectonly:
+        return
+    from sgg_core.proof import branch_off
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # here they are errors, in the processes of users they are none
+        branch_off()
 
 
 gc.disable()  # until the first test: what is imported meanwhile stays
