@@ -1,6 +1,7 @@
 """GuidedTrainer: transformers' Trainer to the bit without guidance, SAM where it is that, and open about its limits."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -13,6 +14,13 @@ from sgg_core.spec import GuidanceSpec
 ROWS = [{"x": torch.randn(5, generator=torch.Generator().manual_seed(n)), "labels": n % 2} for n in range(16)]
 ZERO = GuidanceSpec(magnitude=0.0, direction=0.0, clip_z=None)
 SAM = GuidanceSpec(every=1, magnitude=1.0, direction=0.0, ramp_fraction=0.0, clip_z=None, radius=0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_old_garbage():
+    """Trainer collects garbage after each training, and would look through all that earlier tests have left."""
+    gc.collect()
+    gc.freeze()
 
 
 class Net(torch.nn.Module):
