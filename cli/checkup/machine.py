@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -23,6 +24,8 @@ import torch
 from sgg_core.halves import wanted_halves
 print("bfloat16" if wanted_halves(torch.device("cpu")) else "float32")
 """
+CPU_INFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_tile"}  # what sgg_core.halves asks torch for
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -66,12 +69,23 @@ def check_memory() -> Iterator[Finding]:
         yield Finding("memory", "ok", f"{available / GIB:.1f} GiB of memory are available.")
 
 
+def precision(cpu_info: Path = CPU_INFO) -> str:
+    """What sgg_core.halves decides. Torch, whose import takes seconds, is asked only where the system does not tell."""
+    if (os.environ.get("SGG_CPU_PRECISION") or "auto") != "auto":
+        return "float32"
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:
+        return _output([sys.executable, "-c", ASK_CPU]) or "float32"
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "float32" if BFLOAT16_FLAGS.isdisjoint(flags) else "bfloat16"
+
+
 def check_gpu() -> Iterator[Finding]:
     """Whether there is a GPU, and whether torch can use it."""
     driver = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
     if not driver:
-        kind = _output([sys.executable, "-c", ASK_CPU]) or "float32"
-        message = f"There is no NVIDIA GPU; training runs on the CPU, products with frozen weights in {kind}."
+        message = f"There is no NVIDIA GPU; training runs on the CPU, products with frozen weights in {precision()}."
         yield Finding("gpu", "note", message)
         return
     if importlib.util.find_spec("torch") is None:
