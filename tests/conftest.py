@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import uuid
 import warnings
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, exc, make_url, text
 
+from sgg_core.catalogue import BaseModelEntry, DirectorySource
 from sgg_store.database import Database, upgrade_schema
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.objects import ObjectStore, open_object_store
@@ -32,6 +35,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # most tests compare numbers that are the same in exact arithmetic; those of copies in bfloat16 ask for them
 os.environ.setdefault("SGG_CPU_PRECISION", "float32")
 
+ROOT = Path(__file__).parents[1]
+MAKE_TINY = """
+import sys
+from pathlib import Path
+from sgg_core.tiny import save_tiny_base
+making = Path(sys.argv[1] + ".making")
+save_tiny_base(making)
+making.rename(sys.argv[1])
+"""
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 
@@ -77,6 +89,28 @@ def no_log_left() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model, not to be changed. Made by a process of its own, and once for all that share the tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    directory = shared / "tiny-base"
+    with (shared / "tiny-base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            subprocess.run([sys.executable, "-c", MAKE_TINY, directory], check=True, cwd=ROOT, capture_output=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_directory: Path) -> BaseModelEntry:
+    """What the catalogue says of it."""
+    source = DirectorySource(path=tiny_directory)
+    return BaseModelEntry(
+        name="tiny-causal", kind="causal", source=source, description="Tiny random weights.", context_tokens=1024
+    )
 
 
 @pytest.fixture(scope="session")

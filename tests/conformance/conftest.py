@@ -16,7 +16,6 @@ import pytest
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 from sgg_core.catalogue import BaseModelEntry
-from sgg_core.tiny import save_tiny_base
 from sgg_store.database import upgrade_schema
 from worker.embedded import start_embedded
 from worker.testing import Workbench
@@ -100,11 +99,6 @@ def generation() -> str:
     wanted = os.environ.get("SGG_CONFORMANCE_OPENAI")
     assert wanted in (None, openai.__version__)
     return openai.__version__
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseModelEntry:
-    return save_tiny_base(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

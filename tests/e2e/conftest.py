@@ -18,12 +18,6 @@ from tests.servers import free_port
 ROOT = Path(__file__).parents[2]
 SGG = (sys.executable, "-m", "cli.main")
 PATIENCE = 60.0
-MAKE_TINY = """
-import sys
-from pathlib import Path
-from sgg_core.tiny import save_tiny_base
-save_tiny_base(Path(sys.argv[1]))
-"""
 
 
 class Service:
@@ -149,13 +143,6 @@ class Service:
             return self.http.get(f"http://127.0.0.1:{self.port}/health/live").status_code == 200
         except httpx.TransportError:
             return False
-
-
-@pytest.fixture(scope="session")
-def tiny_directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("tiny-base")
-    subprocess.run([sys.executable, "-c", MAKE_TINY, str(directory)], check=True, cwd=ROOT, capture_output=True)
-    return directory
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from sgg_core.catalogue import BaseModelEntry
-from sgg_core.tiny import save_tiny_base
 from tests.conftest import require_seaweedfs
 from tests.faults.invariants import check_invariants
 from tests.faults.site import Site
@@ -49,11 +48,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SchedulingBy
 def deployment_of(test: str) -> str | None:
     """The deployment that a test of this name or id acts upon, if it is one that tests share."""
     return next((name for name in SHARED if name in test.partition("[")[2]), None)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseModelEntry:
-    return save_tiny_base(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
