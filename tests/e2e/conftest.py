@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -115,12 +115,22 @@ class Service:
         options = [part for setting in settings for part in ("--set", setting)]
         return self.sgg_json("jobs", "submit", "--model", "tiny", "--train", training, *options)["id"]
 
-    def job(self, job_id):
-        """A job as the API tells it; a command would take its start from the processor that the job needs."""
+    def ask(self, verb, path, **options):
+        """What the API answers; a command would take its start from the processor that jobs need."""
         key = (self.data_dir / "admin-key").read_text().strip()
-        answer = self.http.get(f"{self.url}/fine_tuning/jobs/{job_id}", headers={"Authorization": f"Bearer {key}"})
-        answer.raise_for_status()
-        return answer.json()
+        headers = {"Authorization": f"Bearer {key}"}
+        return self.http.request(verb, f"{self.url}{path}", headers=headers, **options).raise_for_status().json()
+
+    def job(self, job_id):
+        """A job as the API tells it."""
+        return self.ask("GET", f"/fine_tuning/jobs/{job_id}")
+
+    def cancel_jobs(self):
+        """Cancel all that run, wait or are paused."""
+        for status in ("queued", "running", "paused"):
+            for job in self.ask("GET", "/fine_tuning/jobs", params={"status": status, "limit": 100})["data"]:
+                with suppress(httpx.HTTPStatusError):  # it has just ended
+                    self.ask("POST", f"/fine_tuning/jobs/{job['id']}/cancel")
 
     def wait_for_step(self, job_id, step):
         """Wait until a job has taken so many steps."""
@@ -145,23 +155,36 @@ class Service:
             return False
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory, tiny_directory):
-    running = Service(tmp_path_factory.mktemp("service"))
+@contextmanager
+def served(home, tiny_directory):
+    """A running server with the tiny base model."""
+    running = Service(home)
     running.add_base_model(tiny_directory)
     running.announcement = running.start()
-    yield running
-    running.kill()
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_service(tmp_path_factory, tiny_directory):
+    with served(tmp_path_factory.mktemp("service"), tiny_directory) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(shared_service):
+    """A running server, which other modules' tests have used, and will: nothing of this one's stays under way."""
+    yield shared_service
+    shared_service.cancel_jobs()
 
 
 @pytest.fixture
 def own_service(tmp_path, tiny_directory):
     """A running server that the test may kill."""
-    running = Service(tmp_path)
-    running.add_base_model(tiny_directory)
-    running.announcement = running.start()
-    yield running
-    running.kill()
+    with served(tmp_path, tiny_directory) as running:
+        yield running
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from sgg_store.browser_sessions import BrowserSessions
+from sgg_store.database import Database
 from tests.e2e.browsing import PHONE, api, opened, origin, show, sign_in, too_wide, violations
 
 QUICK = ("optimization.max_steps=6", "task.max_tokens=256", "optimization.batch_size=2")
@@ -22,13 +24,23 @@ def forty(tmp_path):
     return path
 
 
+def another_link(service):
+    """A link such as a server prints when it starts."""
+    key_id = (service.data_dir / "admin-key").read_text().split("_")[1]
+    database = Database(f"sqlite:///{service.data_dir}/sgg.sqlite3")
+    with database.begin() as session:
+        token = BrowserSessions(session).make_link(key_id, 60.0)
+    database.dispose()
+    return f"{origin(service)}/#sign-in={token}"
+
+
 def status(page, name):
     expect(page.locator(".head .badge")).to_have_text(name)
 
 
-def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(browser, service, forty):
+def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(browser, own_service, forty):
     with opened(browser) as page:
-        page.goto(service.announcement["dashboard"])  # 1: the link that the server printed
+        page.goto(own_service.announcement["dashboard"])  # 1: the link that the server printed
         page.get_by_role("link", name="New job").first.click()  # 2
         page.get_by_label("Drop a file here").set_input_files(forty)  # 3
         expect(page.get_by_text("1 example says what an earlier one says, word for word.")).to_be_visible()
@@ -59,16 +71,16 @@ def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(br
         for answer in page.locator(".answers").all():
             assert {text.split("\n")[0] for text in answer.locator("li").all_inner_texts()} == {"bill", "bug"}
         assert violations(page) == []
-    with api(service) as http:
+    with api(own_service) as http:
         files = http.get("/files", params={"purpose": "fine-tune"}).json()["data"]
     sizes = {file["filename"]: file["sgg"]["examples"] for file in files if file["filename"].startswith("forty")}
     assert sizes == {"forty.jsonl": 32, "forty.validation.jsonl": 8}  # what was replaced is gone
 
 
-def test_a_link_works_once_also_where_the_page_is_open_already(browser, own_service):
-    link = own_service.announcement["dashboard"]
+def test_a_link_works_once_also_where_the_page_is_open_already(browser, service):
+    link = another_link(service)
     with opened(browser) as first:
-        first.goto(origin(own_service))
+        first.goto(origin(service))
         expect(first.get_by_role("heading", name="Sign in to SGG")).to_be_visible()
         first.evaluate("link => location.assign(link)", link)
         expect(first.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()

@@ -33,6 +33,7 @@ from tests.documents import (
     record,
     steps_of,
 )
+from tests.e2e.conftest import served
 
 RECORD = bool(os.environ.get("SGG_RECORD_DOCUMENTS"))
 RUNNABLE = [page for page in PAGES if any(block.language in RUN and not block.kept_out for block in blocks_of(page))]
@@ -41,6 +42,13 @@ REQUEST = re.compile(r"(answer of )?(GET|POST|DELETE) (/v1/\S+)")
 
 def name(page):
     return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, tiny_directory):
+    """A server of the pages' own, for they show lists of all that it has."""
+    with served(tmp_path_factory.mktemp("documents"), tiny_directory) as running:
+        yield running
 
 
 @pytest.fixture

@@ -83,12 +83,12 @@ def test_no_event_is_lost_or_doubled_when_the_server_dies_under_a_stream(own_ser
         assert follower.connections == 2
 
 
-def test_two_hundred_streams_share_memory_and_threads(own_service, tickets):
-    job_id = own_service.submit(tickets, *SLOW)
-    own_service.wait_for_step(job_id, 10)
-    server = psutil.Process(own_service.process.pid)
+def test_two_hundred_streams_share_memory_and_threads(service, tickets):
+    job_id = service.submit(tickets, *SLOW)
+    service.wait_for_step(job_id, 10)
+    server = psutil.Process(service.process.pid)
     threads_before = server.num_threads()
-    follower = Follower(own_service, job_id)
+    follower = Follower(service, job_id)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     with httpx.Client(headers=follower.headers, timeout=60, limits=limits) as http:
         streams = [http.send(http.build_request("GET", follower.url), stream=True) for _ in range(STREAMS)]
@@ -101,4 +101,4 @@ def test_two_hundred_streams_share_memory_and_threads(own_service, tickets):
     print(f"{STREAMS} streams: {memory / MEGABYTE:.0f} MB, {threads} threads ({threads_before} before)")
     assert memory < 400 * MEGABYTE
     assert threads <= threads_before + 45  # the pool that all requests share has 40
-    own_service.sgg("jobs", "cancel", job_id)
+    service.sgg("jobs", "cancel", job_id)

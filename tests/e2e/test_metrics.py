@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -74,6 +75,13 @@ def test_a_taken_port_is_told_with_what_to_do(measured, tmp_path):
     done = measured.sgg("serve", "--port", "0", **settings)
     assert done.returncode == 1
     assert "SGG_METRICS_PORT" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_server_of_few_jobs_stays_small_and_loads_no_torch(measured, tickets):
+    measured.wait_for_success(measured.submit(tickets, "optimization.max_steps=3"))
+    process = psutil.Process(measured.process.pid)
+    assert process.memory_info().rss < 200e6
+    assert not [entry.path for entry in process.memory_maps() if "libtorch" in entry.path]
 
 
 @pytest.mark.redis
