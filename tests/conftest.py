@@ -44,6 +44,18 @@ making = Path(sys.argv[1] + ".making")
 save_tiny_base(making)
 making.rename(sys.argv[1])
 """
+LONG_FILES = (
+    "tests/e2e/test_documents.py",
+    "tests/e2e/test_command_line_flow.py",
+    "tests/unit/sgg_core/bench/test_methods.py",
+    "tests/unit/sgg_core/packed/test_train_packed.py",
+    "tests/unit/sgg_core/team/test_team.py",
+    "tests/unit/sgg_core/test_replicas.py",
+    "tests/unit/sgg_core/test_fold_runs.py",
+    "tests/unit/sgg_core/test_adapter.py",
+    "tests/unit/sgg_core/test_plain_rival.py",
+    "tests/unit/sgg_core/test_trainer.py",
+)
 POSTGRES_URL = os.environ.get("SGG_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 
@@ -53,6 +65,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     same = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
     if same:
         raise pytest.UsageError(f"xdist would run only the first of the tests with one id: {same}")
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Files that take a minute or more begin first, or one process would be busy with the last of them alone."""
+    name = item.nodeid.partition("::")[0]
+    return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

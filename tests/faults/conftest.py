@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.faults)
+    # of this deployment there are few tests, which would begin last and be waited for while it starts
+    items.sort(key=lambda item: deployment_of(item.nodeid) != "second_embedded")
 
 
 class SchedulingByDeployment(LoadScopeScheduling):
