@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from sgg_core import trainer
 from sgg_core.plan import make_plan
 from sgg_core.reporting import SilentReporter
 from sgg_core.tasks.label_names import NAMELESS
-from sgg_core.trainer import train
+
+train = partial(trainer.train, with_documents=False)  # nobody reads them here, but in one test
 
 BOTH = {"baselines": ["plain_lora"]}
 
@@ -88,7 +91,7 @@ def test_it_knows_no_names_of_labels_and_is_chosen_as_the_guided_run_is(encoder,
 @pytest.mark.parametrize("kind", ["completion", "chat"])
 def test_texts_are_compared_by_loss_with_the_base_model_and_plain_lora(causal, spec_for, file_of, tmp_path, kind):
     training, validation = (file_of([text(kind, word, n) for n in range(8)]) for word in ("good", "fair"))
-    run(spec_for(causal, evaluation=BOTH), causal, training, validation, tmp_path / "both")
+    run(spec_for(causal, evaluation=BOTH), causal, training, validation, tmp_path / "both", with_documents=True)
     run(spec_for(causal, method="supervised"), causal, training, validation, tmp_path / "plain")
     told = report(tmp_path / "both")
     start, rival = told["baselines"]

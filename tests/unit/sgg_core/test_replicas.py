@@ -133,8 +133,8 @@ def test_each_seed_is_a_run_of_its_own_and_the_best_is_delivered(
     base, reporter = sharp_base, SilentReporter()
     options = {"validation": validation, "sources": [source]}
     spec = spec_for(base, optimization=TWO, seed=5)
-    options |= {"with_documents": True}
-    ended = train(spec, base, training, output=tmp_path / "all", reporter=reporter, memory_bytes=memory, **options)
+    of_all = options | {"memory_bytes": memory, "with_documents": True}
+    ended = train(spec, base, training, output=tmp_path / "all", reporter=reporter, **of_all)
     found = report(tmp_path / "all")["replicas"]
     assert [run["seed"] for run in found["runs"]] == [5, 6] and ended.step == 12
     curves, evaluations = [], []
