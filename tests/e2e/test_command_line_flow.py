@@ -65,6 +65,12 @@ def test_the_adapter_is_downloaded_verified_and_predicts(service, finished, tmp_
     for there, here in zip(map(json.loads, asked.stdout.splitlines()), rows, strict=True):
         assert (there["text"], there["label"]) == (here["text"], here["label"])
         assert there["probabilities"] == pytest.approx(here["probabilities"], abs=1e-4)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "bill 9", "label": "bug"}\n{"text": "bug 9", "label": "bill"}\n')
+    asked = service.sgg("predict", "--model", model, "--file", path)
+    assert asked.returncode == 0, asked.stderr
+    given = [(row["text"], row["given_label"]) for row in map(json.loads, asked.stdout.splitlines())]
+    assert given == [("bill 9", "bug"), ("bug 9", "bill")]
     again = service.sgg("jobs", "download", job_id, "--out", out)
     assert again.returncode == 1
     assert "exists already" in again.stderr
@@ -226,17 +232,15 @@ def test_training_without_a_service_writes_the_same_kind_of_directory(service, t
     assert json.loads((out / "report.json").read_text())
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in out.iterdir()}
 
-    predicted = service.sgg("predict", out, "--file", tickets)
-    assert predicted.returncode == 0, predicted.stderr
-    texts, labels = (
-        [json.loads(line)[name] for line in tickets.read_text().splitlines()] for name in ("text", "label")
-    )
-    assert [json.loads(line)["given_label"] for line in predicted.stdout.splitlines()] == labels
-    assert [json.loads(line)["text"] for line in predicted.stdout.splitlines()] == texts
+    rows = [(row["text"], row["label"]) for row in map(json.loads, tickets.read_text().splitlines())]
+    rows.append(("two\nlines", "bug"))
     table = tmp_path / "tickets.csv"
-    table.write_bytes("".join(f'"{text}"\r\n' for text in ("text", *texts, "two\nlines")).encode("utf-8-sig"))
-    predicted = service.sgg("predict", out, "--file", table, "--json")
-    assert [json.loads(line)["text"] for line in predicted.stdout.splitlines()] == [*texts, "two\nlines"]
+    lines = (f'"{text}",{label}\r\n' for text, label in (("text", "label"), *rows))
+    table.write_bytes("".join(lines).encode("utf-8-sig"))
+    predicted = service.sgg("predict", out, "--file", table)
+    assert predicted.returncode == 0, predicted.stderr
+    told = [(row["text"], row["given_label"]) for row in map(json.loads, predicted.stdout.splitlines())]
+    assert told == rows
     table.write_text('text\n\n"two\nlines"\n" "\n')
     refused = service.sgg("predict", out, "--file", table)
     assert refused.returncode == 1
