@@ -29,7 +29,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._beside_body, self._refused = 0, False
+        self._beside_body, self._refused, self._lost = 0, False, False
         self._unread_due: asyncio.TimerHandle | None = None
         self._await_head()
 
@@ -83,7 +83,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be closed."""
+        self._lost = True
         self._head_due.cancel()
+        self._unset_keepalive_if_required()
         if self._unread_due is not None:
             self._unread_due.cancel()
         super().connection_lost(exc)
@@ -92,6 +94,8 @@ class Connection(HttpToolsProtocol):
         self._head_due = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def _await_reader(self) -> None:
+        if self._lost:
+            return
         if self._unread_due is not None:
             self._unread_due.cancel()
         self._unread = self._count_unread()

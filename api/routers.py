@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from api.dependencies import refuse_broken_texts
 from api.errors import InvalidRequestError
 from api.openapi import RESPONSES
 from api.validation import refused_size
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 class BoundedRoute(APIRoute):
@@ -22,9 +28,11 @@ class BoundedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_bounded(request: Request) -> Response:
-            if "json" in request.headers.get("content-type", ""):
-                body = await request.body()
-                problem = refused_size(body)
+            if _is_json(request.headers.get("content-type", "")):
+                try:
+                    problem = refused_size(await request.body())
+                except ClientDisconnect:
+                    raise HTTPException(400, "The request broke off.") from None
                 if problem is not None:
                     raise InvalidRequestError([problem])
             return await handle(request)

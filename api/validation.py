@@ -32,7 +32,7 @@ LONGEST_PATH = 300  # characters of a parameter's path
 LONGEST_COMPARED = 100  # characters of a name that known ones are compared with, which takes their square
 MOST_COMPARED = 50  # unknown names that are compared
 
-MOST_VALUES = 5000  # of a JSON body, at any depth: a chat of 64 messages has a few hundred
+MOST_VALUES = 15_000  # of a JSON body, at any depth: more than the largest chat that a trial takes
 
 _Place = tuple[str, "_Place"] | None
 _Found = tuple[str, str, str]  # path of the parameter, reason without its full stop, the value as text or ""
@@ -66,7 +66,7 @@ def problems_of_model(error: ValidationError, model: type[BaseModel]) -> list[Re
 
 def refused_size(body: bytes) -> RequestProblem | None:
     """What is wrong with a JSON body of so many values that checking each of them would keep others waiting."""
-    if body.count(b",") < MOST_VALUES:  # most of them, or all, may stand in texts
+    if sum(map(body.count, (b",", b"[", b"{"))) < MOST_VALUES:  # one of these stands before each value but the first
         return None
     try:
         left = [json.loads(body)]

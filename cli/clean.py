@@ -13,18 +13,25 @@ from cli.output import JsonFlag, print_facts, print_json, say, size
 
 def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="First make the objects this database's, which took them for another one's.")
+    ] = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove checkpoints and files whose time is over, and objects of dead attempts that no row names."""
     from sgg_store.cleaning import Cleaner
     from sgg_store.objects import open_object_store
+    from sgg_store.ownership import adopt_objects
 
     settings = store_settings(data_dir)
     database = existing_database(settings)
     try:
         database.require_current_schema()
-        cleaned = Cleaner(database, open_object_store(settings.object_store_url), settings).run(dry_run=dry_run)
+        objects = open_object_store(settings.object_store_url)
+        if adopt and not dry_run:
+            adopt_objects(database, objects)
+        cleaned = Cleaner(database, objects, settings).run(dry_run=dry_run)
     finally:
         database.dispose()
     if as_json:

@@ -34,7 +34,13 @@ EXPLANATIONS = {
 @app.command()
 def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
     """Tell which version the tables have, and which one is needed; exit code 0 only if they agree."""
-    database = existing_database(store_settings(data_dir))
+    settings = store_settings(data_dir)
+    if as_json and not _exists(settings):
+        from sgg_store.schema import no_tables
+
+        print_json({"database": settings.database_url, **_of_schema(no_tables())})
+        raise typer.Exit(1)
+    database = existing_database(settings)
     try:
         found = database.schema_status()
     finally:
@@ -100,7 +106,7 @@ def existing_database(settings: Any) -> Database:
     """Open the database. Raises CliError where there is none in the data directory: SQLite would make an empty one."""
     from sgg_store.database import Database
 
-    if settings.database_is_embedded and not (settings.data_dir / "sgg.sqlite3").exists():
+    if not _exists(settings):
         raise CliError(
             f"There is no database in {settings.data_dir}.",
             "Name the server's data directory with --data-dir; `sgg serve` makes a new one there.",
@@ -108,9 +114,19 @@ def existing_database(settings: Any) -> Database:
     return Database(settings.database_url)
 
 
+def _exists(settings: Any) -> bool:
+    return not settings.database_is_embedded or (settings.data_dir / "sgg.sqlite3").exists()
+
+
 def _facts(database: Any, found: SchemaStatus) -> dict[str, Any]:
     return {
         "database": database.engine.url.render_as_string(hide_password=True),
+        **_of_schema(found),
+    }
+
+
+def _of_schema(found: SchemaStatus) -> dict[str, Any]:
+    return {
         "state": found.state.value,
         "revision": found.revision,
         "needed": found.needed,

@@ -27,6 +27,7 @@ from sgg_core.files import sha256_of, whole_directory
 from sgg_core.gradients import Gradient, Vector
 from sgg_core.guidance.step import GuidedState, GuidedStep
 from sgg_core.identity import RunIdentity
+from sgg_core.plan import Plan
 from sgg_core.reporting import AnyMessage, EvaluationMetrics, StepMetrics, checkpoint_name
 from sgg_core.trained import Trained
 
@@ -88,8 +89,12 @@ class Progress(BaseModel):
 
 @dataclass
 class RunState:
-    """Where a run stands, beside what it trains: its progress, and all its parameters at first and at their best."""
+    """Where a run stands, beside what it trains: its progress, and all its parameters at first and at their best.
 
+    It keeps to the plan that it began with, even if `auto` means something else in the release under which it goes on.
+    """
+
+    plan: Plan
     progress: Progress
     initial: Gradient
     best: Gradient | None = None
@@ -99,6 +104,7 @@ class SavedScalars(BaseModel):
     """Content of state.json."""
 
     identity: RunIdentity
+    plan: Plan | None = None  # which older checkpoints have not
     progress: Progress
     reference_updates: int
     clip: tuple[int, float, float] | None
@@ -136,6 +142,7 @@ def save_checkpoint(
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in zip(names, vector, strict=False)}
     scalars = SavedScalars(
         identity=identity,
+        plan=state.plan,
         progress=progress,
         reference_updates=guidance.reference_updates,
         clip=guidance.clip,
@@ -157,11 +164,13 @@ def save_checkpoint(
 def load_checkpoint(
     directory: Path,
     identity: RunIdentity,
+    plan: Plan,
     trained: Trained,
     guided: GuidedStep,
 ) -> RunState:
     """Put what is trained, and guidance, back to where they were saved; returns where the run stood.
 
+    `plan` is for checkpoints that do not say what theirs was.
     Raises CheckpointError where the directory is damaged or belongs to another run.
     """
     parameters = trained.parameters
@@ -210,7 +219,7 @@ def load_checkpoint(
             trust=scalars.trust,
         )
     )
-    return RunState(scalars.progress, initial, whole("best") or None)
+    return RunState(scalars.plan or plan, scalars.progress, initial, whole("best") or None)
 
 
 def _states(trained: Trained) -> dict[Tensor, dict[str, Tensor]]:

@@ -14,7 +14,7 @@ from sgg_core.cross_validation import FoldOutcome, best_rate
 from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
 from sgg_core.folds import Part, deal
-from sgg_core.plan import make_plan
+from sgg_core.plan import make_plan, usual_batch_size
 from sgg_core.spec import EvaluationSpec, OptimizationSpec, TrainingSpec
 
 MOST_STEPS_ASKED = 1_000_000  # of all runs of a spec together
@@ -58,8 +58,17 @@ def _fold_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples
     folds = spec.optimization.folds
     if folds is None:
         return 0
+    spec = spec_of_folds(spec, kind, examples, labels)
     left_out = examples // folds, -(-examples // folds)
     return min(make_plan(spec, kind, max(1, examples - size), labels).total_steps for size in left_out)
+
+
+def spec_of_folds(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> TrainingSpec:
+    """With batches as large as those of a run on all examples, for which folds choose."""
+    if spec.optimization.batch_size != "auto":
+        return spec
+    size = {"batch_size": usual_batch_size(spec, kind, examples, labels)}
+    return spec.model_copy(update={"optimization": spec.optimization.model_copy(update=size)})
 
 
 class Lineup:
@@ -71,6 +80,7 @@ class Lineup:
         folds = spec.optimization.folds
         self._parts = deal(training, folds, spec.seed) if folds else []
         self._steps = _fold_steps(spec, kind, *training.sizes)
+        self._of_folds = spec_of_folds(spec, kind, *training.sizes)
         self.total_steps = total_steps(spec, kind, *training.sizes)
         """Steps of all runs together, at most."""
 
@@ -79,7 +89,7 @@ class Lineup:
         wanted = self.spec.optimization
         if number < wanted.tried:
             rate, fold = divmod(number, len(self._parts))
-            spec = self._with(0, learning_rate=wanted.learning_rates[rate], max_steps=self._steps)
+            spec = _with(self._of_folds, 0, learning_rate=wanted.learning_rates[rate], max_steps=self._steps)
             looks = EvaluationSpec(every_steps=self._steps, baselines=())
             saves = self.spec.checkpoint.model_copy(update={"every_steps": self._plan.checkpoint_every})
             spec = spec.model_copy(update={"evaluation": looks, "checkpoint": saves})
@@ -89,7 +99,8 @@ class Lineup:
             chosen = best_rate(self.by_rate(folds))
             assert chosen is not None  # else the training has ended
             rate = chosen
-        return Replica(number, self._with(seed, learning_rate=wanted.learning_rates[rate]), self._plan.total_steps)
+        spec = _with(self.spec, seed, learning_rate=wanted.learning_rates[rate])
+        return Replica(number, spec, self._plan.total_steps)
 
     def by_rate(self, folds: Mapping[int, FoldOutcome]) -> list[list[FoldOutcome]]:
         """The outcomes of all folds, those of each learning rate in a list of their own."""
@@ -110,13 +121,14 @@ class Lineup:
                 return left
         return []
 
-    def _with(self, seed: int, **optimization: Any) -> TrainingSpec:
-        return self.spec.model_copy(
-            update={
-                "seed": (self.spec.seed + seed) % 2**31,
-                "optimization": self.spec.optimization.model_copy(update=optimization),
-            }
-        )
+
+def _with(spec: TrainingSpec, seed: int, **optimization: Any) -> TrainingSpec:
+    return spec.model_copy(
+        update={
+            "seed": (spec.seed + seed) % 2**31,
+            "optimization": spec.optimization.model_copy(update=optimization),
+        }
+    )
 
 
 def names_of(wanted: OptimizationSpec, replicas: Sequence[Replica]) -> str:

@@ -97,6 +97,19 @@ def objective_of(
     return ("contrast", names) if wanted == "contrast" else ("cross_entropy", names is True)
 
 
+def usual_batch_size(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> int:
+    """What `batch_size: auto` is for a file of so many examples, which may be fewer.
+
+    Where a language model has many, balanced batches hold as many of each label as fill one of others, two at least.
+    """
+    if objective_of(spec, kind, examples, labels)[0] == "contrast":
+        return BALANCED_BATCH_SIZE
+    if not _balanced(spec, kind, labels):
+        return BATCH_SIZE
+    many = kind == "causal" and labels <= MOST_TOGETHER and examples >= ENOUGH_SHOTS * labels
+    return labels * max(2, math.ceil(BATCH_SIZE / labels)) if many else BALANCED_BATCH_SIZE
+
+
 def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int) -> Plan:
     """Resolve every `auto` of `spec` for `examples` training examples with so many labels on a base model of `kind`.
 
@@ -105,8 +118,8 @@ def make_plan(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: 
     wanted = spec.optimization
     objective, label_names = objective_of(spec, kind, examples, labels)
     balanced = objective == "contrast" or _balanced(spec, kind, labels)
-    usual = _balanced_batch_size(objective, examples, labels) if balanced else BATCH_SIZE
-    batch_size = min(usual if wanted.batch_size == "auto" else wanted.batch_size, examples)
+    asked = wanted.batch_size
+    batch_size = min(usual_batch_size(spec, kind, examples, labels) if asked == "auto" else asked, examples)
     steps_per_epoch = math.ceil(examples / batch_size)
     steps = _steps(kind, objective) * math.sqrt(examples / 32)
     epochs = max(2, round(steps / steps_per_epoch)) if wanted.epochs == "auto" else wanted.epochs
@@ -140,13 +153,6 @@ def _balanced(spec: TrainingSpec, kind: Literal["causal", "encoder"], labels: in
         return labels >= 2 and wanted.balanced_batches is True
     most = MOST_TOGETHER if wanted.batch_size == "auto" else wanted.batch_size // 2
     return spec.guided and kind == "causal" and labels <= most
-
-
-def _balanced_batch_size(objective: Literal["cross_entropy", "contrast"], examples: int, labels: int) -> int:
-    """Where there are many examples, cross-entropy takes as many of each label as fill a usual batch, two at least."""
-    if objective == "contrast" or labels > MOST_TOGETHER or examples < ENOUGH_SHOTS * labels:
-        return BALANCED_BATCH_SIZE
-    return labels * max(2, math.ceil(BATCH_SIZE / labels))
 
 
 def _repeated(labels: Sequence[int]) -> bool:

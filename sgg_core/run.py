@@ -49,7 +49,8 @@ class Run:
         self.spec, self.base, self.adapted = spec, base, adapted
         self.files, self.start, self.reporter = files, start, reporter
         self.setup = set_up(spec, base, adapted, files, start, reporter)
-        self.state = RunState(Progress(kinship=self.setup.objective.kinship), self.setup.trained.now())
+        progress = Progress(kinship=self.setup.objective.kinship)
+        self.state = RunState(self.setup.plan, progress, self.setup.trained.now())
         self.figures: Evaluation | None = None
         self.figures_step: int | None = None
         self.reach: Callable[[int], Control] = self._ask_before
@@ -88,7 +89,8 @@ class Run:
         """The loop; None where it came to its end."""
         setup = self.setup
         if resume_from is not None:
-            self.state = load_checkpoint(resume_from, self.identity(), setup.trained, setup.guided)
+            self.state = load_checkpoint(resume_from, self.identity(), setup.plan, setup.trained, setup.guided)
+            setup = self.setup = setup.following(self.state.plan)
             self.saved, self.saved_step = resume_from, self.progress.step
             setup.objective.kinship = self.progress.kinship
         if self.progress.step == 0:

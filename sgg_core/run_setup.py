@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sgg_core.backbone import LoadedBase
@@ -40,6 +40,11 @@ class RunSetup:
     workload: Workload
     guided: GuidedStep
     trained: Trained
+
+    def following(self, plan: Plan) -> RunSetup:
+        """The same with the plan that the run began with."""
+        self.objective.plan = self.sources.plan = plan
+        return replace(self, plan=plan)
 
 
 def set_up(

@@ -89,7 +89,7 @@ class OptimizationSpec(Group):
     """Passes over the training file. `auto`: steps grow with the square root of the number of examples."""
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Examples per optimizer step. `auto` is 8; where batches are balanced 16, and for a language model with 16
-    examples of each label or more as many of each as make 8, two at least."""
+    examples a label or more as many of each label as make 8, two at least."""
     balanced_batches: bool | Auto = "auto"
     """Whether a batch holds as many examples of each label, instead of the next ones in random order. Contrast needs
     it, with two of each. `auto`: with contrast, and for causal language models under guidance where a batch holds two

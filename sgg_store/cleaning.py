@@ -10,7 +10,7 @@ from sqlalchemy import exc, update
 
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
-from sgg_store.errors import DatabaseUnavailableError, StoreError
+from sgg_store.errors import DatabaseUnavailableError, ForeignObjectsError, StoreError
 from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.logs import get_logger
@@ -50,10 +50,11 @@ class Cleaner:
         return self.run(go_on) if begin_chore(self._database, _CHORE, self._settings.clean_seconds) else None
 
     def run(self, go_on: Callable[[], bool] = lambda: True, *, dry_run: bool = False) -> Cleaned:
-        """Clean until nothing is left to do, or `go_on` says no. With `dry_run` only count; then nothing is removed.
+        """Clean until nothing is left to do, or `go_on` says no. With `dry_run` only count; then nothing changes.
 
         Raises ForeignObjectsError before any object is collected that no row names, if these are another database's.
         """
+        foreign = self._foreign(claim=not dry_run)
         cleaned = Cleaned()
         self._drop_checkpoints(cleaned, go_on, dry_run)
         self._drop_files(cleaned, go_on, dry_run)
@@ -62,7 +63,8 @@ class Cleaner:
                 Uploads(session).drop_expired()
                 Webhooks(session).drop_old()
                 Trials(session).drop_expired()
-        require_own_objects(self._database, self._objects)
+        if foreign is not None:
+            raise foreign
         for found in find_garbage(self._database, self._objects, self._settings.garbage_grace_seconds, go_on):
             if not go_on():
                 break
@@ -73,6 +75,14 @@ class Cleaner:
         if not dry_run and cleaned != Cleaned():
             _log.info("cleaned up", **asdict(cleaned))
         return cleaned
+
+    def _foreign(self, claim: bool) -> ForeignObjectsError | None:
+        """Why nothing is to be collected, asked before anything is dropped that would show whose the objects are."""
+        try:
+            require_own_objects(self._database, self._objects, claim=claim)
+        except ForeignObjectsError as error:
+            return error
+        return None
 
     def _drop_checkpoints(self, cleaned: Cleaned, go_on: Callable[[], bool], dry_run: bool) -> None:
         ttl = self._settings.checkpoint_ttl_seconds

@@ -315,8 +315,8 @@ class ForeignObjectsError(StoreError):
         whose = "older than this database, which needs none of them" if owner is None else f"those of {owner}"
         super().__init__(
             f"The objects in the object store are {whose}. None of them is collected as garbage.",
-            "Check SGG_DATABASE_URL, SGG_DATA_DIR and SGG_OBJECT_STORE_URL, or restore their database. If it is gone "
-            "for good, use another object store, or remove these objects yourself.",
+            "Check SGG_DATABASE_URL, SGG_DATA_DIR and SGG_OBJECT_STORE_URL, or restore their database. If the database "
+            "is the right one (restored from before an upgrade, say), run `sgg clean --adopt`.",
         )
         self.owner = owner
 

@@ -63,8 +63,7 @@ def read_outlook(session: Session) -> Outlook:
     """The queue as it is now."""
     groups = _queued(session)
     running = _running(session)
-    register = Workers(session)
-    workers = register.present()  # also while nothing waits: the next job's caller is told of them at once
+    workers = Workers(session).present()  # also while nothing waits: the next job's caller is told of them at once
     if not groups and not running:
         return Outlook(workers=workers)
     base_models = {group.base_model for group in groups} | {each.base_model for each in running}
@@ -79,7 +78,6 @@ def read_outlook(session: Session) -> Outlook:
         typical=typical,
         waiting=waiting,
         workers=workers,
-        places=register.places(),
     )
 
 

@@ -70,8 +70,6 @@ class Outlook:
     """How many queued jobs each base model has."""
     workers: int = 0
     """How many there are, idle or not."""
-    places: int = 0
-    """How many jobs these train at once, as if any job could join any other."""
 
     def position(self, project_id: str, priority: int, place: int) -> int:
         """Which one a job is in the whole queue, counting from 1, that has this place among its project's queued jobs.
@@ -95,7 +93,7 @@ class Outlook:
 
     def _wait(self, ahead: int) -> Spread | None:
         """How long running jobs and so many of the queued ones need, shared by the workers."""
-        if ahead < self.places - len(self.left):
+        if ahead < self.workers - len(self.left):
             return NO_TIME
         total = NO_TIME
         for left in self.left.values():

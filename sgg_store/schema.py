@@ -53,6 +53,12 @@ _REFUSALS = {
 }
 
 
+def no_tables() -> SchemaStatus:
+    """The status of a database that is not there."""
+    order = _packaged_revisions()
+    return SchemaStatus(SchemaState.EMPTY, None, order[-1], tuple(order))
+
+
 def read_schema_status(connection: Connection) -> SchemaStatus:
     """Compare the database's tables with the packaged migrations."""
     order = _packaged_revisions()

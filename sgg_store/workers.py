@@ -28,14 +28,13 @@ WorkerState = Literal["idle", "busy", "draining", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a worker says of itself. `owner` is its name in attempts, `places` how many jobs it trains at once."""
+    """What a worker says of itself. `owner` is its name in attempts."""
 
     owner: str
     host: str
     pid: int
     version: str
     answers_trials: bool = True
-    places: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,6 @@ class Workers:
                 version=presence.version,
                 draining=False,
                 answers_trials=presence.answers_trials,
-                places=presence.places,
             )
         )
 
@@ -80,7 +78,6 @@ class Workers:
                 seen_at=database_now(),
                 draining=draining,
                 answers_trials=presence.answers_trials,
-                places=presence.places,
             )
             .returning(WorkerRecord.owner)
             .execution_options(synchronize_session=False)
@@ -96,14 +93,9 @@ class Workers:
         """How many workers take jobs, now or when they are done with what they have."""
         return self.session.execute(select(func.count()).select_from(WorkerRecord).where(_PRESENT)).scalar_one()
 
-    def places(self) -> int:
-        """How many jobs these train at once."""
-        query = select(func.coalesce(func.sum(WorkerRecord.places), 0)).where(_PRESENT)
-        return self.session.execute(query).scalar_one()
-
     def answer_trials(self) -> bool:
-        """Whether one of them answers trials."""
-        query = select(func.count()).select_from(WorkerRecord).where(_PRESENT, WorkerRecord.answers_trials)
+        """Whether one that is up answers trials; one that takes no more jobs does until it ends."""
+        query = select(func.count()).select_from(WorkerRecord).where(~_LOST, WorkerRecord.answers_trials)
         return self.session.execute(query).scalar_one() > 0
 
     def all(self) -> list[WorkerView]:
@@ -134,5 +126,5 @@ class Workers:
 
 def _view(record: WorkerRecord, job_ids: tuple[str, ...], lost: bool) -> WorkerView:
     state: WorkerState = "lost" if lost else "draining" if record.draining else "busy" if job_ids else "idle"
-    presence = Presence(record.owner, record.host, record.pid, record.version, record.answers_trials, record.places)
+    presence = Presence(record.owner, record.host, record.pid, record.version, record.answers_trials)
     return WorkerView(presence, state, job_ids, record.started_at, record.seen_at)

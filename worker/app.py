@@ -62,9 +62,7 @@ class Worker:
         self._dispatcher = make_dispatcher(self.celery, database, settings.dispatch_seconds, settings.quotas)
         self._reaper = make_reaper(database, settings.reap_seconds)
         self._cleaner = make_cleaner(Cleaner(database, objects, settings), settings.clean_seconds)
-        self._presence = PresenceBeat(
-            database, owner, answers_trials=self.trials is not None, places=settings.jobs_at_once
-        )
+        self._presence = PresenceBeat(database, owner, answers_trials=self.trials is not None)
 
     def dead_parts(self) -> list[str]:
         """Name the threads that do not run; all of them before the start and after the end."""

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.02
 LOOK_SECONDS = 1.0
 """How often a request that waits looks whether its caller is still there."""
 UNAVAILABLE = {"base_model_unavailable", "invalid_checkpoint", "model_not_found", "invalid_catalogue"}
-NOBODY_SECONDS = 3.0
+NOBODY_SECONDS = 20.0
 """A trial waits so long for a worker that answers trials: that of a server that has just started may be on its way."""
 LOST = {
     "expired": "No worker answered in time: they are busy, they load the base model, or none is up.",

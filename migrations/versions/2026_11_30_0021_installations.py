@@ -1,6 +1,6 @@
 """The installation that a database belongs to, since when a job waits and with what it began, and what workers do.
 
-A worker of an older version says neither whether it answers trials nor how many jobs it trains at once.
+A worker of an older version does not say whether it answers trials; that it does is what it was taken for.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("epochs", sa.Integer(), nullable=True))
     op.add_column("jobs", sa.Column("batch_size", sa.Integer(), nullable=True))
     op.add_column("workers", sa.Column("answers_trials", sa.Boolean(), nullable=False, server_default=sa.true()))
-    op.add_column("workers", sa.Column("places", sa.Integer(), nullable=False, server_default="1"))
+    op.execute(
+        "UPDATE jobs SET queued_at = (SELECT max(ended_at) FROM attempts WHERE attempts.job_id = jobs.id) "
+        "WHERE status = 'queued'"
+    )
 
 
 def downgrade() -> None:
-    op.drop_column("workers", "places")
     op.drop_column("workers", "answers_trials")
     op.drop_column("jobs", "batch_size")
     op.drop_column("jobs", "epochs")

@@ -89,8 +89,8 @@ def _reason(row: Row | None, test_items: int, alignment: bool) -> str | None:
         return NEW
     if row.accuracy is None:
         return "that could not be run"
-    if row.test_items != test_items:
-        return "with another number of test items"
+    if row.test_items < test_items:
+        return "with fewer test items"
     missing = alignment and row.directional_alignment is None and row.method.partition("@")[0] in ALIGNED
     return "without alignment" if missing else None
 

@@ -20,7 +20,5 @@ class WorkerRecord(Record):
     draining: Mapped[bool]
     """It ends as soon as its job has a checkpoint, and takes no other."""
     answers_trials: Mapped[bool] = mapped_column(default=True, server_default=true())
-    places: Mapped[int] = mapped_column(default=1, server_default="1")
-    """How many jobs it trains at once."""
     started_at: Mapped[float] = mapped_column(default=database_now())
     seen_at: Mapped[float] = mapped_column(default=database_now())

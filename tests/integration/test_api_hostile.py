@@ -205,7 +205,16 @@ def test_bodies_of_very_many_values_are_refused_as_a_whole(
         began = time.monotonic()
         error = http.post(path, json=body).json()["error"]
         seconds = time.monotonic() - began
-        assert "and may hold 5,000" in error["message"] and error["code"] == "invalid_value"
+        assert "and may hold 15,000" in error["message"] and error["code"] == "invalid_value"
         long = http.post(path, json={"text": "a, b" * 50_000})  # is judged by what it is
         assert "may hold" not in long.text
     assert seconds < 2
+
+
+def test_an_upload_whose_boundary_says_json_is_an_upload(api_server: ApiServer) -> None:
+    body = HEAD.replace(f"--{BOUNDARY}".encode(), b"--json1") + labelled() + b"\r\n--json1--\r\n"
+    with api_server.http() as http:
+        answer = http.post(
+            "/v1/files", content=body, headers={"content-type": "multipart/form-data; boundary=json1"}, timeout=20
+        )
+    assert answer.status_code == 200, answer.text

@@ -26,14 +26,14 @@ from sgg_store.errors import (
 from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.jobs import Jobs
-from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
+from sgg_store.keys import DEFAULT_PROJECT_ID, SCOPES, ApiKeys, ensure_project
 from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.new_jobs import Start
 from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key
-from sgg_store.ownership import OWNER, require_own_objects
+from sgg_store.ownership import OWNER, adopt_objects, require_own_objects
 from sgg_store.permissions import CheckpointPermissions
-from sgg_store.records import CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now
+from sgg_store.records import ApiKeyRecord, CheckpointRecord, EventRecord, FileRecord, JobRecord, database_now
 from sgg_store.retries import Cause
 from sgg_store.settings import StoreSettings
 from sgg_store.testing import add_file, add_job, statements
@@ -174,6 +174,32 @@ def test_a_database_collects_nothing_that_belongs_to_another_one(
     with pytest.raises(ForeignObjectsError, match="those of inst-"):
         Cleaner(new, objects, settings()).run()
     new.dispose()
+
+
+def test_a_restored_database_is_told_to_be_the_right_one(database: Database, objects: LocalObjectStore) -> None:
+    _, garbage = scatter(database, objects)
+    make_older(objects)
+    objects.put(OWNER, b"inst-of-later")  # by the upgrade after the dump that was restored
+    with pytest.raises(ForeignObjectsError, match="those of inst-of-later"):
+        Cleaner(database, objects, settings()).run()
+    adopt_objects(database, objects)
+    assert Cleaner(database, objects, settings()).run().garbage_objects == len(garbage)
+
+
+def test_an_installation_of_old_that_needs_nothing_any_more_still_owns_its_objects(
+    database: Database, objects: LocalObjectStore
+) -> None:
+    objects.put(file_key("file-without-row"), b"lost")
+    make_older(objects)
+    with pytest.raises(ForeignObjectsError):  # a database that was made beside it
+        require_own_objects(database, objects)
+    with database.begin() as session:
+        ApiKeys(session, b"secret").create(ensure_project(session).id, SCOPES, name="old")
+        session.execute(update(ApiKeyRecord).values(created_at=0.0))
+    require_own_objects(database, objects, claim=False)
+    assert not objects.exists(OWNER)
+    assert Cleaner(database, objects, settings()).run().garbage_objects == 1
+    assert objects.exists(OWNER)
 
 
 def test_an_empty_store_becomes_its_first_databases(database: Database, each_store: ObjectStore) -> None:

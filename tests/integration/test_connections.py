@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,3 +178,28 @@ def test_an_answer_that_is_read_slowly_is_not(impatient: ApiServer) -> None:
             told += part
             time.sleep(0.03)
     assert time.monotonic() - began > 1.5 * UNREAD_SECONDS
+
+
+def test_a_kept_connection_that_is_reset_is_no_defect(
+    impatient: ApiServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 60.0)
+    with connected(impatient) as connection:
+        connection.sendall(REQUEST)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(6)  # uvicorn keeps it for five seconds
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_a_body_that_breaks_off_is_no_defect(impatient: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(
+            b"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 500\r\n\r\n{"a":'
+        )
+        time.sleep(0.3)
+    with impatient.http() as http:
+        assert http.get("/health/live").status_code == 200
+    time.sleep(0.5)
+    assert "met a defect" not in caplog.text

@@ -38,6 +38,8 @@ def test_status_and_upgrade_lead_from_nothing_to_the_newest_tables(sgg: Sgg) -> 
     before = sgg("db", "status")
     assert (before.exit_code, before.stdout) == (1, "")
     assert "There is no database in" in before.stderr
+    told = json.loads(sgg("db", "status", "--json").stdout)
+    assert (told["state"], told["revision"], told["pending"][-1]) == ("empty", None, told["needed"])
     upgraded = json.loads(sgg("db", "upgrade", "--json").stdout)
     assert upgraded["state"] == "current" and upgraded["applied"][-1] == upgraded["needed"]
     after = sgg("db", "status")

@@ -75,17 +75,18 @@ function App() {
   useEffect(() => watch((news) => {
     if (!("session" in news)) return;
     setEnded(!!news.end);
+    if (news.end) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close()); // or nothing else can be reached
     if (!news.end) setSession(news.session);
     if (news.session || news.end) setProblem(news.end);
   }), []);
   useEffect(() => {
-    const enter = (link) => {
-      history.replaceState(null, "", location.pathname);
-      return signIn({ link }).catch((error) => { setProblem(error); return resumeSession(); });
+    const enter = (link, before = location.pathname) => {
+      history.replaceState(null, "", before);
+      return signIn({ link }).catch((error) => { setProblem(error); return getSession() || resumeSession(); });
     };
     const link = linkOf();
     (link ? enter(link) : resumeSession()).catch(() => setTimeout(() => location.reload(), 2000));
-    const pasted = () => linkOf() && enter(linkOf()).catch(setProblem);
+    const pasted = (event) => linkOf() && enter(linkOf(), event.oldURL).catch(setProblem);
     addEventListener("hashchange", pasted);
     return () => removeEventListener("hashchange", pasted);
   }, []);

@@ -50,12 +50,12 @@ def test_cells_are_measured_once_told_and_tabled(sgg, folder, tmp_path):
 def test_cells_that_are_measured_again_are_told(sgg, folder, tmp_path):
     csv = tmp_path / "results.csv"
     command = ("accuracy", csv, "--task", folder, "-m", "tiny-encoder", "--shots", "2", "--methods", "linear_probe")
-    assert sgg(*command, "--seeds", 2).exit_code == 0
+    assert sgg(*command, "--seeds", 2, "--test-items", 4).exit_code == 0
     again = sgg(*command, "--seeds", 2, "--test-items", 5)
     assert again.exit_code == 0, again.output
-    assert "Measured again, of the cells in" in again.output and "2 with another number of test items." in again.output
+    assert "Measured again, of the cells in" in again.output and "2 with fewer test items." in again.output
     told = sgg(*command, "--seeds", 1, "--test-items", 6, "--json")
-    assert "1 with another number of test items." in told.stderr
+    assert "1 with fewer test items." in told.stderr
     assert [json.loads(line)["test_items"] for line in told.stdout.splitlines()] == [6]
 
 

@@ -10,6 +10,7 @@ from sgg_core.folds import deal, only
 from sgg_core.lineup import Lineup, total_steps
 from sgg_core.manifest import verify_directory
 from sgg_core.packed.train import PackedJob, train_packed
+from sgg_core.plan import make_plan
 from sgg_core.reporting import SilentReporter
 from tests.unit.sgg_core.test_replicas import (
     ALL_AT_ONCE,
@@ -207,3 +208,14 @@ def test_a_forecast_counts_the_steps_of_folds(causal, training, spec_for):
     assert total_steps(spec, "causal", 8, 2) == lineup.total_steps
     assert lineup.left(set()) == [0, 1, 2, 3, 4, 5] and lineup.left({0, 1, 2, 3, 4, 5}) == [6, 7]
     assert lineup.left(set(range(8))) == [] and spec.optimization.most_at_once == 6
+
+
+def test_folds_have_batches_as_large_as_those_of_all_examples(file_of, spec_for, causal):
+    """Sixteen examples of each label are many, and what a fold leaves of them is few."""
+    training = file_of([{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(32)], "many.jsonl")
+    spec = spec_for(causal, optimization={"folds": 4, "batch_size": "auto", "max_steps": None})
+    lineup = Lineup(spec, "causal", training)
+    fold, whole = lineup.replica(0, {}), make_plan(spec, "causal", 32, 2)
+    assert (whole.batch_size, fold.spec.optimization.batch_size) == (8, 8)
+    plan = make_plan(fold.spec, "causal", 24, 2)
+    assert (plan.balanced, plan.batch_size, plan.total_steps) == (True, 8, fold.steps)

@@ -154,6 +154,8 @@ def test_balanced_batches_of_many_examples_hold_two_of_each_label_and_eight_in_a
     plan = plan_of(16 * labels, labels=labels)
     assert (plan.balanced, plan.batch_size) == (True, size)
     assert plan_of(16 * labels - 1, labels=labels).batch_size == BALANCED_BATCH_SIZE
+    encoder = plan_of(16 * labels, "encoder", labels=labels, method="supervised", balanced_batches=True)
+    assert (encoder.objective, encoder.batch_size) == ("cross_entropy", BALANCED_BATCH_SIZE)
     drawn = Counter(n % labels for n in plan.indices(1, 0, [n % labels for n in range(16 * labels)]))
     assert set(drawn.values()) == {size // labels}
 

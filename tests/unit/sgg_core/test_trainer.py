@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sgg_core import trainer
+from sgg_core import plan, trainer
 from sgg_core.adapter_file import canonical
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import DataError, SpecError, TrainingDivergedError
@@ -238,6 +238,20 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     ]
     assert without_seconds[0] == without_seconds[1]
     assert report_of(tmp_path / "a", "seconds") == report_of(tmp_path / "b", "seconds")
+
+
+def test_a_run_keeps_the_plan_that_it_began_with_under_a_release_of_other_defaults(
+    base, training, source, spec_for, tmp_path, adapter_bytes, monkeypatch
+):
+    spec = spec_for(base, checkpoint={"every_steps": 4})
+    data = {"sources": [source], "reporter": SilentReporter()}
+    train(spec, base, training, **data, output=tmp_path / "a", checkpoints=tmp_path / "c")
+    steps = report_of(tmp_path / "a", "seconds")["steps"]
+    monkeypatch.setattr(plan, "BALANCED_BATCH_SIZE", 4)
+    monkeypatch.setitem(plan.STEPS, "causal", 100)
+    train(spec, base, training, **data, output=tmp_path / "b", resume_from=tmp_path / "c" / "step-00000004")
+    assert report_of(tmp_path / "b", "seconds")["steps"] == steps
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b")
 
 
 @pytest.mark.parametrize(("mixed_until", "later"), [(0.5, 0.0), (0.0, 0.5)])

@@ -101,13 +101,7 @@ def test_a_spread_holds_eight_of_ten_values() -> None:
 
 def test_an_idle_worker_takes_a_job_at_once_and_all_workers_share_what_lies_before() -> None:
     known = {"left": {"a": HOUR}, "typical": {"m": HOUR}, "waiting": {"m": 4}}
-    of_three = Outlook(**known, workers=3, places=3)
+    of_three = Outlook(**known, workers=3)
     starts = [of_three.of_queued("m", position, 0.0).start for position in (1, 2, 3)]
     assert starts == [Spread(0, 0, 0), Spread(0, 0, 0), HOUR.times(3).times(1 / 3)]
     assert Outlook(**known).of_queued("m", 1, 0.0).start == HOUR
-
-
-def test_a_worker_that_trains_several_jobs_at_once_has_as_many_places() -> None:
-    outlook = Outlook(left={"a": HOUR}, typical={"m": HOUR}, waiting={"m": 2}, workers=1, places=3)
-    starts = [outlook.of_queued("m", position, 0.0).start for position in (1, 2, 3)]
-    assert starts == [Spread(0, 0, 0), Spread(0, 0, 0), HOUR.times(3)]

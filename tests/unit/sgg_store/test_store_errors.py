@@ -23,6 +23,7 @@ EXAMPLES = [
     errors.UploadStatusError("upload_1", "completed", "cancelled"),
     errors.UploadSizeError("upload_1", 10, 20),
     errors.TrialQueueFullError(8, "this project"),
+    errors.ForeignObjectsError("inst-1"),
     *(
         kind("What happened.", "What to do.")
         for kind in errors.StoreError.__subclasses__()

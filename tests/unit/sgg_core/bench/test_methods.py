@@ -161,13 +161,14 @@ def test_cells_without_what_is_asked_for_are_measured_again_and_said(bench, tmp_
 
     found = go(alignment=True)
     assert sorted(told) == ["lora", "sgg", "zero_shot"]  # frozen features have no gradients to look at
-    why = "1 with another number of test items, 1 without alignment, 1 that could not be run"
+    why = "1 with fewer test items, 1 without alignment, 1 that could not be run"
     assert said == [f"Measured again, of the cells in {csv}: {why}."]
     assert len(csv.read_text().splitlines()) == 5 and found["linear_probe"] == held[1]
     assert found["zero_shot"].test_items == 8 and found["sgg"].accuracy is not None
     assert all(found[name].directional_alignment is not None for name in ("lora", "sgg"))
     told.clear(), said.clear()
     assert go() == go(alignment=True) == go(test_items=100) == found  # there are no more than 8 items
+    assert go(test_items=4) == found
     assert not told and not said
 
 
@@ -180,7 +181,7 @@ def test_a_cell_that_fails_again_keeps_what_was_measured_before(bench, tmp_path)
     write_rows(csv, [earlier])
     run(bench, [cell], csv, 1, lambda *what: None, said.append)
     assert read_rows(csv) == [earlier] and len(csv.read_text().splitlines()) == 2
-    assert "1 with another number of test items" in said[0]
+    assert "1 with fewer test items" in said[0]
 
 
 def test_a_source_of_which_the_target_holds_all_is_a_note(bench, tmp_path):
