@@ -189,6 +189,24 @@ def test_corrections_outlive_the_end_of_the_session(page, service, table):
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+def test_a_question_that_is_open_when_the_session_ends_does_not_stand_before_the_door(page, service, table):
+    with api(service) as http:
+        body = {"model": "tiny", "training_file": uploaded(service, table)[0]}
+        job_id = http.post("/fine_tuning/jobs", json=body).raise_for_status().json()["id"]
+        http.post(f"/fine_tuning/jobs/{job_id}/pause").raise_for_status()
+    show(page, service, f"jobs/{job_id}")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.context.clear_cookies()
+    expect(page.get_by_role("alert")).to_contain_text("The session has ended")  # the page asks by itself
+    page.evaluate("location.hash = '#sign-in=none-that-works'")
+    expect(page.get_by_role("alert")).not_to_contain_text("The session has ended")
+    page.get_by_label("API key").fill((service.data_dir / "admin-key").read_text().strip())
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    assert page.url.endswith(f"#/jobs/{job_id}")
+
+
 def test_a_page_goes_on_with_the_session_that_another_tab_began(page, service, table):
     show(page, service, "new")
     other = page.context.new_page()
