@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +146,10 @@ def test_after_the_trainers_death_each_goes_on_alone_from_its_checkpoint(service
     assert not overlap(*(service.last_attempt(job_id) for job_id in job_ids))
 
 
-def test_jobs_on_a_mixture_of_experts_are_trained_one_after_another(service: Service, tmp_path: Path) -> None:
-    """Those that came to share its passes before anybody knew are given back, and none of them fails."""
+def test_jobs_on_a_mixture_of_experts_do_not_fail_where_others_would_share_passes(
+    service: Service, tmp_path: Path
+) -> None:
+    """Those that came to share them before anybody knew are given back, or trained when the one before has ended."""
     bench, pid = service.bench, service.worker.trainer_pid
     mixture = save_tiny_mixture(tmp_path / "mixture")
     Catalogue.load(bench.settings.catalogue_dir).add(mixture)
@@ -157,6 +158,5 @@ def test_jobs_on_a_mixture_of_experts_are_trained_one_after_another(service: Ser
     attempts = [bench.attempts(job_id) for job_id in job_ids]
     assert [each[-1].state for each in attempts] == [AttemptState.SUCCEEDED] * AT_ONCE
     assert all(bench.steps(job_id) == list(range(1, 11)) for job_id in job_ids)
-    assert not any(overlap(one[-1], other[-1]) for one, other in combinations(attempts, 2))
     assert {earlier.cause for each in attempts for earlier in each[:-1]} == {Cause.PREEMPTED}
     assert service.worker.trainer_pid == pid
