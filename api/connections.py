@@ -114,6 +114,8 @@ class Connection(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         self._refused = True
+        if self._unread_due is not None:
+            self._unread_due.cancel()
         if self.cycle is not None and not self.cycle.response_complete:  # what is said would be in the middle of it
             self.transport.abort()
             return

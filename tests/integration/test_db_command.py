@@ -72,6 +72,19 @@ def test_a_server_makes_no_tables_beside_the_objects_of_a_lost_database(sgg: Sgg
     assert (objects / "file-1").exists()
 
 
+def test_objects_of_another_database_are_told_of_and_can_be_adopted(sgg: Sgg, tmp_path: Path) -> None:
+    assert sgg("db", "upgrade").exit_code == 0
+    owner = tmp_path / "data" / "objects" / "owner"
+    owner.parent.mkdir()
+    owner.write_text("inst-of-later")
+    for asked in ((), ("--dry-run",), ("--dry-run", "--adopt")):
+        refused = sgg("clean", *asked)
+        assert refused.exit_code == 1 and "sgg clean --adopt" in refused.stderr.replace("\n", " ")
+    assert owner.read_text() == "inst-of-later"
+    assert sgg("clean", "--adopt").exit_code == 0
+    assert sgg("clean").exit_code == 0 and owner.read_text() != "inst-of-later"
+
+
 @pytest.mark.postgres
 def test_the_database_of_the_environment_is_meant_and_its_password_not_told(
     sgg: Sgg, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
