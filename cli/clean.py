@@ -14,12 +14,12 @@ from cli.output import JsonFlag, print_facts, print_json, say, size
 def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="First make the objects this database's, which took them for another one's.")
+        bool, typer.Option("--adopt", help="First claim the objects, if they are recorded as another database's.")
     ] = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove checkpoints and files whose time is over, and objects of dead attempts that no row names."""
+    """Remove expired checkpoints and files, and objects of dead attempts that nothing in the database refers to."""
     from sgg_store.cleaning import Cleaner
     from sgg_store.objects import open_object_store
     from sgg_store.ownership import adopt_objects

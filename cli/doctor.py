@@ -22,7 +22,7 @@ def doctor(
 ) -> None:
     """Check Python, data directory, database, broker, object store, base models, disk, memory, GPU and server.
 
-    The exit code is 0 only if there is no problem; notes are no problems.
+    The exit code is 0 only if no problem was found; notes do not count.
     """
     found = list(_examine(load=not quick))
     problems = [finding for finding in found if finding.status == "problem"]

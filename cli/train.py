@@ -68,22 +68,22 @@ def train(
     validation: Annotated[Path | None, typer.Option(help="Validation file.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="Source file for gradient alignment. Repeatable.")] = None,
     retention: Annotated[
-        Path | None, typer.Option(help="Examples of something else: what is forgotten of it is measured.")
+        Path | None, typer.Option(help="Examples of another task, to measure how much of it the model forgets.")
     ] = None,
     method: MethodOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.  [default: 0]")] = None,
     settings: SetOption = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="Start from this adapter: a directory of ours or PEFT's, a checkpoint, a file."),
+        typer.Option("--from", help="Start from these weights: an SGG or PEFT adapter folder, a checkpoint, a file."),
     ] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(help="Keep checkpoints here, and go on from the newest one found.")
+        Path | None, typer.Option(help="Directory for checkpoints; training resumes from the newest one in it.")
     ] = None,
     job: SpecOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train an adapter here and now; Ctrl-C stops before the next step."""
+    """Train an adapter in this process, without a server; Ctrl-C stops before the next step."""
     refuse_existing(out)
     if job is not None:
         refuse_beside_spec(model, training, validation, source, retention, method, seed, settings, start)

@@ -74,7 +74,7 @@ const Download = ({ file, children }) => html`<a href=${`/v1/files/${file.file_i
 function Checkpoints({ job }) {
   const newest = job.sgg.last_checkpoint?.id;
   const { value: page, error, loading, again } = useRead(() => get(`/v1/fine_tuning/jobs/${job.id}/checkpoints?limit=${LISTED}`), [job.id], [newest]);
-  return html`<${Card} title="Checkpoints" lead="The adapter as it was at that step: a model with a name of its own, which can be tried, downloaded, and named as what another job starts from.">
+  return html`<${Card} title="Checkpoints" lead="The adapter as it was after that step. Each checkpoint is a model with its own name: try it, download it, or start another job from it.">
     <${Problem} error=${error} again=${again} title="The checkpoints cannot be shown" />${loading && html`<${Bones} label="Loading the checkpoints" />`}
     ${page?.data.length > 0 && html`<${Table} label="Checkpoints" columns=${[["Step", "num"], ["Training loss", "num"], ["Validation", "num"], ["Files"]]} rows=${page.data.map((each) => ({ key: each.id, cells: [
       each.step_number,

@@ -73,7 +73,7 @@ export function Jobs({ search }) {
     ${!page && !error && html`<${Bones} label="Loading the jobs" />`}
     ${page && !jobs.length && (narrowed
       ? html`<${Empty} icon="jobs" title="No job fits these filters" actions=${html`<button onClick=${() => { setStatus(""); setPair(""); }}>Show all jobs</button>`}>Choose another state, or clear the metadata.<//>`
-      : html`<${Empty} icon="jobs" title="No jobs yet" actions=${create}>Bring a file with a few labelled sentences, some tens are enough. You see what is wrong with it before anything is trained, and try the result out when it is done.<//>`)}
+      : html`<${Empty} icon="jobs" title="No jobs yet" actions=${create}>Start with a file of labelled sentences; a few dozen are enough. You see what is wrong with it before anything is trained, and can try the model when it is done.<//>`)}
     <ul class="jobs">${jobs.map((job) => html`<${JobRow} key=${job.id} job=${job} picked=${picked.includes(job.id)} pick=${pick} />`)}</ul>
     ${page?.has_more && html`<div><button onClick=${() => setLimit(limit + PAGE)}>Show more</button></div>`}
   <//>`;

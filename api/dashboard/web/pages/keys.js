@@ -44,7 +44,7 @@ function Copy({ text }) {
       setDone("Copied.");
     } catch {
       getSelection().selectAllChildren(shown);
-      setDone("This browser lets no page copy on an address without TLS; the key is marked, so that Ctrl+C copies it.");
+      setDone("Without TLS, this browser does not let a page copy; the key is marked, so press Ctrl+C.");
     }
   };
   return html`<div class="row"><button type="button" class="small" onClick=${copy}>Copy it</button><span class="soft small" role="status">${done}</span></div>`;

@@ -72,7 +72,7 @@ function Form({ models, files, earlier, correct }) {
     location.hash = `#/jobs/${job.id}`;
   });
   const ready = stored && !dirty && !save.busy;
-  return html`<${Page} title=${earlier?.job ? "Run again with changes" : "New job"} lead="A few labelled sentences make a model of your own: bring them, look at what is found in them, and start.">
+  return html`<${Page} title=${earlier?.job ? "Run again with changes" : "New job"} lead="Train a model of your own from a few labelled sentences: choose a file, review what the check found, and start.">
     <${NewData} data=${data} stored=${stored} earlier=${earlier} opening=${opening} fetching=${fetching} dirty=${dirty} busy=${save.busy} error=${save.error} edit=${edit} save=${() => save.run(latest.current)} />
     ${ready && html`<${NewSettings} models=${usable} files=${files} stored=${stored} settings=${settings} change=${(change) => setSettings((now) => ({ ...now, ...change }))} />
       <${NewCheck} request=${request} submit=${submit} rows=${data?.rows} stored=${stored} />`}

@@ -6,9 +6,9 @@ import { Card, Field } from "../parts.js";
 const numbers = [
   ["n_epochs", "Epochs", "auto: small files get enough steps to learn from"],
   ["batch_size", "Batch size", "auto: 8, or 16 where few examples are compared, or balanced, in each step"],
-  ["learning_rate", "Learning rate", "auto: depends on the base model; several with commas between them are all tried, which takes folds or examples set aside"],
-  ["folds", "Folds", "empty: none; 5 leaves out a fifth of the examples in turn and tells how good the training is on them, which takes about five times as long"],
-  ["max_steps", "Maximum steps", "empty: as many as the epochs make"],
+  ["learning_rate", "Learning rate", "auto: depends on the base model; to try several, separate them with commas, which needs folds or examples set aside"],
+  ["folds", "Folds", "empty: none; with 5, each fifth of the examples is left out of one training and used to measure it, which takes about five times as long"],
+  ["max_steps", "Maximum steps", "empty: as many as the epochs need"],
 ];
 
 const LORA = { rank: 8, alpha: 16 }; // unless told otherwise, as in sgg_core/spec.py

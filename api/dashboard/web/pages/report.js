@@ -74,7 +74,7 @@ export function Report({ job }) {
   const page = (format) => `/v1/fine_tuning/jobs/${job.id}/report?format=${format}`;
   return html`<${Card} title="What it is worth" extra=${html`<span class="small"><a href=${page("html")} target="_blank" rel="noopener">whole report</a> · <a href=${page("markdown")} download="README.md">model card</a></span>`}>
     <div class="stack">
-      ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${report.kind === "classification" ? "" : "the tokens of "}${evaluation.examples} validation examples${report.validation_examples_seen ? html`, of which <b>the training file holds ${report.validation_examples_seen}, too</b>, so that this flatters` : ""}.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
+      ${evaluation?.accuracy != null && html`<p>Right on <b>${percent(evaluation.accuracy, 1)}</b> of ${report.kind === "classification" ? "" : "the tokens of "}${evaluation.examples} validation examples${report.validation_examples_seen ? html`, <b>${report.validation_examples_seen} of them also in the training file</b>, so this figure is too good` : ""}.${report.calibration ? ` Its probabilities are off by ${percent(report.calibration.expected_error, 0)} on average.` : ""}</p>`}
       <${Baselines} report=${report} />
       <${Folds} found=${report.cross_validation} />
       <${Replicas} found=${report.replicas} />

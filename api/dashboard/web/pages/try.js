@@ -90,7 +90,7 @@ function Desk({ tuned, first }) {
   });
   const kind = facts.value?.kind;
   const submit = (event) => { event.preventDefault(); if (text.trim() && facts.value && !act.busy) act.run(); };
-  return html`<${Page} title="Try it" lead="The same question to your model and to the base model that it was made from. This is for looking, not for serving: download the adapter for that.">
+  return html`<${Page} title="Try it" lead="Ask your model and the base model that it was made from the same question. This page is for trying a model out; to serve it, download the adapter.">
     <${Card}><form class="stack" onSubmit=${submit}>
       <${Field} label="Model">${(ids) => html`<select ...${ids} disabled=${act.busy} value=${name} onChange=${(event) => { setName(event.target.value); setAnswers({}); }}>${tuned.map((model) => html`<option value=${model.id} selected=${model.id === name}>${model.id}</option>`)}</select>`}<//>
       <${Field} label=${kind === "classification" || !kind ? "A sentence" : kind === "completion" ? "A prompt" : "A message"}>${(ids) => html`<textarea ...${ids} rows="3" maxlength="16000" placeholder="I was charged twice this month" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event); }}></textarea>`}<//>
