@@ -110,9 +110,9 @@ def table(results: dict[str, dict[str, Any]], typed: str) -> str:
     lines = [
         "# Suspicious labels",
         "",
-        f"{WRONG} wrong labels planted in {EXAMPLES} training examples: the share of them among the {SHOWN} that are",
-        f"shown first, mean over {PLANTINGS} plantings. Layers and weights were chosen on agnews and mr, with trec and",
-        "sst2 in sight.",
+        f"{WRONG} wrong labels were planted in {EXAMPLES} training examples. The table gives the share of them among",
+        f"the {SHOWN} examples that are shown first, as the mean over {PLANTINGS} plantings. Layers and weights were",
+        "chosen on agnews and mr, with trec and sst2 in sight.",
         "",
         f"| base model | view | {' | '.join(SETS)} | mean |",
         f"|---|---|{'---|' * (len(SETS) + 1)}",

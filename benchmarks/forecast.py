@@ -195,11 +195,11 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# Forecasts",
         "",
-        "What dry runs foretold of different jobs, and what the jobs took: ratios of foretold to real, 1 is right.",
-        "`first` is before any job was seen; `learned` after one unlike job on its base model and those above.",
-        result["machine"],
+        "How close the forecasts of dry runs came to what the jobs really took, as ratios of foretold to real: 1 is",
+        "exact. `first` is the forecast before any job was seen; `learned` is after one different job on the same base",
+        f"model, and after the jobs listed above. {result['machine']}",
         "",
-        f"Durations within 30 %: {within(result, 'learned')} of {len(result['jobs'])} when learned, "
+        f"Durations within 30 % (the aim): {within(result, 'learned')} of {len(result['jobs'])} when learned, "
         f"{within(result, 'first')} at first.",
         "",
         "| job | seconds | load | first | learned | tokens | foretold | peak memory | foretold |",
