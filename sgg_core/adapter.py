@@ -163,12 +163,12 @@ def _write_weights(result: Adapted, work: Path) -> None:
 
 def _verified(result: Adapted, work: Path) -> Verification:
     """Load the files just written as a second adapter beside the first, and compare the answers."""
-    expected = probe_values(result.task, result.probes, result.base.device)
+    expected = probe_values(result.task, result.probes)
     adapted = result.adapted
     adapted.load_adapter(str(work), adapter_name="reloaded")
     adapted.set_adapter("reloaded")
     try:
-        answers = probe_values(task_of(_manifest(result, work), result.base, work), result.probes, result.base.device)
+        answers = probe_values(task_of(_manifest(result, work), result.base, work), result.probes)
     finally:
         adapted.set_adapter("default")
         adapted.delete_adapter("reloaded")

@@ -90,7 +90,7 @@ def _classifier(base: LoadedBase, fitted: Fitted | None, trial: ClassificationTr
 
 def _labels(task: LabelWords | PooledHead, trial: ClassificationTrial) -> GivenLabels:
     items = task.encode([ClassificationExample(each.text, "", each.text_pair) for each in trial.inputs])
-    probabilities = log_probabilities(task, items, task.base.device).exp().tolist()
+    probabilities = log_probabilities(task, items).exp().tolist()
     return GivenLabels(
         labels=task.labels,
         probabilities=tuple(tuple(row) for row in probabilities),

@@ -39,7 +39,7 @@ def passes(task: Task, items: Sequence[Encoded], *, scoring: bool = False) -> It
         yield group
 
 
-def log_probabilities(task: LabelWords | PooledHead, items: Sequence[Encoded], device: torch.device) -> Tensor:
+def log_probabilities(task: LabelWords | PooledHead, items: Sequence[Encoded]) -> Tensor:
     """(N, L) log p(label) on the CPU, in the items' order, without gradient."""
     result = torch.empty(len(items), len(task.labels))
     with without_dropout(task.base.model):
@@ -59,9 +59,9 @@ def features(task: PooledHead, items: Sequence[Encoded]) -> Tensor:
     return result
 
 
-def evaluate_classifier(task: LabelWords | PooledHead, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+def evaluate_classifier(task: LabelWords | PooledHead, items: Sequence[Encoded]) -> Evaluation:
     """Figures of `task` on encoded examples with known labels."""
-    return classifier_evaluation(task.labels, items, log_probabilities(task, items, device))
+    return classifier_evaluation(task.labels, items, log_probabilities(task, items))
 
 
 def classifier_evaluation(labels: Sequence[str], items: Sequence[Encoded], scores: Tensor) -> Evaluation:
@@ -97,10 +97,10 @@ def evaluate_text(task: TextTask, items: Sequence[Encoded]) -> Evaluation:
     return Evaluation(loss=sum(totals) / units, accuracy=correct / units, examples=len(items), losses=losses)
 
 
-def evaluate(task: Task, items: Sequence[Encoded], device: torch.device) -> Evaluation:
+def evaluate(task: Task, items: Sequence[Encoded]) -> Evaluation:
     """Figures of a task on encoded examples with known answers."""
     if isinstance(task, LabelWords | PooledHead):
-        return evaluate_classifier(task, items, device)
+        return evaluate_classifier(task, items)
     assert isinstance(task, TextTask)
     return evaluate_text(task, items)
 
@@ -115,10 +115,10 @@ def probes(items: Sequence[Encoded]) -> list[Encoded]:
     return found
 
 
-def probe_values(task: Task, items: Sequence[Encoded], device: torch.device) -> Tensor:
+def probe_values(task: Task, items: Sequence[Encoded]) -> Tensor:
     """What an adapter answers, as numbers: (N, L) log-probabilities, or (N, 1) mean losses for SFT."""
     if isinstance(task, LabelWords | PooledHead):
-        return log_probabilities(task, items, device)
+        return log_probabilities(task, items)
     assert isinstance(task, TextTask)
     losses = evaluate_text(task, items).losses
     assert losses is not None

@@ -75,7 +75,7 @@ def evaluate_in_context(rival: InContext, examples: Sequence[Example], go_on: Ca
     for start in range(0, len(items), ITEMS_AT_ONCE):
         if not go_on():
             return None
-        scores.append(log_probabilities(rival, items[start : start + ITEMS_AT_ONCE], rival.base.device))
+        scores.append(log_probabilities(rival, items[start : start + ITEMS_AT_ONCE]))
     return classifier_evaluation(rival.labels, items, torch.cat(scores))
 
 

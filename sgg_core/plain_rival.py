@@ -93,7 +93,7 @@ def evaluate_plain(
 
 
 def _evaluated(target: TaskData, held_out: Sequence[Encoded]) -> Evaluation:
-    figures = evaluate(target.task, held_out, target.task.base.device)
+    figures = evaluate(target.task, held_out)
     if not math.isfinite(figures.loss):
         raise TrainingDivergedError(f"Its validation loss is {figures.loss}.", "Lower the learning rate.")
     return figures

@@ -103,7 +103,7 @@ class Predictor:
     def _labels(self, task: LabelWords | PooledHead, examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(examples), 32):
             items = task.encode(examples[start : start + 32])
-            for row in probe_values(task, items, self.base.device).exp().tolist():
+            for row in probe_values(task, items).exp().tolist():
                 best = max(range(len(row)), key=row.__getitem__)
                 yield {"label": task.labels[best], "probabilities": dict(zip(task.labels, row, strict=True))}
 

@@ -80,13 +80,12 @@ def can_judge(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -
 
 def held_out_loss(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -> float:
     """Mean loss of the present adapter on examples that it was not trained on."""
-    device = task.base.device
     if isinstance(task, PooledHead):
         scores = cross_validated_scores(task, items, names)
     elif isinstance(task, LabelWords):
-        scores = log_probabilities(task, items, device)
+        scores = log_probabilities(task, items)
     else:
-        return evaluate(task, items, device).loss
+        return evaluate(task, items).loss
     return _best_scaled_loss(scores, torch.tensor([item.label for item in items]))
 
 

@@ -37,4 +37,4 @@ class RetentionSet:
         if isinstance(self.task, PooledHead):
             scores = cross_validated_scores(self.task, self.items).log_softmax(-1)
             return classifier_evaluation(self.task.labels, self.items, scores)
-        return evaluate(self.task, self.items, self.task.base.device)
+        return evaluate(self.task, self.items)

@@ -263,7 +263,7 @@ class Run:
     def _evaluate(self) -> Evaluation | None:
         if not self.setup.held_out:
             return None
-        figures = evaluate(self.setup.target.task, self.setup.held_out, self.base.device)
+        figures = evaluate(self.setup.target.task, self.setup.held_out)
         if not math.isfinite(figures.loss):
             raise TrainingDivergedError(f"The validation loss is {figures.loss}.", "Lower the learning rate.")
         return figures

@@ -39,7 +39,7 @@ def zero_shot(given: Assignment) -> Outcome:
     task = make_task(given.spec(), given.base, given.training)
     rows = task.encode(_texts(given))
     if not isinstance(task, PooledHead):
-        return Outcome(log_probabilities(task, rows, given.base.device))  # type: ignore[arg-type]
+        return Outcome(log_probabilities(task, rows))  # type: ignore[arg-type]
     names = [{"text": label.replace("_", " "), "label": label} for label in task.labels]
     with torch.no_grad():
         towards = task.features(task.encode(examples(names, "labels").examples))
@@ -55,7 +55,7 @@ def linear_probe(given: Assignment) -> Outcome:
     task = PooledHead(given.base, given.training.labels, 512, given.cell.seed)
     probe_head(task, task.encode(given.training.examples))
     seconds = round(time.perf_counter() - begun, 1)
-    return Outcome(log_probabilities(task, task.encode(_texts(given)), given.base.device), {"train_seconds": seconds})
+    return Outcome(log_probabilities(task, task.encode(_texts(given))), {"train_seconds": seconds})
 
 
 def tuned(name: str, given: Assignment) -> Outcome:
@@ -210,7 +210,7 @@ def _fitted(given: Assignment, parameters: Sequence[Parameter], plan: Plan, comb
                 parameter.grad = part
         clipped_step(optimizer, list(target.parameters.values()), gradient, plan, step)
     seconds = round(time.perf_counter() - begun, 1)
-    scores = log_probabilities(task, task.encode(_texts(given)), given.base.device)  # type: ignore[arg-type]
+    scores = log_probabilities(task, task.encode(_texts(given)))  # type: ignore[arg-type]
     return Outcome(scores, {"steps": plan.total_steps, "train_seconds": seconds, "train_loss": round(loss, 4)})
 
 

@@ -212,7 +212,7 @@ def test_a_loaded_adapter_answers_exactly_as_the_trainer_did(trained, validation
     report = json.loads((trained.directory / "report.json").read_text(encoding="utf-8"))
     predictor = load_predictor(trained.directory, catalogue=trained.catalogue, base=trained.base)
     items = predictor.task.encode(validation.examples)
-    scores = log_probabilities(predictor.task, items, trained.base.device)
+    scores = log_probabilities(predictor.task, items)
     predictor.close()
     loss = -scores[torch.arange(6), torch.tensor([item.label for item in items])].mean()
     assert float(loss) == report["evaluation"]["loss"]
@@ -295,7 +295,7 @@ def test_peft_alone_loads_the_adapter_and_finds_the_same_answers(trained, way):
         task.head().load_state_dict(load_file(trained.directory / "head.safetensors"))
     rows = [{"text": text, "label": "good"} for text in TEXTS]
     items = task.encode(parsed(rows))
-    own = log_probabilities(task, items, base.device).exp()  # of a model that has another attention than ours
+    own = log_probabilities(task, items).exp()  # of a model that has another attention than ours
     assert torch.equal(own, probabilities(found)) if causal else torch.allclose(own, probabilities(found), atol=1e-6)
 
 

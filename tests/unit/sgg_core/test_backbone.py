@@ -147,9 +147,9 @@ def test_within_its_window_a_kept_prefix_changes_no_answer(tmp_path):
     task = LabelWords(base, ("bad", "good"), "", 160)
     texts = [f"{number} it was {'very ' * 3}fine" for number in range(6)]
     items = task.encode([ClassificationExample(text, "good") for text in texts])
-    alone = probe_values(task, items, base.device)
+    alone = probe_values(task, items)
     task.keep_prefix()
-    torch.testing.assert_close(probe_values(task, items, base.device), alone, rtol=0, atol=1e-4)
+    torch.testing.assert_close(probe_values(task, items), alone, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt_neo", "mpt", "mamba", "lfm2"])

@@ -96,9 +96,9 @@ def really(monkeypatch):
 
         monkeypatch.setattr(module, name, counting)
 
-    def evaluating(task, items, device):
+    def evaluating(task, items):
         done["evaluated"].append(sum(task.positions(items, scoring=True)))
-        return evaluate(task, items, device)
+        return evaluate(task, items)
 
     for module in (run, plain_rival):
         monkeypatch.setattr(module, "evaluate", evaluating)

@@ -530,7 +530,7 @@ def test_figures_before_and_after_are_those_of_the_base_and_of_the_written_adapt
     train(spec, base, training, validation=validation, output=tmp_path / "out", reporter=SilentReporter())
     task = make_task(spec, base, validation)
     probe_head(task, encoded(task, training))
-    before = log_probabilities(task, encoded(task, validation), base.device).exp()
+    before = log_probabilities(task, encoded(task, validation)).exp()
     predictor = load_predictor(tmp_path / "out", catalogue=Catalogue.load(), base=base)
     answers = list(predictor.predict([{"text": example.text} for example in validation.classification]))
     predictor.close()

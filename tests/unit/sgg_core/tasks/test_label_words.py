@@ -60,7 +60,7 @@ def naive_prompt(base, content):
 @pytest.mark.parametrize("labels", LABELS.values(), ids=[name.replace(" ", "-") for name in LABELS])
 def test_every_label_is_scored_as_by_a_pass_of_its_own(base, labels):
     task = LabelWords(base, labels, "What is it about?", 512)
-    found = log_probabilities(task, task.encode(examples(labels)), CPU)
+    found = log_probabilities(task, task.encode(examples(labels)))
     assert torch.allclose(found.exp().sum(1), torch.ones(len(TEXTS)), atol=1e-5)
     for row, text in zip(found, TEXTS, strict=True):
         prompt = naive_prompt(base, f"What is it about?\nLabels: {', '.join(labels)}.\n\nText: {text}")
@@ -72,7 +72,7 @@ def test_every_label_is_scored_as_by_a_pass_of_its_own(base, labels):
 def test_a_hundred_and_fifty_labels_are_scored_in_one_pass_and_left_out_of_the_prompt(base):
     task = LabelWords(base, MANY, "What is it about?", 512)
     (item,) = task.encode(examples(MANY, TEXTS[:1]))
-    found = log_probabilities(task, [item], CPU)[0]
+    found = log_probabilities(task, [item])[0]
     prompt = naive_prompt(base, f"What is it about?\n\nText: {TEXTS[0]}")
     assert torch.allclose(found, naive_scores(base, MANY, prompt), atol=1e-4)
 
@@ -80,9 +80,9 @@ def test_a_hundred_and_fifty_labels_are_scored_in_one_pass_and_left_out_of_the_p
 def test_scores_do_not_hang_on_the_other_examples_or_their_labels(base):
     labels = LABELS["shared beginnings"]
     task = LabelWords(base, labels, None, 512)
-    together = log_probabilities(task, task.encode(examples(labels)), CPU)
+    together = log_probabilities(task, task.encode(examples(labels)))
     unlabelled = [ClassificationExample(text, "?") for text in reversed(TEXTS)]
-    alone = torch.cat([log_probabilities(task, [item], CPU) for item in task.encode(unlabelled)])
+    alone = torch.cat([log_probabilities(task, [item]) for item in task.encode(unlabelled)])
     assert torch.allclose(together, alone.flip(0), atol=1e-5)
 
 
@@ -91,14 +91,14 @@ def test_the_training_loss_is_minus_log_p_of_the_gold_labels(base, labels):
     task = LabelWords(base, labels, None, 512)
     data = examples(labels, [*TEXTS, *TEXTS[:2]])
     items = task.encode(data)
-    scores = log_probabilities(task, items, CPU)
+    scores = log_probabilities(task, items)
     loss = task.loss(items)
     gold = [labels.index(example.label) for example in data]
     assert loss.units == task.units(items) == len(items)
     assert loss.total.item() == pytest.approx(
         -sum(scores[row, label].item() for row, label in enumerate(gold)), rel=1e-5
     )
-    figures = evaluate(task, items, CPU)
+    figures = evaluate(task, items)
     assert figures.loss == pytest.approx(loss.total.item() / len(items), rel=1e-5)
     assert figures.accuracy == sum(scores[row].argmax().item() == label for row, label in enumerate(gold)) / len(items)
 
@@ -108,7 +108,7 @@ def test_an_example_counts_as_right_in_training_if_every_choice_on_its_path_is(b
     task = LabelWords(base, labels, None, 512)
     items = task.encode([ClassificationExample(text, label) for text in TEXTS for label in labels])
     assert task.loss(items).correct == len(TEXTS)
-    best = log_probabilities(task, items, CPU).argmax(1).tolist()
+    best = log_probabilities(task, items).argmax(1).tolist()
     assert [task.loss([item]).correct for item in items] == [
         int(item.label == b) for item, b in zip(items, best, strict=True)
     ]
@@ -173,7 +173,7 @@ def test_an_example_is_its_prompt_and_the_gold_label_up_to_its_last_choice(base,
 def test_a_pair_of_texts_is_scored_as_by_a_pass_of_its_own(base):
     task = LabelWords(base, FEW, "Same?", 512)
     data = [ClassificationExample("One.", "good", "Two."), ClassificationExample("Two.", "bad", "One.")]
-    for row, example in zip(log_probabilities(task, task.encode(data), CPU), data, strict=True):
+    for row, example in zip(log_probabilities(task, task.encode(data)), data, strict=True):
         pair = f"First text: {example.text}\nSecond text: {example.text_pair}"
         prompt = naive_prompt(base, f"Same?\nLabels: good, bad.\n\n{pair}")
         assert torch.allclose(row, naive_scores(base, FEW, prompt), atol=1e-4)

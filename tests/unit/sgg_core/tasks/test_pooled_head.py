@@ -15,7 +15,6 @@ from sgg_core.spec import LoraSpec
 from sgg_core.tasks.choice import probe_head
 from sgg_core.tasks.pooled_head import PooledHead, logistic_regression
 
-CPU = torch.device("cpu")
 LABELS = ("bad", "good", "so-so")
 TEXTS = ("Rain", "A sunny day.", "x", "It was cold, and then it was warm; nobody minded.", "Rain, rain, rain.")
 EXAMPLES = [ClassificationExample(text, LABELS[number % 3]) for number, text in enumerate(TEXTS)]
@@ -79,8 +78,8 @@ def test_loss_and_scores_are_those_of_a_softmax_over_the_head(base, task):
     assert loss.total.item() == pytest.approx(minus_log_p, rel=1e-5)
     assert loss.units == task.units(items) == 5
     assert loss.correct == sum(expected[row].argmax().item() == label for row, label in enumerate(gold))
-    assert torch.allclose(log_probabilities(task, items, CPU), expected, atol=1e-5)
-    assert evaluate(task, items, CPU).loss == pytest.approx(minus_log_p / 5, rel=1e-5)
+    assert torch.allclose(log_probabilities(task, items), expected, atol=1e-5)
+    assert evaluate(task, items).loss == pytest.approx(minus_log_p / 5, rel=1e-5)
 
 
 def test_many_texts_in_several_passes_keep_their_order(base, task):
@@ -89,14 +88,14 @@ def test_many_texts_in_several_passes_keep_their_order(base, task):
     groups = list(task.passes(items))
     assert len(groups) > 1
     assert all(sum(len(items[index].ids) for index in group) <= 512 for group in groups)
-    alone = torch.cat([log_probabilities(task, [item], CPU) for item in items])
-    assert torch.allclose(log_probabilities(task, items, CPU), alone, atol=1e-5)
+    alone = torch.cat([log_probabilities(task, [item]) for item in items])
+    assert torch.allclose(log_probabilities(task, items), alone, atol=1e-5)
 
 
 def test_an_unknown_label_can_be_scored_but_is_none_of_the_labels(task):
     (item,) = task.encode([ClassificationExample("Rain", "never seen")])
     assert item.label == -1
-    assert log_probabilities(task, [item], CPU).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert log_probabilities(task, [item]).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_text_too_long_is_cut_at_its_end_and_marked(base):

@@ -206,7 +206,7 @@ def test_the_loss_is_that_of_each_trained_token_with_its_example_alone(base, ite
     loss = task.loss(items)
     assert loss.total.item() == pytest.approx(float(sum(term.sum() for term in terms)), rel=1e-5)
     assert loss.units == task.units(items) == sum(len(term) for term in terms)
-    figures = evaluate(task, items, CPU)
+    figures = evaluate(task, items)
     assert figures.loss == pytest.approx(float(torch.cat(terms).mean()), rel=1e-5)
     assert figures.examples == 4 and figures.macro_f1 is None
     assert figures.losses.totals == pytest.approx([float(term.sum()) for term in terms], rel=1e-5)
@@ -222,7 +222,7 @@ def test_token_accuracy_counts_the_best_guess_at_every_trained_token(base, items
     task = TextTask(base, 512)
     assert 10 <= right < task.units(items)
     assert task.loss(items).correct == right
-    assert evaluate(task, items, CPU).accuracy == right / task.units(items)
+    assert evaluate(task, items).accuracy == right / task.units(items)
 
 
 def test_scores_made_in_chunks_give_the_same_loss_and_gradient_as_all_at_once(base, items, monkeypatch):
