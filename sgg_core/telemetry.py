@@ -33,7 +33,7 @@ class Stability(BaseModel):
 class Direction(BaseModel):
     """How straight the run was. Path efficiency is |theta_T - theta_0| / sum |step|, in 0..1.
 
-    Cosines hang on the batch size: those of two independent batches average `expected_cosine`.
+    Cosines hang on the batch size: docs/method.md has what those of two independent batches average.
     """
 
     batch_size: int
@@ -50,14 +50,6 @@ class SourceAlignment(BaseModel):
     weight_mean: float
     projected_cosine_mean: float | None = None
     layer_cosine_means: dict[str, float] = {}
-
-
-def expected_cosine(signal_to_noise: float) -> float:
-    """E cos of the gradients of two independent batches, SNR / (1 + SNR), for SNR = |E g|^2 / (tr Cov(g_i) / B).
-
-    Of B examples each, in high dimension; the SNR, and so the cosine, grows with B.
-    """
-    return signal_to_noise / (1.0 + signal_to_noise)
 
 
 def log_norm_changes(norms: Sequence[float]) -> list[float]:

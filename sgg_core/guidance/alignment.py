@@ -19,11 +19,6 @@ from torch import Tensor
 from sgg_core.gradients import Gradient, combined, cosine, inner, norm
 
 
-def coefficients(strength: float) -> tuple[float, float]:
-    """Coefficients of (ghat, ghat_S) that `strength` times dR_align/dg adds to the Hessian-vector product's v."""
-    return strength, -strength
-
-
 def without_conflict(source: Sequence[Tensor], target: Sequence[Tensor], eps: float = 1e-24) -> Gradient:
     """g_S - min(0, <g_S, g_T>) / |g_T|^2 g_T: the source gradient less its part against the target."""
     product = inner(source, target)
@@ -38,11 +33,6 @@ def weight(wanted: float, source_norm: float, target_norm: float, cap: float) ->
         return 0.0
     bound = math.inf if math.isinf(cap) else cap * target_norm / source_norm
     return min(max(0.0, wanted), bound)
-
-
-def mixed(target: Sequence[Tensor], source: Sequence[Tensor], factor: float) -> Gradient:
-    """g_T + factor * g_S' for the conflict-free source gradient g_S'."""
-    return combined([(1.0, target), (factor, source)])
 
 
 def equal_rank_weights(gradients: Sequence[Sequence[Tensor]]) -> list[float]:
@@ -88,11 +78,10 @@ class SmoothedCosine:
 
 @dataclass(frozen=True)
 class Share:
-    """What a source adds to the gradient, the raw cosines (whole, and by part), and |added| / |g_S'|."""
+    """What a source adds to the gradient, the raw cosine, and |added| / |g_S'|."""
 
     added: Gradient
     cosine: float
-    part_cosines: tuple[float, ...]
     weight: float
 
 
@@ -109,12 +98,10 @@ def share(
     The weight is `wanted`, or without it max(0, smoothed cosine) (Du et al. 2018), and at most what `cap` allows.
     """
     added = [torch.zeros_like(tensor) for tensor in source]
-    cosines: list[float] = []
     helpful_square = 0.0
     for indices, smoothed in zip(parts, agreement, strict=True):
         g, g_s = [target[index] for index in indices], [source[index] for index in indices]
-        cosines.append(cosine(g, g_s))
-        trend = smoothed.update(cosines[-1])
+        trend = smoothed.update(cosine(g, g_s))
         helpful = without_conflict(g_s, g)
         length = norm(helpful)
         factor = weight(trend if wanted is None else wanted, length, norm(g), cap)
@@ -122,4 +109,4 @@ def share(
             added[index] = tensor * factor
         helpful_square += length**2
     whole = helpful_square**0.5
-    return Share(added, cosine(target, source), tuple(cosines), norm(added) / whole if whole > 0.0 else 0.0)
+    return Share(added, cosine(target, source), norm(added) / whole if whole > 0.0 else 0.0)

@@ -13,17 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sgg_core.gradients import Gradient, inner, moved_towards, norm, scaled, unit, zeros
-
-
-def penalty(gradient: Sequence[Tensor], direction: Sequence[Tensor]) -> float:
-    """R_dir at `gradient` for the unit vector `direction`."""
-    return norm(gradient) - inner(gradient, direction)
-
-
-def coefficients(strength: float) -> tuple[float, float]:
-    """Coefficients of (ghat, d) that `strength` times dR_dir/dg adds to the Hessian-vector product's vector v."""
-    return strength, -strength
+from sgg_core.gradients import Gradient, moved_towards, scaled, unit, zeros
 
 
 class EmaReference:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sgg_core.gradients import Gradient, combined, norm, unit
-from sgg_core.guidance import alignment, direction, magnitude
+from sgg_core.guidance import magnitude
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,10 @@ def perturbation(
         return None
     of_own = magnitude.coefficients(strengths.magnitude, norm(gradient), magnitude_threshold)
     terms: list[tuple[float, Sequence[Tensor]]] = []
-    for strength, vector, rule in (
-        (strengths.direction, reference, direction.coefficients),
-        (strengths.alignment, source, alignment.coefficients),
-    ):
+    for strength, vector in ((strengths.direction, reference), (strengths.alignment, source)):
         if vector is not None and strength != 0.0:
-            of_gradient, of_vector = rule(strength)
-            of_own += of_gradient
-            terms.append((of_vector, vector))
+            of_own += strength
+            terms.append((-strength, vector))
     if of_own == 0.0 and not terms:
         return None
     return combined([(of_own, own), *terms])

@@ -275,7 +275,7 @@ class GuidedStep:
         """The combination that turns against none of the tasks."""
         own, *weights = alignment.equal_rank_weights([gradient, *sources])
         shares = [
-            alignment.Share(scaled(source, weight), cosine(target, source), (), weight)
+            alignment.Share(scaled(source, weight), cosine(target, source), weight)
             for source, weight in zip(sources, weights, strict=True)
         ]
         return combined([(own, gradient), *((1.0, share.added) for share in shares)]), shares

@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sgg_core.gradients import cosine, inner, norm
+from sgg_core.gradients import combined, cosine, inner, norm
 from sgg_core.guidance import alignment
 
 numbers = st.floats(-100, 100, allow_nan=False, width=32)
@@ -19,14 +19,12 @@ vectors = st.lists(numbers, min_size=6, max_size=6).map(
 @given(vectors, vectors, st.floats(-1, 1), st.floats(0, 2))
 @settings(deadline=None, max_examples=200)
 def test_the_mixture_descends_the_target_and_respects_the_cap(target, source, wanted, cap):
-    helpful = alignment.without_conflict(source, target)
-    weight = alignment.weight(wanted, norm(helpful), norm(target), cap)
-    mixture = alignment.mixed(target, helpful, weight) if weight else target
+    share = alignment.share(target, source, [(0, 1)], [alignment.SmoothedCosine()], wanted, cap)
     square = inner(target, target)
     slack = 1e-9 * (1 + square)
-    assert weight >= 0.0
-    assert inner(mixture, target) >= square - slack
-    assert weight * norm(helpful) <= cap * norm(target) + slack
+    assert share.weight >= 0.0
+    assert inner(combined([(1.0, target), (1.0, share.added)]), target) >= square - slack
+    assert norm(share.added) <= cap * norm(target) + slack
 
 
 @given(vectors, vectors)
@@ -57,11 +55,10 @@ def test_a_share_is_that_of_its_parts_one_by_one_and_never_against_the_target(ta
     shares = alignment.share(target, source, parts, [alignment.SmoothedCosine() for _ in parts], wanted, cap)
     assert shares.cosine == cosine(target, source)
     helpful_square = 0.0
-    for part, found in zip(parts, shares.part_cosines, strict=True):
+    for part in parts:
         g, g_s = ([vector[index] for index in part] for vector in (target, source))
-        assert found == cosine(g, g_s)
         helpful = alignment.without_conflict(g_s, g)
-        factor = alignment.weight(found if wanted is None else wanted, norm(helpful), norm(g), cap)
+        factor = alignment.weight(cosine(g, g_s) if wanted is None else wanted, norm(helpful), norm(g), cap)
         for index, tensor in zip(part, helpful, strict=True):
             assert torch.allclose(shares.added[index], factor * tensor)
         assert inner(g, [shares.added[index] for index in part]) >= -1e-9 * (1 + inner(g, g))
@@ -121,9 +118,10 @@ def test_our_rule_and_torchjd_agree_on_what_is_no_conflict(target, source):
         all(torch.equal(a, b) for a, b in zip(alignment.without_conflict(source, target), source, strict=True)),
     ]
     assert left_alone == [product > 0] * 3
-    ours = torch.cat(alignment.mixed(target, alignment.without_conflict(source, target), 1.0))
+    share = alignment.share(target, source, [(0, 1)], [alignment.SmoothedCosine()], 1.0, math.inf)
+    ours = combined([(1.0, target), (1.0, share.added)])
     of_target = gramian[0, 0] if product < 0 else gramian[0, 0] + gramian[0, 1]
-    assert float(ours @ torch.cat(target)) == pytest.approx(float(of_target), rel=1e-6, abs=1e-6)
+    assert inner(ours, target) == pytest.approx(float(of_target), rel=1e-6, abs=1e-6)
 
 
 def test_the_smoothed_cosine_is_bias_corrected():
@@ -134,7 +132,3 @@ def test_the_smoothed_cosine_is_bias_corrected():
         weights = [0.9 ** (count - 1 - age) for age in range(count)]
         expected = sum(w * c for w, c in zip(weights, measured[:count], strict=True)) / sum(weights)
         assert smooth.update(measured[count - 1]) == pytest.approx(expected)
-
-
-def test_the_regularizers_coefficients_pull_towards_the_source():
-    assert alignment.coefficients(0.25) == (0.25, -0.25)

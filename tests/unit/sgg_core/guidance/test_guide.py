@@ -1,12 +1,9 @@
 """The guided step's arithmetic against double backward, finite differences and SAM, in float64."""
 
-import math
-
 import pytest
 import torch
 
-from sgg_core.gradients import combined, inner, norm, scaled, unit
-from sgg_core.guidance import direction
+from sgg_core.gradients import combined, norm, scaled, unit
 from sgg_core.guidance.guide import Strengths, combine, every_kth, perturbation, ramp
 
 generator = torch.Generator().manual_seed(0)
@@ -121,16 +118,14 @@ def test_inputs_are_not_changed():
     assert all(torch.equal(a, b) for a, b in zip(g, before, strict=True))
 
 
-def test_direction_penalty_has_the_gradient_its_coefficients_say():
+@pytest.mark.parametrize(
+    ("strengths", "vector"), [(Strengths(direction=0.3), REFERENCE), (Strengths(alignment=0.3), SOURCE)]
+)
+def test_a_penalty_alone_perturbs_along_its_own_gradient(strengths, vector):
     flat = torch.cat(gradient(THETA)).requires_grad_()
-    (slope,) = torch.autograd.grad(flat.norm() - flat @ torch.cat(REFERENCE), flat)
-    of_own, of_reference = direction.coefficients(1.0)
-    expected = combined([(of_own, unit(gradient(THETA))), (of_reference, REFERENCE)])
-    assert torch.allclose(slope, torch.cat(expected), atol=1e-12)
-    assert math.isclose(
-        direction.penalty(gradient(THETA), REFERENCE),
-        norm(gradient(THETA)) - inner(gradient(THETA), REFERENCE),
-    )
+    (slope,) = torch.autograd.grad(0.3 * (flat.norm() - flat @ torch.cat(vector)), flat)
+    v = perturbation(gradient(THETA), strengths, REFERENCE, SOURCE)
+    assert torch.allclose(slope, torch.cat(v), atol=1e-12)
 
 
 def test_strengths_ramp_linearly_after_the_warm_up():
