@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from sgg_core.adapter import add_to_report, answered_before
@@ -94,38 +93,35 @@ def train(
         finally:
             base.breath = None
 
-    def alone() -> Finished | Stopped:
-        with one(lineup.replica(0, {}), base, reporter) as run:
-            return run.go(output, checkpoints, resume_from, with_documents=with_documents)
-
-    with with_team(base, spec, reporter) as base:
+    with with_team(base, spec, reporter) as base, _memory_told():
         if base.rendezvous is None:
             give_back(base)
         lineup = Lineup(spec, base.entry.kind, training)
         if resume_from is None:
             _tell_suspicions(files, leaked, reporter)
         if spec.optimization.replicas == 1:
-            return _with_memory_told(alone)
+            with one(lineup.replica(0, {}), base, reporter) as run:
+                return run.go(output, checkpoints, resume_from, with_documents=with_documents)
         load = whole_workload(lineup, base, read_files(spec, base, files), base.device.type)
+        at_once = replicas_at_once(spec, base, load, memory_bytes)
+        targets = adapted_names(base, spec.lora)
+        makes_pack = at_once > 1 and base.rendezvous is None
+        if makes_pack and not keeps_rows(base, targets):
+            at_once, makes_pack = 1, False
         several = Replicas(
             lineup=lineup,
             load=load,
             one=one,
             before=answered_before(base.entry.kind, None if start is None else start.name)[1],
-            at_once=replicas_at_once(spec, base, load, memory_bytes),
+            at_once=at_once,
             reporter=reporter,
             checkpoints=checkpoints,
             finish=lambda place, told: add_to_report(place, told, base.entry, with_documents=with_documents),
         )
-        at_once = several.at_once
-        if at_once == 1 or base.rendezvous is not None:
-            return _with_memory_told(lambda: several.train(base, output, resume_from))
-        targets = adapted_names(base, spec.lora)
-        if not keeps_rows(base, targets):
-            return _with_memory_told(lambda: replace(several, at_once=1).train(base, output, resume_from))
-        pack = Pack(base, targets)
+        if not makes_pack:
+            return several.train(base, output, resume_from)
         try:
-            return _with_memory_told(lambda: pack.run_one(lambda own: several.train(own, output, resume_from)))
+            return Pack(base, targets).run_one(lambda own: several.train(own, output, resume_from))
         finally:
             give_back(base)
 
@@ -141,10 +137,11 @@ def _tell_suspicions(files: RunFiles, leaked: Sequence[Problem], reporter: Repor
         reporter.report(Notice(level="warn", message=remark))
 
 
-def _with_memory_told(run: Callable[[], Finished | Stopped]) -> Finished | Stopped:
-    """Run it. Raises OutOfMemoryError where an allocation failed."""
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """A block that raises OutOfMemoryError where an allocation failed."""
     try:
-        return run()
+        yield
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from statistics import fmean, stdev
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from sgg_core import trainer
-from sgg_core.errors import CheckpointError, SpecError, TrainingDivergedError
+from sgg_core.errors import CheckpointError, OutOfMemoryError, SpecError, TrainingDivergedError
 from sgg_core.manifest import verify_directory
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.reporting import MemoryNeed, SilentReporter, Started
@@ -53,6 +54,19 @@ class KilledAt(SilentReporter):
 
 def steps_told(reporter):
     return [message.step for message in reporter.messages if message.type == "step"]
+
+
+class LacksMemory:
+    """A tokenizer for whose answers there is no memory."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *texts, **options):
+        raise MemoryError
 
 
 def outcome(seed, loss, accuracy=0.5, rate=0.001):
@@ -292,6 +306,15 @@ def test_a_run_all_of_whose_seeds_diverge_ends(base, training, validation, spec_
         train(spec, base, training, output=tmp_path / "a", reporter=SilentReporter())
     assert list(tmp_path.iterdir()) == []
     assert set(base.model.state_dict()) == names and base.rendezvous is None
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_want_of_memory_is_told_also_before_the_first_step(causal, training, spec_for, tmp_path, seeds):
+    lacking = replace(causal, tokenizer=LacksMemory(causal.tokenizer))
+    with pytest.raises(OutOfMemoryError):
+        spec = spec_for(causal, optimization={"seeds": seeds})
+        train(spec, lacking, training, output=tmp_path / "a", reporter=SilentReporter())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("memory", [ALL_AT_ONCE, ONE_AFTER_ANOTHER])
