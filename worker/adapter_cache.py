@@ -10,11 +10,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 from sgg_core.errors import CheckpointError
-from sgg_core.files import sha256_of, whole_directory
+from sgg_core.files import whole_directory
 from sgg_core.spec import TaskSpec
 from sgg_core.trials import TASK
 from sgg_store.objects import ObjectStore
 from sgg_store.trials import StoredAdapter
+from worker.fetching import fetched_whole
 
 MOST_ADAPTERS = 64
 DAMAGED = "Train it again, and tell the administrator that the object store changed a file."
@@ -45,8 +46,7 @@ class AdapterCache:
     def _fill(self, work: Path, adapter: StoredAdapter) -> None:
         for name, stored in adapter.files.items():
             path = work / name
-            self._objects.download(stored.key, path)
-            if sha256_of(path) != stored.sha256:
+            if not fetched_whole(self._objects, stored.key, path, stored.sha256):
                 raise CheckpointError(f"The adapter's {name} is not what was stored.", DAMAGED)
             if name.endswith(".tar.gz"):
                 _unpack(path, work)

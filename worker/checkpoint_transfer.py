@@ -14,6 +14,7 @@ from sgg_store.errors import ObjectNotFoundError
 from sgg_store.failpoints import Failpoint, reach
 from sgg_store.objects import ObjectStore, checkpoint_prefix
 from sgg_store.records import CheckpointRecord
+from worker.fetching import fetched_whole
 
 MANIFEST = "manifest.json"
 
@@ -42,11 +43,10 @@ def download_checkpoint(objects: ObjectStore, checkpoint: CheckpointRecord, dire
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for name, facts in checkpoint.manifest.items():
-        path = directory / name
         try:
-            objects.download(f"{checkpoint.object_prefix}/{name}", path)
+            whole = fetched_whole(objects, f"{checkpoint.object_prefix}/{name}", directory / name, facts["sha256"])
         except ObjectNotFoundError as error:
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} has lost {name}.") from error
-        if path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
+        if not whole:
             raise CheckpointError(f"The checkpoint of step {checkpoint.step} is damaged: {name} has changed.")
     return directory

@@ -32,6 +32,7 @@ from sgg_store.leases import JobResult, Lease, Leases
 from sgg_store.records import database_now
 from sgg_store.retries import Cause
 from worker.errors import (
+    ChangedFileError,
     CrowdedError,
     FencedError,
     OutOfTimeError,
@@ -168,7 +169,7 @@ def ending_of(error: Exception) -> Ending | None:
     if isinstance(error, TrainerDiedError) and error.out_of_memory:
         message = f"The machine ran out of memory and killed the trainer. {MEMORY_REMEDY}"
         return Failure(OutOfMemoryError.code, message, Cause.USER)
-    if isinstance(error, ObjectNotFoundError):
+    if isinstance(error, ObjectNotFoundError | ChangedFileError):
         return Failure(
             "file_not_found", f"{error} Upload the file again and submit the job with its new id.", Cause.USER
         )

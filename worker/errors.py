@@ -38,6 +38,13 @@ class TrainingFailedError(WorkerError):
         return self.message
 
 
+class ChangedFileError(WorkerError):
+    """The bytes of the data file of this name are not those that were uploaded."""
+
+    def __str__(self) -> str:
+        return f"The stored bytes of {self.args[0]} have changed."
+
+
 class CrowdedError(WorkerError):
     """Memory did not suffice for the job and other jobs or base models beside it: it may do for the job alone."""
 

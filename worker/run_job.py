@@ -31,7 +31,15 @@ from worker.capacity import Capacity
 from worker.checkpoint_transfer import download_checkpoint
 from worker.company import Company, Member
 from worker.endings import ENDINGS_OF_STOPS, Ending, Failure, Return, Success, ending_of
-from worker.errors import CrowdedError, StopTimeoutError, TrainerDiedError, TrainingFailedError, WorkerError
+from worker.errors import (
+    ChangedFileError,
+    CrowdedError,
+    StopTimeoutError,
+    TrainerDiedError,
+    TrainingFailedError,
+    WorkerError,
+)
+from worker.fetching import fetched_whole
 from worker.follow import TrainingFollower
 from worker.lease_keeper import LeaseKeeper
 from worker.messages import InputFile, Train
@@ -196,8 +204,8 @@ class JobRunner:
 
     def _fetch(self, file: FileRecord, directory: Path) -> InputFile:
         path = directory / file.id
-        if not path.exists():
-            self._objects.download(file.object_key, path)
+        if not path.exists() and not fetched_whole(self._objects, file.object_key, path, file.sha256):
+            raise ChangedFileError(file.filename)
         return InputFile(path=path, filename=file.filename)
 
     def _fetch_checkpoint(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sgg_core.adapter_file import ADAPTER, CONFIG, HEAD, MANIFEST
 from sgg_core.errors import StartingPointError
-from sgg_core.files import sha256_of
 from sgg_store.leases import Claim
 from sgg_store.objects import ObjectStore
 from sgg_store.records import CheckpointRecord
+from worker.fetching import fetched_whole
 
 MEMBERS = (ADAPTER, CONFIG, HEAD, MANIFEST)
 DAMAGED = "Start from another checkpoint or adapter, and tell the administrator."
@@ -41,8 +41,7 @@ def fetch_start(objects: ObjectStore, claim: Claim, parent: Path) -> Path | None
 
 
 def _download(objects: ObjectStore, key: str, path: Path, sha256: str) -> None:
-    objects.download(key, path)
-    if sha256_of(path) != sha256:
+    if not fetched_whole(objects, key, path, sha256):
         raise StartingPointError("The adapter to start from is damaged: its bytes have changed.", DAMAGED)
 
 

@@ -21,6 +21,7 @@ from sgg_store.records import TrialRecord, TrialState
 from sgg_store.trials import StoredAdapter, StoredFile, Trials
 from worker.adapter_cache import AdapterCache
 from worker.errors import TrainerDiedError
+from worker.fetching import fetched_whole
 from worker.instruments import TRIAL_SECONDS
 from worker.predictor import Predictor
 from worker.scratch import Scratch
@@ -152,8 +153,12 @@ class TrialRunner:
         if not trial.files:
             return None
         self._data.mkdir()
-        for role, stored in trial.files.items():
-            self._objects.download(StoredFile.model_validate(stored).key, self._data / role)
+        for role, file in trial.files.items():
+            stored = StoredFile.model_validate(file)
+            if not fetched_whole(self._objects, stored.key, self._data / role, stored.sha256):
+                raise CheckpointError(
+                    "The bytes of a file have changed.", "Upload it again, and tell the administrator."
+                )
         return self._data
 
     def _follow(self, trial: TrialRecord) -> TrialAnswer | TrialFailure | None:

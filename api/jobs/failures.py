@@ -45,7 +45,8 @@ FAILURES: dict[str, JobFailure] = {
         "Start from an adapter or checkpoint that is still there, and submit the job again.",
     ),
     "file_not_found": JobFailure(
-        "The bytes of a data file are gone.", "Upload the file again and submit the job with the new id."
+        "The bytes of a data file are gone, or have changed.",
+        "Upload the file again and submit the job with the new id.",
     ),
     "model_not_found": JobFailure(
         "The base model was taken out of the catalogue.",

@@ -16,6 +16,7 @@ from sgg_core.catalogue import Catalogue
 from sgg_core.reporting import MemoryNeed
 from sgg_core.tiny import save_tiny_base
 from sgg_store.job_state import JobStatus
+from sgg_store.objects import file_key
 from sgg_store.records import AuditRecord, JobRecord, TrialRecord
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench
@@ -263,6 +264,14 @@ def test_a_preview_marks_what_is_cut_and_what_is_refused(site: Site) -> None:
     assert [each["truncated"] for each in cut] == [True, False]
     refused = site.preview(jsonl({"prompt": "long", "completion": "word " * 700}))["data"]
     assert "tokens" in refused[0]["problem"]["reason"]
+
+
+def test_a_preview_of_bytes_that_have_changed_is_refused(site: Site) -> None:
+    file_id = site.server.file_id(CHATS)
+    site.bench.objects.put(file_key(file_id), PROMPTS, create_only=False)
+    with site.server.http() as http:
+        answer = http.post("/v1/fine_tuning/preview", json={"model": "tiny-causal", "training_file": file_id})
+    assert answer.status_code == 503 and "have changed" in answer.json()["error"]["message"]
 
 
 def test_a_preview_that_cannot_be_made_says_why(site: Site) -> None:

@@ -247,6 +247,16 @@ def test_a_file_whose_bytes_are_gone_fails_the_job(service: Service) -> None:
     assert job.error_message is not None and "Upload the file again" in job.error_message
 
 
+def test_a_file_whose_bytes_have_changed_fails_the_job(service: Service) -> None:
+    job_id = service.bench.submit_steps(1, 5)
+    key = file_key(service.bench.job(job_id).training_file_id)
+    service.bench.objects.put(key, TWO_LABELS.replace(b"good", b"evil"), create_only=False)
+    service.worker.ring(job_id)
+    job = service.bench.wait_for_end(job_id)
+    assert job.error_code == "file_not_found"
+    assert job.error_message is not None and "have changed" in job.error_message
+
+
 def test_a_job_whose_attempt_finds_no_place_on_the_disk_goes_back_at_once(service: Service) -> None:
     bench = service.bench
     scratch = bench.settings.scratch_dir

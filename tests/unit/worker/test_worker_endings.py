@@ -25,6 +25,7 @@ from sgg_store.retries import Cause
 from sgg_store.testing import add_job
 from worker.endings import Failure, Return, Success, ending_of
 from worker.errors import (
+    ChangedFileError,
     CrowdedError,
     FencedError,
     StalledError,
@@ -90,6 +91,7 @@ def test_what_is_not_the_jobs_fault_is_tried_again(error: Exception, cause: Caus
         (TrainingFailedError("internal_error", "Oh.", False), "internal_error", Cause.INTERNAL, None),
         (TrainerDiedError(-9, True, ""), "out_of_memory", Cause.USER, None),
         (ObjectNotFoundError("Nothing here."), "file_not_found", Cause.USER, None),
+        (ChangedFileError("train.jsonl"), "file_not_found", Cause.USER, None),
         (UnknownBaseModelError("No such."), "model_not_found", Cause.USER, "model"),
         (BaseModelUnavailableError("Gone."), "base_model_unavailable", Cause.INTERNAL, None),
         (DataError("a.jsonl", BAD), "invalid_training_file", Cause.USER, "training_file"),
