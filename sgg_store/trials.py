@@ -45,9 +45,9 @@ class NewTrial:
 
     project_id: str
     base_model: str
-    adapter: StoredAdapter | None
+    adapter: StoredAdapter | None = None
     request: dict[str, Any]
-    streamed: bool
+    streamed: bool = False
     files: dict[str, StoredFile] | None = None
 
 

@@ -135,9 +135,7 @@ async def _survey(
         new = NewTrial(
             project_id=caller.project_id,
             base_model=entry.name,
-            adapter=None,
             request=trial.model_dump(mode="json"),
-            streamed=False,
             files={role: StoredFile(key=file.object_key, sha256=file.sha256) for role, file in files.items()},
         )
         try:

@@ -15,12 +15,10 @@ from api.dependencies import Services
 from api.errors import InvalidRequestError
 from api.jobs.requests import CheckedRequest, check_request
 from api.previews.schemas import PreviewedOut, PreviewIn, PreviewOut, PreviewProblemOut, SegmentOut
-from api.trials.asking import ask_for_one
+from api.trials.asking import CALLER_GONE, ask_for_one
 from api.validation import broken_texts, problems_of_model
 from sgg_core.trials import Preview, PreviewedExample, PreviewTrial
 from sgg_store.trials import NewTrial, StoredFile
-
-CALLER_GONE = 499  # nobody reads it but our own log
 
 
 async def preview(services: Services, caller: Caller, request: Request, body: dict[str, Any]) -> PreviewOut | Response:
@@ -55,9 +53,7 @@ def _trial(caller: Caller, checked: CheckedRequest, limit: int) -> NewTrial:
     return NewTrial(
         project_id=caller.project_id,
         base_model=entry.name,
-        adapter=None,
         request=trial.model_dump(mode="json"),
-        streamed=False,
         files={"training": StoredFile(key=file.object_key, sha256=file.sha256)},
     )
 

@@ -15,6 +15,7 @@ from api.auth import Caller
 from api.dependencies import Services
 from api.errors import ApiError, InvalidRequestError
 from api.trials import presentation
+from api.trials.asking import CALLER_GONE, ask_for_one
 from api.trials.reading import tokens_to_write
 from api.trials.schemas import ChatIn, ChatOut, ClassificationIn, ClassificationOut, CompletionIn, CompletionOut
 from api.validation import RequestProblem
@@ -27,8 +28,6 @@ from sgg_store.files import Files
 from sgg_store.jobs import Jobs
 from sgg_store.permissions import CheckpointPermissions
 from sgg_store.trials import NewTrial, StoredAdapter, StoredFile
-
-CALLER_GONE = 499  # nobody reads it but our own log
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ async def classify(
     problem = _labels_problem(target, body)
     if problem is not None:
         raise InvalidRequestError([problem])
-    answer = await _whole(_ask(services, caller, request, target, body.trial(), streamed=False))
+    answer = await ask_for_one(services, request, _question(caller, target, body.trial()))
     if answer is None:
         return Response(status_code=CALLER_GONE)
     assert isinstance(answer, GivenLabels)
@@ -63,9 +62,8 @@ async def write(
         message = f"{body.model!r} is an encoder, which only classifies. Ask it through /v1/classifications."
         raise InvalidRequestError([RequestProblem("model", "wrong_endpoint", message)])
     trial = body.trial(tokens_to_write(body, services.settings.max_trial_tokens))
-    answers = _ask(services, caller, request, target, trial, streamed=bool(body.stream))
     if not body.stream:
-        answer = await _whole(answers)
+        answer = await ask_for_one(services, request, _question(caller, target, trial))
         if answer is None:
             return Response(status_code=CALLER_GONE)
         assert isinstance(answer, WrittenText)
@@ -74,6 +72,7 @@ async def write(
             if isinstance(body, ChatIn)
             else presentation.completion(body.model, answer)
         )
+    answers = services.trials.answers(_question(caller, target, trial, streamed=True), request.is_disconnected)
     first = await anext(answers, None)
     if first is None:
         return Response(status_code=CALLER_GONE)
@@ -115,25 +114,14 @@ def _of_checkpoint(session: Session, project_id: str, name: str) -> tuple[str, S
     return job.base_model, StoredAdapter(files=files, description=task.description, max_tokens=task.max_tokens)
 
 
-def _ask(
-    services: Services, caller: Caller, request: Request, target: Target, trial: Trial, *, streamed: bool
-) -> AsyncIterator[TrialAnswer]:
-    new = NewTrial(
+def _question(caller: Caller, target: Target, trial: Trial, *, streamed: bool = False) -> NewTrial:
+    return NewTrial(
         project_id=caller.project_id,
         base_model=target.entry.name,
         adapter=target.adapter,
         request=trial.model_dump(mode="json"),
         streamed=streamed,
     )
-    return services.trials.answers(new, request.is_disconnected)
-
-
-async def _whole(answers: AsyncIterator[TrialAnswer]) -> TrialAnswer | None:
-    """Give the complete answer; None if the caller has gone."""
-    last = None
-    async for answer in answers:
-        last = answer
-    return last
 
 
 async def _events(

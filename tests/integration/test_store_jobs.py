@@ -256,7 +256,7 @@ def test_requests_that_differ_do_not_wait_for_each_other(postgres_url: str) -> N
     database.dispose()
 
 
-TRIAL = NewTrial(project_id=DEFAULT_PROJECT_ID, base_model="tiny", adapter=None, request={}, streamed=False)
+TRIAL = NewTrial(project_id=DEFAULT_PROJECT_ID, base_model="tiny", request={})
 OTHER_CALLS: dict[str, Callable[[Session], object]] = {
     "upload": lambda session: Uploads(session).create(DEFAULT_PROJECT_ID, "t.jsonl", "fine-tune", 1, None),
     "trial": lambda session: Trials(session).ask(TRIAL, TrialLimits(total=9, of_project=9, seconds=9)),

@@ -25,7 +25,7 @@ HALF = WrittenText(text="ha", prompt_tokens=1, completion_tokens=1)
 
 
 def ask(database: Database, project_id: str = DEFAULT_PROJECT_ID, base_model: str = "tiny") -> str:
-    new = NewTrial(project_id=project_id, base_model=base_model, adapter=None, request={}, streamed=False)
+    new = NewTrial(project_id=project_id, base_model=base_model, request={})
     with database.begin() as session:
         ensure_project(session, project_id)
         return Trials(session).ask(new, LIMITS)

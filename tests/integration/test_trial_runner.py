@@ -19,9 +19,7 @@ def test_a_predictor_that_cannot_be_started_and_a_broken_trial_are_told_and_end_
 
     def failure(request: dict[str, Any]) -> TrialFailure:
         """Of a trial, which is told at once and not when it has fallen silent."""
-        new = NewTrial(
-            project_id=DEFAULT_PROJECT_ID, base_model="tiny-causal", adapter=None, request=request, streamed=False
-        )
+        new = NewTrial(project_id=DEFAULT_PROJECT_ID, base_model="tiny-causal", request=request)
         with bench.database.begin() as session:
             trial_id = Trials(session).ask(new, TrialLimits(total=9, of_project=9, seconds=60))
 
