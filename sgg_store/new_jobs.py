@@ -80,7 +80,9 @@ class NewJobs:
 
         """
         self._wait_for_equal_requests(new)
-        earlier = self._made_before(new, repeats_within)
+        earlier = self.made_before(
+            new.project_id, new.api_key_id, new.request_hash, new.idempotency_key, repeats_within
+        )
         if earlier is not None:
             return earlier, False
         start_file_id = new.start.file_id if new.start else None
@@ -97,6 +99,24 @@ class NewJobs:
         job = self._added(new)
         self.session.execute(_new_event(), NewEvent("The job is queued.").values(job, 1))
         return job, True
+
+    def made_before(
+        self,
+        project_id: str,
+        api_key_id: str | None,
+        request_hash: str,
+        idempotency_key: str | None,
+        repeats_within: float | None,
+    ) -> JobRecord | None:
+        """The job that the same request made, as `create` tells it. Raises IdempotencyMismatchError."""
+        if idempotency_key is not None:
+            earlier = self.find_by_idempotency_key(project_id, idempotency_key)
+            if earlier is not None and earlier.request_hash != request_hash:
+                raise IdempotencyMismatchError(idempotency_key, earlier.id)
+            return earlier
+        if repeats_within is not None:
+            return self.find_recent_duplicate(request_hash, api_key_id, repeats_within)
+        return None
 
     def find_by_idempotency_key(self, project_id: str, key: str) -> JobRecord | None:
         """The job that a request with this Idempotency-Key made."""
@@ -126,16 +146,6 @@ class NewJobs:
             values["request"] = int.from_bytes(digest[:8], signed=True)
         if self.session.execute(_project(takes_turns), values).one_or_none() is None:
             raise RecordNotFoundError("project", new.project_id)
-
-    def _made_before(self, new: NewJob, repeats_within: float | None) -> JobRecord | None:
-        if new.idempotency_key is not None:
-            earlier = self.find_by_idempotency_key(new.project_id, new.idempotency_key)
-            if earlier is not None and earlier.request_hash != new.request_hash:
-                raise IdempotencyMismatchError(new.idempotency_key, earlier.id)
-            return earlier
-        if repeats_within is not None:
-            return self.find_recent_duplicate(new.request_hash, new.api_key_id, repeats_within)
-        return None
 
     def _added(self, new: NewJob) -> JobRecord:
         """Insert a queued job. The record is a copy of its row: what is changed in it is changed nowhere else."""

@@ -28,7 +28,6 @@ from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import delete_objects
 from sgg_store.errors import (
     BrokerUnavailableError,
-    IdempotencyMismatchError,
     ObjectNotFoundError,
     StoreError,
     TransitionError,
@@ -281,13 +280,7 @@ def _made_before(
     if idempotency_key is None and within is None:
         return None
     with services.database.read() as session:
-        jobs = NewJobs(session)
-        if idempotency_key is None:
-            return None if within is None else jobs.find_recent_duplicate(request_hash, caller.key_id, within)
-        earlier = jobs.find_by_idempotency_key(caller.project_id, idempotency_key)
-    if earlier is not None and earlier.request_hash != request_hash:
-        raise IdempotencyMismatchError(idempotency_key, earlier.id)
-    return earlier
+        return NewJobs(session).made_before(caller.project_id, caller.key_id, request_hash, idempotency_key, within)
 
 
 def _new_job(job_in: JobIn, caller: Caller, request_hash: str, idempotency_key: str | None) -> NewJob:
