@@ -90,7 +90,7 @@ class AuditLog:
             "audit log",
             (wanted or AuditFilter()).apply(select(AuditRecord)),
             (AuditRecord.seq,),
-            after=None if after is None else AuditRecord.seq == after,
+            after=after,
             cursor=cursor,
             limit=limit,
             order="desc",

@@ -165,14 +165,13 @@ class Checkpoints:
             CheckpointRecord.project_id == project_id,
             CheckpointRecord.damaged.is_(False),
         )
-        cursor = None if after is None else CheckpointRecord.id == after
         return read_page(
             self.session,
             "checkpoint",
             query,
             (CheckpointRecord.step,),
-            after=cursor,
-            cursor=after,
+            after=after,
+            named=CheckpointRecord.id,
             limit=limit,
             order="desc",
         )

@@ -75,9 +75,9 @@ class Events:
         A job of another project has no events. Raises CursorNotFoundError.
         """
         query = self._of(project_id, job_id)
-        cursor = None if after is None else EventRecord.seq == seq_of(job_id, after)
+        seq = None if after is None else seq_of(job_id, after)
         return read_page(
-            self.session, "event", query, (EventRecord.seq,), after=cursor, cursor=after, limit=limit, order="desc"
+            self.session, "event", query, (EventRecord.seq,), after=seq, cursor=after, limit=limit, order="desc"
         )
 
     def since(self, project_id: str, job_id: str, seq: int, *, limit: int = 1000) -> list[EventRecord]:

@@ -95,8 +95,7 @@ class Files:
             query,
             (FileRecord.created_at, FileRecord.id),
             only=(_alive(),),  # the file that the page begins after may have expired
-            after=None if after is None else FileRecord.id == after,
-            cursor=after,
+            after=after,
             limit=limit,
             order=order,
         )

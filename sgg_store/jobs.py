@@ -57,8 +57,7 @@ class Jobs:
             select(JobRecord).where(JobRecord.project_id == project_id),
             (JobRecord.created_at, JobRecord.id),
             only=only,
-            after=None if after is None else JobRecord.id == after,
-            cursor=after,
+            after=after,
             limit=limit,
             order="desc",
         )

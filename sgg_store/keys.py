@@ -99,8 +99,7 @@ class ApiKeys:
             select(ApiKeyRecord).where(ApiKeyRecord.project_id == project_id),
             (ApiKeyRecord.created_at, ApiKeyRecord.id),
             only=() if revoked else (ApiKeyRecord.revoked_at.is_(None),),
-            after=None if after is None else ApiKeyRecord.id == after,
-            cursor=after,
+            after=after,
             limit=limit,
             order="asc",
         )

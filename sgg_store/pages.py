@@ -30,7 +30,8 @@ def read_page(
     keys: tuple[InstrumentedAttribute[Any], ...],
     *,
     only: Sequence[ColumnElement[bool]] = (),
-    after: ColumnElement[bool] | None = None,
+    after: Any = None,
+    named: InstrumentedAttribute[Any] | None = None,
     cursor: str | None = None,
     limit: int,
     order: Order,
@@ -38,13 +39,14 @@ def read_page(
     """Read one page of those of `query` that meet the conditions `only`, ordered by `keys` (unique together).
 
     The row that the page begins after need not meet these (any more).
-    `after` selects the row that the page begins after; `cursor` is what the caller called it.
+    `after` is that row's value of `named`, or of the last key; `cursor` is what the caller called it, if not that.
     Raises CursorNotFoundError if `query` has no such row.
     """
     if after is not None:
-        position = session.execute(query.where(after).with_only_columns(*keys)).one_or_none()
+        begins_after = (keys[-1] if named is None else named) == after
+        position = session.execute(query.where(begins_after).with_only_columns(*keys)).one_or_none()
         if position is None:
-            raise CursorNotFoundError(kind, cursor or "")
+            raise CursorNotFoundError(kind, str(after) if cursor is None else cursor)
         row, bound = tuple_(*keys), tuple(position)
         query = query.where(row < bound if order == "desc" else row > bound)
     query = (

@@ -70,8 +70,7 @@ class CheckpointPermissions:
             "permission",
             query,
             (row.created_at, row.id),
-            after=None if after is None else row.id == after,
-            cursor=after,
+            after=after,
             limit=limit,
             order=order,
         )

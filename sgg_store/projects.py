@@ -38,8 +38,7 @@ class Projects:
             "project",
             select(ProjectRecord),
             (ProjectRecord.created_at, ProjectRecord.id),
-            after=None if after is None else ProjectRecord.id == after,
-            cursor=after,
+            after=after,
             limit=limit,
             order="asc",
         )

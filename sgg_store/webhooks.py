@@ -101,8 +101,7 @@ class Webhooks:
             "delivery",
             select(WebhookDeliveryRecord).where(WebhookDeliveryRecord.endpoint_id == endpoint_id),
             (WebhookDeliveryRecord.created_at, WebhookDeliveryRecord.id),
-            after=None if after is None else WebhookDeliveryRecord.id == after,
-            cursor=after,
+            after=after,
             limit=limit,
             order="desc",
         )
