@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sgg_core.dropout import without_dropout
 from sgg_core.encoding import Encoded
-from sgg_core.evaluation import features, passes, without_dropout
+from sgg_core.evaluation import features, passes
 from sgg_core.evidence import Doubt
 from sgg_core.shapes import ClassificationExample
 from sgg_core.tasks.label_words import LabelWords

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sgg_core.dropout import without_dropout
 from sgg_core.encoding import Encoded
 from sgg_core.figures import Answers, Evaluation, Losses, classification_figures
 from sgg_core.tasks.label_words import LabelWords
@@ -17,19 +17,6 @@ from sgg_core.tasks.text import TextTask
 
 FEWEST_PROBES, MOST_PROBES = 2, 8
 PROBE_TOKENS = 256  # of all together, if the fewest need no more
-
-
-@contextmanager
-def without_dropout(model: nn.Module) -> Iterator[None]:
-    """A block in which `model`, its adapter included, answers the same question the same way."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def passes(task: Task, items: Sequence[Encoded], *, scoring: bool = False) -> Iterator[list[int]]:

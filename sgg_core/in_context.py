@@ -13,7 +13,7 @@ from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.evaluation import classifier_evaluation, log_probabilities
 from sgg_core.examples import ExampleSet
 from sgg_core.figures import Evaluation
-from sgg_core.reporting import Control, Notice, Reporter
+from sgg_core.reporting import Control, Notice, Reporter, Wish
 from sgg_core.seeding import epoch_order
 from sgg_core.shapes import ClassificationExample, Example
 from sgg_core.spec import TrainingSpec
@@ -109,26 +109,20 @@ def ask_in_context(
 
     None as well, with a warning, where the base model's template or its context has no room for examples.
     """
-    wish = reporter.control()
-
-    def may_go_on() -> bool:
-        nonlocal wish
-        wish = reporter.control()
-        return wish == "continue"
-
-    if wish != "continue":
-        return None, wish
+    wish = Wish(reporter)
+    if not wish.may_go_on():
+        return None, wish.last
     try:
         rival = InContext(task, training.examples, spec.task.description, spec.seed)
         if rival.examples_shown == 0:
             raise ValueError("no training example fits into the prompt")
-        found = evaluate_in_context(rival, validation.examples, may_go_on)
+        found = evaluate_in_context(rival, validation.examples, wish.may_go_on)
     except ValueError as error:
         reporter.report(Notice(level="warn", message=f"In-context prompting was not measured: {error}."))
-        return None, wish
+        return None, wish.last
     if found is None:
-        return None, wish
+        return None, wish.last
     words = f"{rival.examples_shown} of {len(training)} training examples in its prompt"
     told = f"The base model with {words}: accuracy {found.accuracy:.3f} on the validation examples."
     reporter.report(Notice(message=told))
-    return (found, rival.examples_shown), wish
+    return (found, rival.examples_shown), wish.last

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from sgg_core.backbone import LoadedBase
 from sgg_core.base_files import quiet_transformers
+from sgg_core.dropout import without_dropout
 from sgg_core.encoding import Encoded
 from sgg_core.errors import VerificationError
 from sgg_core.imports import without_collector
@@ -228,14 +229,8 @@ def prove(base: LoadedBase, directory: Path, probes: Sequence[Encoded]) -> Proof
 
 def last_states(model: Any, ids: Sequence[int], device: torch.device) -> Tensor:
     """What a model says after a prompt: logits, or the last hidden state, as float32 on the CPU. Without dropout."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            found = model(input_ids=torch.tensor([list(ids)], device=device))
-    finally:
-        for module in training:
-            module.training = True
+    with without_dropout(model), torch.inference_mode():
+        found = model(input_ids=torch.tensor([list(ids)], device=device))
     states: Tensor = found.logits if hasattr(found, "logits") else found.last_hidden_state
     return states[0, -1].float().cpu().clone()
 

@@ -166,6 +166,19 @@ class Reporter(Protocol):
         """Answer `continue`, or why to end after a checkpoint: `cancel`, `pause` (to go on later) or `drain`."""
 
 
+class Wish:
+    """What a reporter wanted when it was asked last; nothing before that but to go on."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.last: Control = "continue"
+
+    def may_go_on(self) -> bool:
+        """Ask."""
+        self.last = self._reporter.control()
+        return self.last == "continue"
+
+
 class SilentReporter:
     """Keeps every message and never stops the run. For notebooks and tests."""
 

@@ -13,7 +13,7 @@ from sgg_core.guidance.step import GuidedStep
 from sgg_core.objective import Objective
 from sgg_core.plan import Plan, rehearsal_plan
 from sgg_core.rehearsal import Verdict, can_judge, rehearse
-from sgg_core.reporting import Control, Notice, Reporter
+from sgg_core.reporting import Control, Notice, Reporter, Wish
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import probe_head
@@ -59,28 +59,22 @@ class SourceTasks:
         """With `cross_fitted`, find out which sources help and tell. Anything but `continue`: the reporter's wish."""
         if self.rule != "cross_fitted":
             return "continue"
-        wish: Control = "continue"
+        wish = Wish(reporter)
         target, names = objective.target, objective.names
-
-        def may_go_on() -> bool:
-            nonlocal wish
-            wish = reporter.control()
-            return wish == "continue"
-
         for number, source in enumerate(self.tasks):
             verdict = None
             if can_judge(target.task, target.items, names):
                 decay = self.spec.optimization.weight_decay
-                verdict = rehearse(target, self._rehearsal(source), decay, may_go_on, names)
+                verdict = rehearse(target, self._rehearsal(source), decay, wish.may_go_on, names)
                 if verdict is None:
-                    return wish
+                    return wish.last
             self.guided.trust[number] = 1.0 if verdict and verdict.helps else 0.0
             reporter.report(_notice(self.filenames[number], verdict))
         if any(self._is_used(number) for number in range(len(self.tasks))):
             objective.probe()  # heads, to where the features are now
             for source in self.tasks:
                 probe_head(source.task, source.items)
-        return wish
+        return wish.last
 
     def remark(self, found: SourceAlignment | None) -> Notice | None:
         """What to say at the end of a run whose sources mostly pointed against its target, unless that was judged."""
