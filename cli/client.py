@@ -17,6 +17,7 @@ from cli.errors import ApiError, CliError, ServerUnreachableError, cannot_read
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 RETRY_PAUSES = (0.5, 2.0)  # seconds
+PAGE_SIZE = 100
 KEY_CHARACTERS = re.compile(r"[\x21-\x7e]+")
 KEY_REMEDY = "Set SGG_API_KEY, or point SGG_DATA_DIR at the server's data directory, whose admin-key file is used."
 
@@ -100,13 +101,12 @@ class Client:
         path: str,
         *,
         limit: int | None = None,
-        page_size: int = 100,
         filters: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield the items of a list that pass the filters, page after page in the list's order, at most `limit`."""
         left, after = limit, None
         while left is None or left > 0:
-            wanted = page_size if left is None else min(page_size, left)
+            wanted = PAGE_SIZE if left is None else min(PAGE_SIZE, left)
             params: dict[str, Any] = {**(filters or {}), "limit": wanted}
             if after is not None:
                 params["after"] = after

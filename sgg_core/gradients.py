@@ -104,10 +104,10 @@ def combined(terms: Sequence[tuple[float, Sequence[Tensor]]]) -> Gradient:
     return total
 
 
-def unit(a: Sequence[Tensor], eps: float = 1e-12) -> Gradient | None:
+def unit(a: Sequence[Tensor]) -> Gradient | None:
     """a / |a|, or None where a is (numerically) zero and has no direction."""
     length = norm(a)
-    return None if length < eps else scaled(a, 1.0 / length)
+    return None if length < 1e-12 else scaled(a, 1.0 / length)
 
 
 def moved_towards(average: Sequence[Tensor], newest: Sequence[Tensor], weight: float) -> None:

@@ -18,6 +18,7 @@ MAX_PROBLEMS = 1_000
 ALIEN_ROWS = 3  # with which a file begins that is no JSONL: of the others nothing more would be told
 MAX_ROW_BYTES = 2 * 2**20
 MAX_CELL_CHARS = csv.field_size_limit()  # a setting of the whole process, so it is read and never changed
+EXCERPT_LENGTH = 40
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv")
 
@@ -84,10 +85,10 @@ def read_rows(content: bytes, filename: str, log: ProblemLog) -> Iterator[Row]:
     yield from _csv_rows(lines, log) if is_csv else _jsonl_rows(lines, log)
 
 
-def excerpt(value: object, length: int = 40) -> str:
+def excerpt(value: object) -> str:
     """A short, printable form of a user's value for an error message."""
     text = ascii(value) if not isinstance(value, str) or not value.isprintable() else f"'{value}'"
-    return text if len(text) <= length else text[: length - 4] + "...'"
+    return text if len(text) <= EXCERPT_LENGTH else text[: EXCERPT_LENGTH - 4] + "...'"
 
 
 def _tells_format(filename: str) -> bool:

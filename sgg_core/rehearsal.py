@@ -111,7 +111,7 @@ def cross_validated_scores(task: PooledHead, items: list[Encoded], names: Sequen
     return scores
 
 
-def _best_scaled_loss(scores: Tensor, gold: Tensor, rounds: int = 60) -> float:
+def _best_scaled_loss(scores: Tensor, gold: Tensor) -> float:
     """Least mean cross-entropy of `scores` over all temperatures in 1/100..100, by golden-section search.
 
     It is convex in the inverse temperature, so unimodal in its logarithm.
@@ -122,7 +122,7 @@ def _best_scaled_loss(scores: Tensor, gold: Tensor, rounds: int = 60) -> float:
     def loss(exponent: float) -> float:
         return float(functional.cross_entropy(scores.double() * torch.tensor(exponent).exp(), gold))
 
-    for _ in range(rounds):
+    for _ in range(60):
         inner = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, inner[1]) if loss(inner[0]) < loss(inner[1]) else (inner[0], high)
     return loss((low + high) / 2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 LEVEL = 0.05
+DRAWS = 2_000
 Z = 1.96  # standard deviations that bound 95 % of a normal distribution
 MOST_DRAWN = 500  # items of unlike losses that are drawn again; of more, sums are as good as normally distributed
 ODD = bytes(byte & 1 for byte in range(256))
@@ -48,22 +49,18 @@ def smallest_difference(items: int) -> float | None:
     return fewest / items if items >= fewest else None
 
 
-def paired_difference(
-    first: Sequence[bool], second: Sequence[bool], draws: int = 2_000, seed: int = 0
-) -> PairedDifference:
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
     """Compare which items two classifiers got right, in the same order. ValueError for unequal numbers."""
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} and {len(second)} items cannot be paired")
     differences = [int(one) - int(other) for one, other in zip(first, second, strict=True)]
     wins, losses = differences.count(1), differences.count(-1)
     size = len(differences)
-    low, high = _accuracy_interval(size, wins, losses, draws, seed)
+    low, high = _accuracy_interval(size, wins, losses)
     return PairedDifference(size, wins, losses, sum(differences) / size, low, high, sign_test(wins, losses))
 
 
-def paired_loss_difference(
-    first: Sequence[float], second: Sequence[float], tokens: Sequence[int], draws: int = 2_000, seed: int = 0
-) -> PairedDifference:
+def paired_loss_difference(first: Sequence[float], second: Sequence[float], tokens: Sequence[int]) -> PairedDifference:
     """Compare what two models' losses on items of so many tokens sum up to. ValueError for unequal numbers.
 
     Tokens of one item are not independent, so that whole items are drawn again, and whole items change sides. Of more
@@ -75,7 +72,7 @@ def paired_loss_difference(
     if len(tokens) > MOST_DRAWN:
         low, high = _normal_interval(differences, tokens)
     else:
-        low, high = _drawn_interval(differences, tokens, draws, seed)
+        low, high = _drawn_interval(differences, tokens)
     return PairedDifference(
         items=len(tokens),
         wins=sum(each < 0 for each in differences),
@@ -83,11 +80,11 @@ def paired_loss_difference(
         difference=sum(differences) / sum(tokens),
         low=low,
         high=high,
-        p_value=sign_flip_test(differences, draws, seed),
+        p_value=sign_flip_test(differences),
     )
 
 
-def sign_flip_test(differences: Sequence[float], draws: int = 2_000, seed: int = 0) -> float:
+def sign_flip_test(differences: Sequence[float], draws: int = DRAWS) -> float:
     """Two-sided p-value of a sum, if each difference might as well have had the other sign (Fisher's randomization).
 
     Over all signs where they are few enough, else over `draws` random ones. For more than `MOST_DRAWN` differences the
@@ -105,7 +102,7 @@ def sign_flip_test(differences: Sequence[float], draws: int = 2_000, seed: int =
         for each in moving:
             sums = [partial + sign * each for partial in sums for sign in (1, -1)]
         return sum(abs(partial) >= observed for partial in sums) / len(sums)
-    generator = random.Random(seed)
+    generator = random.Random(0)
     as_far = 0
     for _ in range(draws):
         positive = generator.randbytes(len(moving)).translate(ODD)
@@ -130,23 +127,23 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def wilson_interval(share: float, count: int, z: float = Z) -> tuple[float, float]:
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share observed in `count` trials (Wilson 1927)."""
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
+    centre = share + Z * Z / (2 * count)
+    spread = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
+    scale = 1 + Z * Z / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def _accuracy_interval(items: int, wins: int, losses: int, draws: int, seed: int) -> tuple[float, float]:
+def _accuracy_interval(items: int, wins: int, losses: int) -> tuple[float, float]:
     """95 % bootstrap interval of (wins - losses) / items.
 
     Items of the same outcome are alike, so that it is enough to draw how many there are of each: the same distribution
     as that of single items drawn again.
     """
-    generator = random.Random(seed)
+    generator = random.Random(0)
     found = []
-    for _ in range(draws):
+    for _ in range(DRAWS):
         won = _successes(generator, items, wins, items)
         lost = _successes(generator, items - won, losses, items - wins)
         found.append((won - lost) / items)
@@ -172,11 +169,11 @@ def _successes(generator: random.Random, trials: int, part: int, whole: int) -> 
     return succeeded
 
 
-def _drawn_interval(values: Sequence[float], weights: Sequence[int], draws: int, seed: int) -> tuple[float, float]:
+def _drawn_interval(values: Sequence[float], weights: Sequence[int]) -> tuple[float, float]:
     """95 % bootstrap interval of the sum of values over the sum of their weights."""
-    generator, size = random.Random(seed), len(values)
+    generator, size = random.Random(0), len(values)
     found = []
-    for _ in range(draws):
+    for _ in range(DRAWS):
         drawn = generator.choices(range(size), k=size)
         found.append(sum(map(values.__getitem__, drawn)) / sum(map(weights.__getitem__, drawn)))
     return _middle(found)

@@ -74,11 +74,9 @@ class Checkpoints:
         self.session.flush()
         return checkpoint
 
-    def newest(self, job_id: str, *, before_step: int | None = None) -> CheckpointRecord | None:
-        """The job's last checkpoint that is not known to be damaged (before `before_step`, if given)."""
+    def newest(self, job_id: str) -> CheckpointRecord | None:
+        """The job's last checkpoint that is not known to be damaged."""
         query = select(CheckpointRecord).where(CheckpointRecord.job_id == job_id, CheckpointRecord.damaged.is_(False))
-        if before_step is not None:
-            query = query.where(CheckpointRecord.step < before_step)
         return self.session.scalars(query.order_by(CheckpointRecord.step.desc()).limit(1)).one_or_none()
 
     def mark_damaged(self, lease: Lease, checkpoint_id: str) -> CheckpointRecord | None:

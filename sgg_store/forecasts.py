@@ -25,9 +25,8 @@ FRESH_SECONDS = 1.0
 class Forecasts:
     """The outlook of the queue, read anew when it is a second old: however many callers ask, that costs little."""
 
-    def __init__(self, database: Database, seconds: float = FRESH_SECONDS) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._seconds = seconds
         self._lock = threading.Lock()
         self._outlook = Outlook()
         self._read_at = float("-inf")
@@ -35,7 +34,7 @@ class Forecasts:
     def outlook(self) -> Outlook:
         """The queue as it was a second ago at most. Raises DatabaseUnavailableError."""
         with self._lock:
-            if time.monotonic() - self._read_at >= self._seconds:
+            if time.monotonic() - self._read_at >= FRESH_SECONDS:
                 began = time.monotonic()
                 with self._database.read() as session:
                     self._outlook = read_outlook(session)

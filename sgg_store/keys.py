@@ -134,11 +134,11 @@ def load_key_secret(data_dir: Path) -> bytes:
     return bytes.fromhex(path.read_text().strip())
 
 
-def ensure_project(session: Session, project_id: str = DEFAULT_PROJECT_ID, name: str = "Default") -> ProjectRecord:
+def ensure_project(session: Session, project_id: str = DEFAULT_PROJECT_ID) -> ProjectRecord:
     """The project, made if there is none with this id."""
     project = session.get(ProjectRecord, project_id)
     if project is None:
-        project = ProjectRecord(id=project_id, name=name)
+        project = ProjectRecord(id=project_id, name="Default")
         session.add(project)
         session.flush()
     return project

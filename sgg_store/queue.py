@@ -51,7 +51,7 @@ def make_celery(settings: StoreSettings) -> Celery:
     return app
 
 
-def round_trip(app: Celery, patience_seconds: float = 5.0) -> float:
+def round_trip(app: Celery) -> float:
     """Ring on a queue of our own, take the message back, and remove the queue; gives the seconds that it took.
 
     Raises BrokerUnavailableError if the message does not come back.
@@ -61,7 +61,7 @@ def round_trip(app: Celery, patience_seconds: float = 5.0) -> float:
         try:
             with connection.SimpleBuffer(f"{QUEUE_JOBS}.check.{secrets.token_hex(8)}") as private:
                 private.put("ring")
-                private.get(timeout=patience_seconds)
+                private.get(timeout=5.0)
                 private.queue.delete()
         except (*connection.connection_errors, *connection.channel_errors, *NOTHING_CAME) as error:
             raise BrokerUnavailableError(

@@ -113,6 +113,6 @@ while workers are busy for hours.
 """
 
 
-def ring_delay(rings: int, first: float = 2.0, longest: float = 60.0) -> float:
+def ring_delay(rings: int) -> float:
     """Seconds until a doorbell that was rung `rings` times without a claim is rung again: doubling, then constant."""
-    return min(longest, first * 2.0 ** min(rings, 30))
+    return min(60.0, 2.0 * 2.0 ** min(rings, 30))

@@ -45,11 +45,6 @@ class Applicant:
     need: MemoryNeed | None = None  # of memory; None where nothing is known of it
 
 
-def anyone(applicant: Applicant) -> bool:
-    """Every job suits."""
-    return True
-
-
 class Turns:
     """Chooses the next job. `defaults` are the server's quotas."""
 
@@ -57,7 +52,7 @@ class Turns:
         self.session = session
         self.defaults = defaults
 
-    def take(self, suits: Callable[[Applicant], bool] = anyone) -> Applicant | None:
+    def take(self, suits: Callable[[Applicant], bool]) -> Applicant | None:
         """Choose the job whose turn it is, whichever a doorbell named.
 
         One that is told to wait after a failed attempt has no turn before its own doorbell is due. None if no job may

@@ -18,11 +18,11 @@ _log = get_logger(__name__)
 class PresenceBeat:
     """Enters the register at its start, and leaves it at its end. No job depends on it: what fails is only logged."""
 
-    def __init__(self, database: Database, owner: str, *, answers_trials: bool, seconds: float = BEAT_SECONDS) -> None:
+    def __init__(self, database: Database, owner: str, *, answers_trials: bool) -> None:
         self._database = database
         self._presence = Presence(owner, socket.gethostname(), os.getpid(), version("sgg"), answers_trials)
         self._entered = self._draining = False
-        self._periodic = Periodic("presence", seconds, self._say)
+        self._periodic = Periodic("presence", BEAT_SECONDS, self._say)
 
     @property
     def alive(self) -> bool:

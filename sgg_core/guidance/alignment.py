@@ -19,12 +19,12 @@ from torch import Tensor
 from sgg_core.gradients import Gradient, combined, cosine, inner, norm
 
 
-def without_conflict(source: Sequence[Tensor], target: Sequence[Tensor], eps: float = 1e-24) -> Gradient:
+def without_conflict(source: Sequence[Tensor], target: Sequence[Tensor]) -> Gradient:
     """g_S - min(0, <g_S, g_T>) / |g_T|^2 g_T: the source gradient less its part against the target."""
     product = inner(source, target)
     if product >= 0.0:
         return list(source)
-    return combined([(1.0, source), (-product / (inner(target, target) + eps), target)])
+    return combined([(1.0, source), (-product / (inner(target, target) + 1e-24), target)])
 
 
 def weight(wanted: float, source_norm: float, target_norm: float, cap: float) -> float:

@@ -11,6 +11,8 @@ import math
 
 from sgg_core.telemetry import NEGLIGIBLE
 
+BETA, WARM_UP, MIN_STD = 0.9, 6, 0.1
+
 
 def coefficients(strength: float, gradient_norm: float, threshold: float) -> float:
     """Coefficient of ghat that `strength` times dR_mag/dg adds to the Hessian-vector product's vector v."""
@@ -21,24 +23,21 @@ class LogNormClip:
     """Clips gradients whose norm is abnormal for this run: a running z-score of log|g| (ZClip, arXiv:2504.02507).
 
     In log space, since gradient norms of few-shot runs fall over orders of magnitude. An abnormal norm is brought back
-    to `z` standard deviations above the running mean, and enters the statistics as such. Statistics decay by `beta`;
-    nothing is clipped during the first `warm_up` steps. A step without a gradient says nothing about what is normal.
+    to `z` standard deviations above the running mean, and enters the statistics as such. Statistics decay by `BETA`;
+    nothing is clipped during the first `WARM_UP` steps. A step without a gradient says nothing about what is normal.
     """
 
-    def __init__(self, z: float, beta: float = 0.9, warm_up: int = 6, min_std: float = 0.1) -> None:
+    def __init__(self, z: float) -> None:
         self.z = z
-        self.beta = beta
-        self.warm_up = warm_up
-        self.min_std = min_std
         self.count = 0
         self.mean = 0.0
         self.variance = 0.0
 
     def threshold(self) -> float:
         """Largest norm that is still normal; infinite during the warm-up."""
-        if self.count < self.warm_up:
+        if self.count < WARM_UP:
             return math.inf
-        return math.exp(self.mean + self.z * max(self.min_std, self.variance**0.5))
+        return math.exp(self.mean + self.z * max(MIN_STD, self.variance**0.5))
 
     def scale(self, gradient_norm: float) -> float:
         """Factor in (0, 1] for a gradient of this norm; updates the statistics."""
@@ -51,7 +50,7 @@ class LogNormClip:
     def _observe(self, log_norm: float) -> None:
         self.count += 1
         # Plain averages at first, so that the statistics of short runs don't hang on their first step.
-        weight = max(1.0 - self.beta, 1.0 / self.count)
+        weight = max(1.0 - BETA, 1.0 / self.count)
         change = log_norm - self.mean
         self.mean += weight * change
         self.variance = (1.0 - weight) * (self.variance + weight * change * change)

@@ -26,12 +26,11 @@ class Contrast:
     `kinship` (L, L) says how near the examples of two labels may be, as `supervised_contrast` takes it.
     """
 
-    def __init__(self, head: PooledHead, kinship: Tensor | None = None, temperature: float = TEMPERATURE) -> None:
+    def __init__(self, head: PooledHead, kinship: Tensor | None = None) -> None:
         self.pooled = head
         self.base: LoadedBase = head.base
         self.labels = head.labels
         self.kinship = torch.eye(len(head.labels), device=head.base.device) if kinship is None else kinship
-        self.temperature = temperature
 
     def head(self) -> nn.Module | None:
         """None: the loss is of the features."""
@@ -66,7 +65,7 @@ class Contrast:
         features = self._features(items)
         labels = torch.tensor([item.label for item in items], device=features.device)
         return LossSum(
-            supervised_contrast(features, labels, self.kinship, self.temperature),
+            supervised_contrast(features, labels, self.kinship, TEMPERATURE),
             self.units(items),
             neighbour_hits(features.detach(), labels),
         )
@@ -82,7 +81,7 @@ class Contrast:
         """(B, B - 1) log p(j) that another example j is the nearest one, as the loss takes it; there is no head yet."""
         features = self._features(items)
         itself = torch.eye(len(items), dtype=torch.bool, device=features.device)
-        scores = (features @ features.T / self.temperature)[~itself].reshape(len(items), len(items) - 1)
+        scores = (features @ features.T / TEMPERATURE)[~itself].reshape(len(items), len(items) - 1)
         return scores.log_softmax(1)
 
 

@@ -137,13 +137,13 @@ class PooledHead:
         return self.linear(self.features(items))  # type: ignore[no-any-return]
 
 
-def logistic_regression(linear: nn.Linear, features: Tensor, gold: Tensor, iterations: int = 100) -> None:
+def logistic_regression(linear: nn.Linear, features: Tensor, gold: Tensor) -> None:
     """Fit a linear layer to features (B, d) and label indices (B,): cross-entropy plus a decay of |W|^2, by L-BFGS.
 
     With the number of labels the length of W that tells them apart grows, so that the decay has to fall.
     """
     decay = DECAY / max(1.0, linear.out_features / DECAY_LABELS)
-    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=iterations, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -39,7 +39,7 @@ class SharedContrast(Contrast):
     """
 
     def __init__(self, whole: Contrast, group: Group) -> None:
-        super().__init__(whole.pooled, whole.kinship, whole.temperature)
+        super().__init__(whole.pooled, whole.kinship)
         self._group = group
 
     def loss(self, items: Sequence[Encoded]) -> LossSum:

@@ -35,7 +35,7 @@ def submit(database: Database, project: str, priority: int = 0) -> str:
 
 def take(database: Database, limits: QuotaLimits = NONE) -> Lease | None:
     with database.begin() as session:
-        chosen = Turns(session, limits).take()
+        chosen = Turns(session, limits).take(lambda applicant: True)
         claimed = None if chosen is None else Leases(session).claim(chosen.job_id, "w")
         assert (claimed is None) == (chosen is None)
         return claimed.lease if claimed else None
@@ -178,7 +178,7 @@ def test_a_worker_that_stops_while_it_chooses_does_not_keep_others_from_choosing
     try:
         submit(database, "proj-a")
         with pytest.raises(DatabaseUnavailableError), database.begin() as stopped:
-            Turns(stopped, NONE).take()
+            Turns(stopped, NONE).take(lambda applicant: True)
             with pytest.raises(DatabaseUnavailableError), database.begin() as other:  # it holds the others up
                 other.execute(text("SET LOCAL lock_timeout = '200ms'"))
                 other.execute(select(ProjectRecord).with_for_update())

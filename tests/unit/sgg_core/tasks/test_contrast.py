@@ -14,7 +14,7 @@ from sgg_core.guidance.passes import TaskBatch
 from sgg_core.lora_layers import lora
 from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import LoraSpec
-from sgg_core.tasks.contrast import Contrast, anchors, neighbour_hits, supervised_contrast
+from sgg_core.tasks.contrast import TEMPERATURE, Contrast, anchors, neighbour_hits, supervised_contrast
 from sgg_core.tasks.pooled_head import PooledHead
 
 labelled = st.lists(st.integers(0, 3), min_size=2, max_size=12)
@@ -95,7 +95,7 @@ def test_a_batch_is_one_pass_so_that_every_example_meets_every_other(sharp):
     found = task.loss(items)
     with torch.no_grad():
         apart = torch.cat([task.pooled.features([item]) for item in items])
-    expected = supervised_contrast(apart, torch.tensor([item.label for item in items]), torch.eye(2), task.temperature)
+    expected = supervised_contrast(apart, torch.tensor([item.label for item in items]), torch.eye(2), TEMPERATURE)
     assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
     assert (found.units, task.units([Encoded((1,), 0), Encoded((1,), 1)])) == (6, 0)
 
