@@ -12,10 +12,7 @@ from sgg_core.errors import DataError, Problem, RetentionFileError, SourceFileEr
 from sgg_core.parsing import ENDINGS, MAX_PROBLEMS, ProblemLog, excerpt, read_rows
 from sgg_core.shapes import (
     ACCEPTED,
-    ChatExample,
-    ChatMessage,
     ClassificationExample,
-    CompletionExample,
     Example,
     Kind,
     Limits,
@@ -24,22 +21,6 @@ from sgg_core.shapes import (
     meant,
 )
 from sgg_core.suspicions import suspicions
-
-__all__ = [
-    "ChatExample",
-    "ChatMessage",
-    "ClassificationExample",
-    "CompletionExample",
-    "Example",
-    "ExampleSet",
-    "Kind",
-    "Limits",
-    "check_sources",
-    "check_training",
-    "check_validation",
-    "parse_examples",
-    "read_examples",
-]
 
 DEFAULT_LIMITS = Limits()
 UNCLEAR = Problem(

@@ -41,12 +41,12 @@ def whole_directory(target: Path) -> Iterator[Path]:
     try:
         yield work
         for path in sorted(work.rglob("*")):
-            _fsync(path)
-        _fsync(work)
+            fsync(path)
+        fsync(work)
         if target.exists():
             shutil.rmtree(target)
         work.rename(target)
-        _fsync(target.parent)
+        fsync(target.parent)
     except Exception as error:
         if error_number(error) in NO_SPACE:
             raise DiskFullError(
@@ -65,7 +65,8 @@ def error_number(error: Exception) -> int | None:
     return int(told[1]) if told else None
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have the disk hold what a file, or the names in a directory, are now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -20,8 +20,6 @@ from sgg_store.records import AttemptRecord, CheckpointRecord, FileRecord, JobRe
 from sgg_store.retries import Cause, Failure, decide
 from sgg_store.transitions import cancel_job, fail_job, move_job, pause_job, requeue_job
 
-__all__ = ["Claim", "JobResult", "Lease", "Leases", "Signals"]
-
 _OVERDUE = and_(AttemptRecord.state == AttemptState.RUNNING, AttemptRecord.lease_expires_at <= database_now())
 
 
@@ -132,10 +130,6 @@ class Leases:
         """The same wishes without a heartbeat: a look, which proves nothing about the lease."""
         query = select(JobRecord.cancel_requested, JobRecord.pause_requested).where(JobRecord.id == lease.job_id)
         return Signals(*self.session.execute(query).one())
-
-    def guard(self, lease: Lease) -> AttemptRecord:
-        """Make sure that the lease owns its job until this transaction ends. Raises LeaseLostError."""
-        return guard(self.session, lease)
 
     def succeed(self, lease: Lease, result: JobResult) -> None:
         """End attempt and job with a result, also if cancellation was requested meanwhile. Raises LeaseLostError."""

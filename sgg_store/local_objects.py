@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from sgg_core.files import fsync
 from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, is_key, missing, taken
 from sgg_store.partial_files import removed_on_failure
 
@@ -109,7 +110,7 @@ class LocalObjectStore:
                 if attempt == _PLACING_ATTEMPTS - 1:
                     raise
         with suppress(FileNotFoundError):  # somebody has deleted the object, and so its directory
-            _sync_directory(target.parent)
+            fsync(target.parent)
 
     def _keys_under(self, folder: Path) -> Iterator[str]:
         for directory, _, names in os.walk(folder):  # which passes over directories that go meanwhile
@@ -149,12 +150,4 @@ def _make_directories(directory: Path, root: Path) -> None:
         _make_directories(directory.parent, root)
         with suppress(FileExistsError, FileNotFoundError):  # made, or its parent removed, by somebody else meanwhile
             directory.mkdir()
-            _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            fsync(directory.parent)

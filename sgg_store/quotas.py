@@ -64,7 +64,9 @@ class Quotas:
             raise QuotaExceededError("queued_jobs", limits.queued_jobs)
         if limits.stored_bytes is not None and stored > limits.stored_bytes:
             raise QuotaExceededError("stored_bytes", limits.stored_bytes)
-        self._check(project_id, "trainer_seconds_per_day", limits.trainer_seconds_per_day, reached=True)
+        seconds = limits.trainer_seconds_per_day
+        if seconds is not None and self.used(project_id, "trainer_seconds_per_day") >= seconds:
+            raise QuotaExceededError("trainer_seconds_per_day", seconds)
         return int(before)
 
     def admit_bytes(self, project_id: str, count: int) -> None:
@@ -81,13 +83,6 @@ class Quotas:
     def _check_bytes(self, project_id: str, count: int, limits: QuotaLimits) -> None:
         if limits.stored_bytes is not None and self._one(_bytes(project_id)) + count > limits.stored_bytes:
             raise QuotaExceededError("stored_bytes", limits.stored_bytes)
-
-    def _check(self, project_id: str, quota: Quota, limit: int | None, *, reached: bool = False) -> None:
-        if limit is None:
-            return
-        used = self.used(project_id, quota)
-        if used > limit or (reached and used == limit):
-            raise QuotaExceededError(quota, limit)
 
     def _locked_limits(self, project_id: str) -> QuotaLimits:
         """Lock the project's row, so that calls which add to the same quota take turns until they commit."""

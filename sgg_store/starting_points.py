@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -41,7 +40,7 @@ class StartingPoints:
             file = Files(self.session).get(self.project_id, name)
             return FoundStart(Start(name, file_id=file.id), file=file)
         if name.startswith("ftckpt_"):
-            return self._checkpoint(name, select(CheckpointRecord).where(CheckpointRecord.id == name))
+            return self._checkpoint(name)
         if is_checkpoint_name(name):
             job, checkpoint = CheckpointPermissions(self.session).usable(self.project_id, name)
             return FoundStart(Start(name, checkpoint_id=checkpoint.id), job=job)
@@ -51,10 +50,14 @@ class StartingPoints:
         bundle = Files(self.session).get(self.project_id, job.bundle_file_id)
         return FoundStart(Start(name, file_id=bundle.id), job=job)
 
-    def _checkpoint(self, name: str, query: Any) -> FoundStart:
-        mine = (CheckpointRecord.project_id == self.project_id, CheckpointRecord.damaged.is_(False))
-        checkpoint = self.session.scalars(query.where(*mine)).first()
+    def _checkpoint(self, checkpoint_id: str) -> FoundStart:
+        query = select(CheckpointRecord).where(
+            CheckpointRecord.id == checkpoint_id,
+            CheckpointRecord.project_id == self.project_id,
+            CheckpointRecord.damaged.is_(False),
+        )
+        checkpoint = self.session.scalars(query).one_or_none()
         if checkpoint is None:
-            raise RecordNotFoundError("checkpoint", name)
+            raise RecordNotFoundError("checkpoint", checkpoint_id)
         job = Jobs(self.session).get(self.project_id, checkpoint.job_id)
-        return FoundStart(Start(name, checkpoint_id=checkpoint.id), job=job)
+        return FoundStart(Start(checkpoint_id, checkpoint_id=checkpoint_id), job=job)

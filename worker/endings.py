@@ -20,6 +20,7 @@ from sgg_core.errors import (
     UnknownBaseModelError,
     ValidationFileError,
 )
+from sgg_store.attempts import Lease, guard
 from sgg_store.errors import (
     DatabaseUnavailableError,
     LeaseLostError,
@@ -28,7 +29,7 @@ from sgg_store.errors import (
     StorageFullError,
 )
 from sgg_store.files import Files
-from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.leases import JobResult, Leases
 from sgg_store.records import database_now
 from sgg_store.retries import Cause
 from worker.errors import (
@@ -73,7 +74,7 @@ class Success:
 
     def write(self, session: Session, lease: Lease) -> None:
         """Add the result files and end job and attempt."""
-        Leases(session).guard(lease)
+        guard(session, lease)
         now = session.execute(select(database_now())).scalar_one()
         expires_at = None if self.kept_seconds is None else now + self.kept_seconds
         for file in self.files:

@@ -12,9 +12,10 @@ from typing import Literal, Self, TypeVar
 
 from sqlalchemy.orm import Session
 
+from sgg_store.attempts import Lease
 from sgg_store.database import Database
 from sgg_store.errors import DatabaseUnavailableError, LeaseLostError, StoreError
-from sgg_store.leases import Lease, Leases
+from sgg_store.leases import Leases
 from sgg_store.logs import get_logger
 from worker.errors import FencedError, StalledError
 from worker.settings import WorkerSettings

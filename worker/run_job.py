@@ -15,11 +15,12 @@ from sgg_core.errors import CheckpointError, OutOfMemoryError, SggError
 from sgg_core.report import REPORT, TrainingReport
 from sgg_core.reporting import Finished, Stopped
 from sgg_core.spec import TrainingSpec
+from sgg_store.attempts import Lease
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, StoreError
 from sgg_store.failpoints import Failpoint, reach
-from sgg_store.leases import Claim, Lease, Leases
+from sgg_store.leases import Claim, Leases
 from sgg_store.logs import get_logger
 from sgg_store.metrics import Metrics
 from sgg_store.objects import ObjectStore

@@ -14,8 +14,8 @@ from collections import Counter
 from pydantic import BaseModel, ConfigDict
 
 from sgg_core.errors import DataError, Problem
-from sgg_core.examples import ClassificationExample, ExampleSet, Kind, Limits, parse_examples
-from sgg_core.shapes import characters
+from sgg_core.examples import ExampleSet, parse_examples
+from sgg_core.shapes import ClassificationExample, Kind, Limits, characters
 from sgg_core.suspicions import probably_cut
 
 SHOWN_WARNINGS = 20

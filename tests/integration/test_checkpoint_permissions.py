@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from api.testing import ApiServer, labelled
+from sgg_store.attempts import Lease
 from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import RecordNotFoundError
@@ -16,7 +17,7 @@ from sgg_store.events import Events
 from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
-from sgg_store.leases import Lease, Leases
+from sgg_store.leases import Leases
 from sgg_store.new_jobs import Start
 from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, JobRecord

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import ORMExecuteState
 
+from sgg_store.attempts import Lease
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.cleaning import Cleaned, Cleaner, begin_chore, delete_objects
 from sgg_store.database import Database, upgrade_schema
@@ -27,7 +28,7 @@ from sgg_store.files import Files
 from sgg_store.garbage import find_garbage
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, SCOPES, ApiKeys, ensure_project
-from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.leases import JobResult, Leases
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.new_jobs import Start
 from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key

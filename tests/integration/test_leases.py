@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from sgg_store.attempts import Lease, guard
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.doorbells import Doorbells
@@ -18,7 +19,7 @@ from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
-from sgg_store.leases import Claim, JobResult, Lease, Leases
+from sgg_store.leases import Claim, JobResult, Leases
 from sgg_store.metrics import Metrics
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord, database_now
 from sgg_store.retries import Cause
@@ -54,7 +55,7 @@ def attempts_of(database: Database, job_id: str) -> list[AttemptRecord]:
 
 WRITES: dict[str, Callable[[Leases, Lease], object]] = {
     "heartbeat": lambda leases, lease: leases.heartbeat(lease, 3),
-    "guard": lambda leases, lease: leases.guard(lease),
+    "guard": lambda leases, lease: guard(leases.session, lease),
     "succeed": lambda leases, lease: leases.succeed(lease, RESULT),
     "fail": lambda leases, lease: leases.fail(lease, "code", "message"),
     "cancelled": lambda leases, lease: leases.cancelled(lease),
@@ -372,7 +373,7 @@ def test_a_write_that_began_in_time_is_not_cut_in_two_by_the_reaper(database: Da
     reaper = threading.Thread(target=reap)
     reaper.start()
     with database.begin() as session:
-        Leases(session).guard(lease)
+        guard(session, lease)
         began.set()
         time.sleep(SHORT * 6)  # the lease runs out meanwhile, and the reaper is there
         session.execute(update(JobRecord).where(JobRecord.id == job_id).values(step=7))
@@ -396,7 +397,7 @@ def test_a_worker_that_freezes_within_a_transaction_is_waited_for_no_longer_than
         job_id = add_job(session).id
     lease = claim(others, job_id, 2.0).lease
     with pytest.raises(DatabaseUnavailableError), frozen.begin() as session:
-        Leases(session).guard(lease)
+        guard(session, lease)
         session.execute(update(JobRecord).where(JobRecord.id == job_id).values(step=1))
         with others.begin() as session_of_a_caller:
             Jobs(session_of_a_caller).request_cancel(DEFAULT_PROJECT_ID, job_id)  # waits

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sgg_store.attempts import Lease, guard
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, RecordNotFoundError, TransitionError
@@ -29,7 +30,7 @@ from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import TERMINAL, AttemptState, JobStatus
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
-from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.leases import JobResult, Leases
 from sgg_store.new_jobs import Start
 from sgg_store.records import AttemptRecord, EventRecord, JobRecord
 from sgg_store.retries import BUDGETS, Cause
@@ -247,7 +248,7 @@ class LeaseMachine(RuleBasedStateMachine):
             Leases(session, TINY).heartbeat(lease)
         time.sleep(TINY * 2)
         with pytest.raises(LeaseLostError), self.database.begin() as session:
-            Leases(session).guard(lease)
+            guard(session, lease)
         with self.database.begin() as session:
             assert Leases(session).expire_overdue() == [lease.job_id]
         self._ended(lease, self._after(lease, Cause.LOST))

@@ -8,6 +8,7 @@ import time
 import pytest
 from sqlalchemy import select
 
+from sgg_store.attempts import Lease
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.doorbells import Doorbells
@@ -18,7 +19,7 @@ from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.job_views import JobViews
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
-from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.leases import JobResult, Leases
 from sgg_store.records import AttemptRecord, JobRecord
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job

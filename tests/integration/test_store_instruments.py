@@ -6,13 +6,14 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from sqlalchemy import update
 
+from sgg_store.attempts import Lease, guard
 from sgg_store.database import Database
 from sgg_store.errors import BrokerUnavailableError, LeaseLostError
 from sgg_store.instruments import ATTEMPTS_ENDED
 from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
-from sgg_store.leases import Lease, Leases
+from sgg_store.leases import Leases
 from sgg_store.queue import make_celery, ring
 from sgg_store.queue_metrics import QueueCollector
 from sgg_store.records import AttemptRecord, JobRecord
@@ -73,9 +74,11 @@ def test_writes_after_the_lease_are_counted(database: Database) -> None:
     with database.begin() as session:
         session.execute(update(AttemptRecord).values(lease_expires_at=0.0))
     before = value("sgg_fenced_writes_total")
-    for write in (Leases.heartbeat, Leases.guard, Leases.cancelled):
+    for write in (Leases.heartbeat, Leases.cancelled):
         with pytest.raises(LeaseLostError), database.begin() as session:
             write(Leases(session), lease)
+    with pytest.raises(LeaseLostError), database.begin() as session:
+        guard(session, lease)
     assert value("sgg_fenced_writes_total") == before + 3
 
 

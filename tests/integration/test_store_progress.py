@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sgg_core.reporting import EvaluationMetrics, StepMetrics
+from sgg_store.attempts import Lease, guard
 from sgg_store.checkpoints import ADAPTER_FILES, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import CursorNotFoundError
@@ -12,7 +13,7 @@ from sgg_store.events import Events, NewEvent
 from sgg_store.job_views import JobViews
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID
-from sgg_store.leases import Lease, Leases
+from sgg_store.leases import Leases
 from sgg_store.metrics import Metrics
 from sgg_store.retries import Cause
 from sgg_store.testing import add_job
@@ -124,13 +125,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_listed_no_more(
         older = checkpoints.mark_damaged(lease, made[8].id)
         assert older is not None
         assert older.step == 4
-        assert Leases(session).guard(lease).start_step == 4
+        assert guard(session, lease).start_step == 4
     with database.begin() as session:
         checkpoints = Checkpoints(session)
         listed = checkpoints.list_page(DEFAULT_PROJECT_ID, lease.job_id).items
         assert [checkpoint.step for checkpoint in listed] == [4]
         assert checkpoints.mark_damaged(lease, made[4].id) is None
-        assert Leases(session).guard(lease).start_step == 0
+        assert guard(session, lease).start_step == 0
         checkpoints.append(lease, 8, "prefix-8-again", {}, {})
         newest = checkpoints.newest(lease.job_id)
         assert newest is not None

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text, update
 
+from sgg_store.attempts import Lease
 from sgg_store.database import Database
 from sgg_store.doorbells import Doorbells
 from sgg_store.errors import DatabaseUnavailableError
 from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs
-from sgg_store.leases import JobResult, Lease, Leases
+from sgg_store.leases import JobResult, Leases
 from sgg_store.projects import Projects
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.records import AttemptRecord, JobRecord, ProjectRecord, database_now

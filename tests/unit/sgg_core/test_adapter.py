@@ -17,12 +17,13 @@ from sgg_core.base_loading import load_base
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, DataError, DiskFullError, UnknownBaseModelError, VerificationError
 from sgg_core.evaluation import log_probabilities
-from sgg_core.examples import ClassificationExample, parse_examples
+from sgg_core.examples import parse_examples
 from sgg_core.files import sha256_of
 from sgg_core.manifest import Manifest, verify_directory
 from sgg_core.predictor import load_predictor
 from sgg_core.proof import prove
 from sgg_core.reporting import SilentReporter
+from sgg_core.shapes import ClassificationExample
 from sgg_core.spec import TrainingSpec
 from sgg_core.tasks.choice import task_for
 from sgg_core.tiny import save_tiny_base, tiny_base

@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 
 from sgg_core.errors import DataError, SourceFileError, ValidationFileError
-from sgg_core.examples import (
-    Limits,
-    check_sources,
-    check_training,
-    check_validation,
-    parse_examples,
-    read_examples,
-)
+from sgg_core.examples import check_sources, check_training, check_validation, parse_examples, read_examples
+from sgg_core.shapes import Limits
 
 
 def jsonl(*rows):

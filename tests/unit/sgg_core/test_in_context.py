@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sgg_core import trainer
-from sgg_core.examples import ClassificationExample
 from sgg_core.in_context import InContext, balanced, evaluate_in_context
 from sgg_core.reporting import SilentReporter
+from sgg_core.shapes import ClassificationExample
 from sgg_core.tasks.label_words import LabelWords
 
 train = partial(trainer.train, with_documents=False)  # nobody reads them here

@@ -6,15 +6,9 @@ import json
 import pytest
 
 from sgg_core.errors import DataError
-from sgg_core.examples import (
-    ChatExample,
-    ChatMessage,
-    ClassificationExample,
-    CompletionExample,
-    Limits,
-    parse_examples,
-)
+from sgg_core.examples import parse_examples
 from sgg_core.parsing import MAX_PROBLEMS
+from sgg_core.shapes import ChatExample, ChatMessage, ClassificationExample, CompletionExample, Limits
 
 
 def parsed(*rows, limits=Limits()):  # noqa: B008  (frozen)
