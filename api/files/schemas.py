@@ -53,7 +53,7 @@ class Upload:
 
 
 class ProblemOut(Out):
-    """One thing that is suspicious about a file."""
+    """One thing that is suspicious or wrong about a file."""
 
     line: int | None
     field: str | None

@@ -7,9 +7,7 @@ from typing import Any, Literal
 from api.jobs.schemas import Method
 from api.schemas import Identified, Out
 from sgg_core.shapes import Kind
-from sgg_core.spec import (
-    Auto,
-)
+from sgg_core.spec import Auto
 
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "A page of events, or a stream of them.", "content": {"text/event-stream": {}}},

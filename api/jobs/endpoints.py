@@ -1,4 +1,5 @@
-"""/v1/fine_tuning/jobs: create, list, retrieve, cancel, pause, resume, events, metrics, checkpoints, report."""
+"""/v1/fine_tuning/jobs: create, list, retrieve, delete, cancel, pause, resume; events, metrics, report, examples and
+checkpoints of a job."""
 
 from __future__ import annotations
 

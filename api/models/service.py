@@ -12,7 +12,7 @@ from sgg_core.catalogue import BaseModelEntry
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.jobs import Jobs
-from sgg_store.permissions import CheckpointPermissions
+from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
 from sgg_store.records import CheckpointRecord, FileRecord, JobRecord
 
 
@@ -29,7 +29,7 @@ def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
     if entry is not None:
         return _base(entry)
     with services.database.read() as session:
-        if ":ckpt-step-" in name:
+        if is_checkpoint_name(name):
             job, checkpoint = CheckpointPermissions(session).usable(caller.project_id, name)
             return _checkpoint(job, checkpoint, Checkpoints(session).files_of([checkpoint.id])[checkpoint.id])
         return _fine_tuned(Jobs(session).get_by_fine_tuned_model(caller.project_id, name))
@@ -45,7 +45,7 @@ def delete(services: Services, caller: Caller, name: str) -> None:
             f"{name!r} is a base model, and those are the server's. One that was added goes with `sgg models remove`, "
             "where the server runs."
         )
-    if ":ckpt-step-" in name:
+    if is_checkpoint_name(name):
         retrieve(services, caller, name)
         raise PermissionDeniedError(f"{name!r} is a checkpoint, which goes with its job. Delete that.")
     with services.database.begin() as session:

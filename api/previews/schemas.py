@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.files.schemas import ProblemOut
 from api.jobs.schemas import FileId, Method
 from api.schemas import Out
 
@@ -30,15 +31,6 @@ class SegmentOut(Out):
     """Whether the loss is over its tokens."""
 
 
-class PreviewProblemOut(Out):
-    """Why a training would refuse the example."""
-
-    line: int | None
-    field: str | None
-    reason: str
-    remedy: str
-
-
 class PreviewedOut(Out):
     """One example."""
 
@@ -50,7 +42,8 @@ class PreviewedOut(Out):
     trained_tokens: int
     truncated: bool
     """Whether its text is cut at its end."""
-    problem: PreviewProblemOut | None
+    problem: ProblemOut | None
+    """Why a training would refuse it."""
 
 
 class PreviewOut(Out):

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from api.auth import Caller
 from api.dependencies import Services
 from api.errors import InvalidRequestError
+from api.files.schemas import ProblemOut
 from api.jobs.requests import CheckedRequest, check_request
-from api.previews.schemas import PreviewedOut, PreviewIn, PreviewOut, PreviewProblemOut, SegmentOut
+from api.previews.schemas import PreviewedOut, PreviewIn, PreviewOut, SegmentOut
 from api.trials.asking import CALLER_GONE, ask_for_one
 from api.validation import broken_texts, problems_of_model
 from sgg_core.trials import Preview, PreviewedExample, PreviewTrial
@@ -59,7 +60,7 @@ def _trial(caller: Caller, checked: CheckedRequest, limit: int) -> NewTrial:
 
 
 def _out(example: PreviewedExample) -> PreviewedOut:
-    problem = None if example.problem is None else PreviewProblemOut(**dataclasses.asdict(example.problem))
+    problem = None if example.problem is None else ProblemOut(**dataclasses.asdict(example.problem))
     return PreviewedOut(
         line=example.line,
         segments=[SegmentOut(text=segment.text, trained=segment.trained) for segment in example.segments],

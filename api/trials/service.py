@@ -26,7 +26,7 @@ from sgg_store.checkpoints import ADAPTER_FILES
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.files import Files
 from sgg_store.jobs import Jobs
-from sgg_store.permissions import CheckpointPermissions
+from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
 from sgg_store.trials import NewTrial, StoredAdapter, StoredFile
 
 
@@ -86,7 +86,7 @@ def find_model(services: Services, caller: Caller, name: str) -> Target:
     if name in catalogue:
         return Target(catalogue[name], None)
     with services.database.read() as session:
-        find = _of_checkpoint if ":ckpt-step-" in name else _of_job
+        find = _of_checkpoint if is_checkpoint_name(name) else _of_job
         base_model, adapter = find(session, caller.project_id, name)
     if base_model not in catalogue:
         raise RecordNotFoundError("base model", base_model)

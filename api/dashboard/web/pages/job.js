@@ -1,7 +1,7 @@
-import { html, useEffect, useRef, useState } from "../core.js";
+import { html, useState } from "../core.js";
 import { can, get, post, remove } from "../api.js";
 import { useAction, useEvery, useRead } from "../live.js";
-import { bytes, clock, count, date, duration, figure, percent, plural } from "../format.js";
+import { bytes, clock, count, date, duration, figure, percent } from "../format.js";
 import { Bar, Bones, Card, Confirm, Page, Problem, Status, Table, ToTheJobs } from "../parts.js";
 import { useCurves } from "../curves.js";
 import { useEvents } from "../events.js";
