@@ -149,17 +149,19 @@ def fresh_cache(base: LoadedBase) -> Any:
     return DynamicCache()
 
 
+def cache_argument(body: Any) -> str:
+    """What the forward pass of a transformers model calls its cache of keys and values."""
+    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"  # before 5.24
+
+
 def states_after(base: LoadedBase, ids: Tensor, cache: Any, **masks: Tensor) -> Tensor:
     """Last hidden states (1, T, d) of token ids (1, T) that follow those in `cache`, which takes them in, too.
 
     `masks` are as the model itself takes them; without any, each token sees all before it.
     """
     body = base.model.base_model
-    name = (
-        "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
-    )  # in older transformers
     with _in_half_where_quicker(base):
-        seen = body(input_ids=ids, use_cache=True, **{name: cache}, **masks)
+        seen = body(input_ids=ids, use_cache=True, **{cache_argument(body): cache}, **masks)
     return seen.last_hidden_state  # type: ignore[no-any-return]
 
 

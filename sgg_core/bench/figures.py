@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from sgg_core.bench.cells import Row
+from sgg_core.bench.speed_figures import new_axes
 from sgg_core.bench.start import CASES, JobTimes, jobs_of
 from sgg_core.bench.start import Row as StartRow
 from sgg_core.bench.tables import groups, interval, paired
@@ -148,9 +149,7 @@ def _ablation(rows: Sequence[Row], baseline: str) -> Figure | None:
 
 
 def _axes(ylabel: str, xlabel: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7.2, 4.4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_axes(4.4)
     axes.set_ylabel(ylabel)
     axes.set_xlabel(xlabel)
     axes.grid(axis="y", color="#e4e4e4")

@@ -179,7 +179,11 @@ def _suits(base: LoadedBase, name: str) -> bool:
 
 
 def _trainer_steps(base: LoadedBase, setting: Setting, full: bool) -> list[float]:
-    """Seconds of each step of transformers' Trainer on the same base weights, which are put back."""
+    """Seconds of each step of transformers' Trainer on the same base weights, which are put back.
+
+    Unlike `trainer_peer`, which repeats a run of ours, this is what its users get: batches and a loss of its own, with
+    peft's adapter or with all weights, and a clock at each step.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments

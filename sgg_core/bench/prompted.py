@@ -5,11 +5,12 @@ peft keeps the trained vectors; here they are put before the tokens, with a mask
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from sgg_core.backbone import cache_argument
 
 
 class Prompted(nn.Module):
@@ -46,9 +47,8 @@ class Prompted(nn.Module):
         if self.prefix:
             if token_type_ids is not None:
                 extra["token_type_ids"] = token_type_ids
-            # transformers calls it past_key_values before 5.24
-            name = "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
-            return body(input_ids=input_ids, **{name: self.tuned.get_prompt(batch_size=size)}, **extra)
+            prompt = {cache_argument(body): self.tuned.get_prompt(batch_size=size)}
+            return body(input_ids=input_ids, **prompt, **extra)
         if position_ids is not None:
             first = torch.arange(self.count, device=input_ids.device).expand(size, -1)
             extra["position_ids"] = torch.cat([first, extra["position_ids"]], 1)

@@ -28,6 +28,7 @@ from typing import Any
 
 from sgg_core.backbone import LoadedBase
 from sgg_core.base_loading import load_base
+from sgg_core.bench import assignment
 from sgg_core.bench.arithmetic import matmul_rate
 from sgg_core.bench.assignment import NotApplicableError
 from sgg_core.bench.machine import this_machine
@@ -247,7 +248,7 @@ def _setfit(base: LoadedBase, examples: ExampleSet) -> Turn:
 
 def _two_texts() -> ExampleSet:
     rows = [{"text": f"{word} {number}", "label": word} for word in ("good", "bad") for number in range(2)]
-    return parse_examples("\n".join(map(json.dumps, rows)).encode(), "two.jsonl")
+    return assignment.examples(rows, "two.jsonl")
 
 
 def _last(losses: list[float]) -> float:

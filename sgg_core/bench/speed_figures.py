@@ -14,7 +14,7 @@ BLUE, ORANGE, MUTED, RULE = "#1f6fb2", "#e07b00", "#6b6b6b", "#e4e4e4"
 
 def draw_peers(lines: Sequence[dict[str, Any]], path: Path) -> None:
     """A bar for each way: its time for a job over that of what it is compared with."""
-    figure, axes = _axes(0.6 + 0.42 * len(lines))
+    figure, axes = new_axes(0.6 + 0.42 * len(lines))
     places = range(len(lines))
     ours = [line["way"].startswith("SGG") for line in lines]
     axes.barh(places, [line["ratio"] for line in lines], color=[BLUE if own else ORANGE for own in ours], height=0.6)
@@ -31,7 +31,7 @@ def draw_peers(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
 def draw_cluster(lines: Sequence[dict[str, Any]], target: float, path: Path) -> None:
     """Waiting times over the number of workers; the fewest that keep the target are marked."""
-    figure, axes = _axes(3.6)
+    figure, axes = new_axes(3.6)
     workers = [line["workers"] for line in lines]
     for key, color, label in (("wait_p95", ORANGE, "p95"), ("wait_p50", BLUE, "p50")):
         axes.plot(workers, [line[key] for line in lines], marker="o", markersize=4, color=color, label=label)
@@ -47,7 +47,8 @@ def draw_cluster(lines: Sequence[dict[str, Any]], target: float, path: Path) -> 
     _write(figure, path)
 
 
-def _axes(height: float) -> tuple[Figure, Any]:
+def new_axes(height: float) -> tuple[Figure, Any]:
+    """A figure of this height in inches, with axes whose grid lies behind what is drawn."""
     figure = Figure(figsize=(7.2, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

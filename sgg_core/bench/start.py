@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel
 
+from sgg_core.bench.cluster import percentile
 from sgg_core.card import table
 
 Seconds = Annotated[float, AfterValidator(lambda value: round(value, 4))]
@@ -59,15 +60,6 @@ class JobTimes(BaseModel):
 Row = ServerStart | BaseLoad | JobTimes
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which this share lies, between the two nearest ones in proportion."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
 def jobs_of(rows: Iterable[Row], case: Case) -> dict[str, list[JobTimes]]:
     """The jobs of a case by their base models, in the order in which these came first."""
     found: dict[str, list[JobTimes]] = {}
@@ -110,7 +102,7 @@ def as_tables(rows: Sequence[Row]) -> str:
 
 def _spread(rows: Sequence[Row], figure: str) -> str:
     values = [getattr(row, figure) for row in rows]
-    return f"{_in_words(percentile(values, 0.5))} ({_in_words(percentile(values, 0.95))})"
+    return f"{_in_words(percentile(values, 50))} ({_in_words(percentile(values, 95))})"
 
 
 def _in_words(seconds: float) -> str:
