@@ -35,8 +35,8 @@ from sgg_core.pipe import MessagePipe, die_with_parent, name_process
 from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
 from worker.messages import Failed, InputFile, Ready, Said, Steer, Train, Unshared, Warm, command_adapter
-from worker.rehearsal import rehearse
 from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak, nothing
+from worker.warm_up import warm_up
 
 if TYPE_CHECKING:
     from sgg_core.backbone import LoadedBase
@@ -62,7 +62,7 @@ class TrainerProcess:
         if self._commands.empty():
             from sgg_core.tiny import tiny_base
 
-            rehearse(tiny_base())
+            warm_up(tiny_base())
         while True:
             self._serve(self._put_aside.popleft() if self._put_aside else self._commands.get())
             gc.collect()
@@ -76,7 +76,7 @@ class TrainerProcess:
             begin_peak()
             if isinstance(command, Warm):
                 if self._commands.empty():
-                    rehearse(base)
+                    warm_up(base)
             elif not command.shared:
                 self._train(command, base)
             elif _shares_passes(command, base):
