@@ -77,7 +77,7 @@ class SmoothedCosine:
 
 
 @dataclass(frozen=True)
-class Share:
+class SourceShare:
     """What a source adds to the gradient, the raw cosine, and |added| / |g_S'|."""
 
     added: Gradient
@@ -92,7 +92,7 @@ def share(
     agreement: Sequence[SmoothedCosine],
     wanted: float | None,
     cap: float,
-) -> Share:
+) -> SourceShare:
     """A source's share, each of the `parts` (indices of parameters) by itself; `source` is over the target's list.
 
     The weight is `wanted`, or without it max(0, smoothed cosine) (Du et al. 2018), and at most what `cap` allows.
@@ -109,4 +109,4 @@ def share(
             added[index] = tensor * factor
         helpful_square += length**2
     whole = helpful_square**0.5
-    return Share(added, cosine(target, source), norm(added) / whole if whole > 0.0 else 0.0)
+    return SourceShare(added, cosine(target, source), norm(added) / whole if whole > 0.0 else 0.0)

@@ -255,7 +255,7 @@ class GuidedStep:
 
     def _aligned(
         self, gradient: Gradient, target: Gradient, sources: Sequence[Gradient], numbers: Sequence[int]
-    ) -> tuple[Gradient, list[alignment.Share]]:
+    ) -> tuple[Gradient, list[alignment.SourceShare]]:
         """The gradient with the sources' shares added, and the shares. The target's raw gradient has priority."""
         if self.spec is None or not sources:
             return gradient, []
@@ -271,11 +271,11 @@ class GuidedStep:
 
     def _of_equal_rank(
         self, gradient: Gradient, target: Gradient, sources: Sequence[Gradient]
-    ) -> tuple[Gradient, list[alignment.Share]]:
+    ) -> tuple[Gradient, list[alignment.SourceShare]]:
         """The combination that turns against none of the tasks."""
         own, *weights = alignment.equal_rank_weights([gradient, *sources])
         shares = [
-            alignment.Share(scaled(source, weight), cosine(target, source), weight)
+            alignment.SourceShare(scaled(source, weight), cosine(target, source), weight)
             for source, weight in zip(sources, weights, strict=True)
         ]
         return combined([(own, gradient), *((1.0, share.added) for share in shares)]), shares
