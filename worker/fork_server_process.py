@@ -23,7 +23,7 @@ from worker.messages import Ready
 from worker.trainer_process import import_training, run_trainer
 
 
-class ForkServer:
+class Forker:
     """Forks a trainer for each request that brings pipes; reaps one when a request without pipes names it."""
 
     def __init__(self, requests: socket.socket, pipe: MessagePipe) -> None:
@@ -122,7 +122,7 @@ def main() -> None:
         gc.collect()
         gc.freeze()  # what was imported stays in memory that all share
         pipe.send(Ready())
-        ForkServer(requests, pipe).serve_all()
+        Forker(requests, pipe).serve_all()
 
 
 if __name__ == "__main__":
