@@ -36,12 +36,12 @@ USAGE = 2
 
 def setting_names() -> tuple[str, ...]:
     """Return all names that `--set` knows, such as `lora.rank`, in the order of the spec."""
-    from sgg_core.spec import Group, TrainingSpec
+    from sgg_core.spec import SettingsGroup, TrainingSpec
 
     groups = {
         name: field.annotation
         for name, field in TrainingSpec.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
     }
     return tuple(f"{group}.{name}" for group, annotation in groups.items() for name in annotation.model_fields)
 

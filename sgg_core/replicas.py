@@ -71,7 +71,7 @@ class Replicas:
             if resume_from is not None:
                 states.read(resume_from)
             while left := self.lineup.left(states.all_ended):
-                group = Group(self, states, left[: self.at_once])
+                group = ReplicaGroup(self, states, left[: self.at_once])
                 group.train(base, Path(scratch))
                 if not group.ended:
                     assert group.wish != "continue"
@@ -107,7 +107,7 @@ class Replicas:
         return report.model_copy(update=told)
 
 
-class Group:
+class ReplicaGroup:
     """Replicas that are trained at once. Who comes to a step waits until nobody is at an earlier one."""
 
     def __init__(self, whole: Replicas, states: ReplicaStates, numbers: Sequence[int]) -> None:
@@ -247,7 +247,7 @@ class Group:
 class Member:
     """A replica in its group, and the Reporter of its run."""
 
-    def __init__(self, group: Group, number: int) -> None:
+    def __init__(self, group: ReplicaGroup, number: int) -> None:
         self.number = number
         self.replica = group.whole.lineup.replica(number, group.states.folds)
         self.spec = self.replica.spec

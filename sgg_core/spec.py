@@ -31,7 +31,7 @@ def _takes_bool(annotation: Any) -> bool:
     return annotation is bool or any(_takes_bool(part) for part in get_args(annotation))
 
 
-class Group(BaseModel):
+class SettingsGroup(BaseModel):
     """A group of settings. Unknown names are errors, so that a typo never trains something else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -47,7 +47,7 @@ class Group(BaseModel):
         return value
 
 
-class TaskSpec(Group):
+class TaskSpec(SettingsGroup):
     """What the examples ask the model to do."""
 
     type: Literal["auto", "classification", "completion", "chat"] = "auto"
@@ -67,7 +67,7 @@ class TaskSpec(Group):
     """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice."""
 
 
-class LoraSpec(Group):
+class LoraSpec(SettingsGroup):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: Annotated[int, Field(ge=1, le=256)] = 8
@@ -82,7 +82,7 @@ class LoraSpec(Group):
     """Names of the linear layers that get an adapter."""
 
 
-class OptimizationSpec(Group):
+class OptimizationSpec(SettingsGroup):
     """AdamW with bias correction, linear warm-up, then linear decay to zero."""
 
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
@@ -147,7 +147,7 @@ class OptimizationSpec(Group):
         return max(self.tried, self.whole)
 
 
-class GuidanceSpec(Group):
+class GuidanceSpec(SettingsGroup):
     """Structured gradient guidance (scheme of arXiv:2506.00726, formulas in docs/method.md)."""
 
     variant: Literal["finite_difference", "exact", "momentum", "off"] = "finite_difference"
@@ -190,7 +190,7 @@ class GuidanceSpec(Group):
         return "cross_fitted" if self.source_weight == "auto" else self.source_weight
 
 
-class EvaluationSpec(Group):
+class EvaluationSpec(SettingsGroup):
     """How often the validation set is looked at, and what follows from it."""
 
     every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
@@ -211,7 +211,7 @@ class EvaluationSpec(Group):
         return self.keep == "best" or self.patience is not None
 
 
-class CheckpointSpec(Group):
+class CheckpointSpec(SettingsGroup):
     """How often the full training state is saved, so that a killed run goes on from there."""
 
     every_steps: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
@@ -225,7 +225,7 @@ class CheckpointSpec(Group):
     other one counts as 1."""
 
 
-class ResourcesSpec(Group):
+class ResourcesSpec(SettingsGroup):
     """What a run is computed on. Its result does not depend on it, but for rounding and the draws of dropout."""
 
     gpus: Annotated[int, Field(ge=1, le=8)] = 1
@@ -236,7 +236,7 @@ class ResourcesSpec(Group):
     on them: on the same processor and as many threads the result is the same to the last bit."""
 
 
-class TrainingSpec(Group):
+class TrainingSpec(SettingsGroup):
     """Everything a training run is told, apart from its data. JSON round trip is exact."""
 
     base_model: Annotated[str, Field(min_length=1, max_length=200)]

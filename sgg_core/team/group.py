@@ -22,7 +22,7 @@ LOOPBACK = "lo" if sys.platform == "linux" else "lo0"  # nobody beyond this mach
 ADVICE = "The run goes on from its last checkpoint; the log of the trainer says more."
 
 
-class Group:
+class ProcessGroup:
     """The meeting of a team's processes, at a file that none of them has made. To be closed.
 
     `look` is called while this process waits, and may end the waiting by an error.

@@ -18,7 +18,7 @@ from sgg_core.tasks.choice import task_for
 from sgg_core.tasks.contrast import Contrast
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
-from sgg_core.team.group import Group
+from sgg_core.team.group import ProcessGroup
 from sgg_core.team.messages import Errand, Learn, Loaded, Start, order_adapter
 from sgg_core.team.parts import part_of
 
@@ -44,7 +44,7 @@ def help_out(pipe: MessagePipe, lines: queue.SimpleQueue[bytes]) -> None:
         torch.set_num_threads(start.threads)
     base = load_directory(start.entry, start.directory, device)
     pipe.send(Loaded(base_model=base.sha256))
-    group = Group(start.place, start.size, device, start.meeting)
+    group = ProcessGroup(start.place, start.size, device, start.meeting)
     with lora(base, start.lora, seed=0) as adapted:
         tasks: list[Known] = []
         while True:
@@ -69,7 +69,7 @@ def _learned(lesson: Learn, base: LoadedBase, adapted: Any) -> Known:
     return Known(task, parameters)
 
 
-def _run(errand: Errand, known: Known, group: Group) -> None:
+def _run(errand: Errand, known: Known, group: ProcessGroup) -> None:
     """Take the leader's weights over, compute, and add to the sum."""
     parameters = known.parameters
     wanted = parameters if errand.kind == "gradient" else [*parameters, *parameters]

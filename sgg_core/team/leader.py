@@ -29,7 +29,7 @@ from sgg_core.spec import LoraSpec, TrainingSpec
 from sgg_core.tasks.contrast import Contrast
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.task import Task
-from sgg_core.team.group import ADVICE, PATIENCE, Group
+from sgg_core.team.group import ADVICE, PATIENCE, ProcessGroup
 from sgg_core.team.messages import Errand, Failed, Learn, Loaded, Start, word_adapter
 from sgg_core.team.parts import part_of
 
@@ -126,7 +126,7 @@ class Leader:
         self._tasks: list[Task] = []
         self._broken = False
         self._stack = ExitStack()
-        self._group: Group
+        self._group: ProcessGroup
 
     def __enter__(self) -> Leader:
         with ExitStack() as stack:
@@ -141,7 +141,7 @@ class Leader:
                 stack.callback(self.helpers[-1].close)
             for helper in self.helpers:
                 self._check_loaded(helper)
-            self._group = Group(0, self._size, self._devices[0], scratch / "meeting", self._look)
+            self._group = ProcessGroup(0, self._size, self._devices[0], scratch / "meeting", self._look)
             stack.callback(lambda: self._group.close(self._broken))
             self._stack = stack.pop_all()
         return self

@@ -13,10 +13,10 @@ from sgg_core.guidance.passes import Share
 from sgg_core.seeding import derived_seed
 from sgg_core.tasks.contrast import Contrast
 from sgg_core.tasks.task import LossSum
-from sgg_core.team.group import Group
+from sgg_core.team.group import ProcessGroup
 
 
-def part_of(share: Share, group: Group) -> Share:
+def part_of(share: Share, group: ProcessGroup) -> Share:
     """What this process computes of a batch. Each draws a dropout of its own."""
     seed = share.seed if group.place == 0 else derived_seed(share.seed, "helper", group.place)
     if isinstance(share.task, Contrast):
@@ -38,7 +38,7 @@ class SharedContrast(Contrast):
     The loss itself is counted once.
     """
 
-    def __init__(self, whole: Contrast, group: Group) -> None:
+    def __init__(self, whole: Contrast, group: ProcessGroup) -> None:
         super().__init__(whole.pooled, whole.kinship)
         self._group = group
 
