@@ -37,7 +37,7 @@ class Fitted:
 
 
 @dataclass
-class Adapted:
+class AdaptedBase:
     """The adapters on a loaded base model, by name, the one used last at the end."""
 
     model: Any  # peft.PeftModel
@@ -49,7 +49,7 @@ class Shelf:
 
     def __init__(self, budget: int, device: torch.device) -> None:
         self._budget = budget
-        self._adapted: dict[str, Adapted] = {}  # by base model, once it has an adapter
+        self._adapted: dict[str, AdaptedBase] = {}  # by base model, once it has an adapter
         self._bases = LoadedBases(device, if_too_large=TOO_LARGE, on_leave=lambda name: self._adapted.pop(name, None))
 
     @contextmanager
@@ -71,7 +71,7 @@ class Shelf:
         adapted.model.base_model.enable_adapter_layers()
         yield base, adapted.adapters[adapter.name]
 
-    def _fitted(self, base: LoadedBase, directory: Path) -> Adapted:
+    def _fitted(self, base: LoadedBase, directory: Path) -> AdaptedBase:
         """What lies on the base model, with the adapter of that directory."""
         from peft import PeftModel
 
@@ -80,7 +80,7 @@ class Shelf:
             return adapted
         fitted = _of_bundle(base, directory) if (directory / MANIFEST).exists() else _of_checkpoint(base, directory)
         if adapted is None:
-            adapted = Adapted(PeftModel.from_pretrained(base.model, directory, adapter_name=name))
+            adapted = AdaptedBase(PeftModel.from_pretrained(base.model, directory, adapter_name=name))
             self._adapted[base.entry.name] = adapted
         else:
             adapted.model.load_adapter(directory, adapter_name=name)
