@@ -18,10 +18,10 @@ from api.audit.trail import Trail
 from api.auth import Caller, KeyRing, authenticate
 from api.errors import InvalidRequestError, PermissionDeniedError
 from api.jobs.feed import EventFeed
+from api.project_locks import ProjectLocks
 from api.rates import RateLimiter
 from api.settings import ApiSettings
 from api.trials.desk import TrialDesk
-from api.turns import Turns
 from api.validation import broken_texts
 from sgg_core.catalogue import Catalogue
 from sgg_store.database import Database
@@ -60,7 +60,7 @@ class Services:
     the threads that all projects share."""
     storing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(STORING_THREADS))
     """Threads that inspect and store uploads: these wait for each other, and must not keep all others waiting."""
-    storing_turns: Turns = field(default_factory=Turns)
+    storing_turns: ProjectLocks = field(default_factory=ProjectLocks)
     """In which projects take such a thread: one upload each, so that none waits for all the uploads of another."""
     comparing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(COMPARING_THREADS))
     """Threads that compare jobs, which is seconds of computing for large validation files."""

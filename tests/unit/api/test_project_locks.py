@@ -1,10 +1,10 @@
-"""Turns: one at a time of each project, all projects side by side, and nothing is kept of those that are gone."""
+"""Locks of projects: one at a time of each, all side by side, and nothing is kept of those that are gone."""
 
 import gc
 
 import anyio
 
-from api.turns import Turns
+from api.project_locks import ProjectLocks
 
 
 def test_each_project_takes_one_turn_after_another_and_no_project_waits_for_another():
@@ -20,7 +20,7 @@ def test_each_project_takes_one_turn_after_another_and_no_project_waits_for_anot
             under_way[project_id] -= 1
 
     async def main():
-        turns = Turns()
+        turns = ProjectLocks()
         async with anyio.create_task_group() as group:
             for project_id in "aaabbb":
                 group.start_soon(take, turns, project_id)
@@ -31,7 +31,7 @@ def test_each_project_takes_one_turn_after_another_and_no_project_waits_for_anot
 
 def test_a_lock_that_nobody_uses_is_forgotten():
     async def main():
-        turns = Turns()
+        turns = ProjectLocks()
         for number in range(100):
             async with turns.of(f"project-{number}"):
                 pass

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from anyio import Lock
 
 
-class Turns:
+class ProjectLocks:
     """A lock for each project, kept only while somebody holds it or waits for it. Use it in one event loop."""
 
     def __init__(self) -> None:
