@@ -207,13 +207,6 @@ def check_task(entry: BaseModelEntry, kind: Kind) -> None:
         )
 
 
-def more_room(entry: BaseModelEntry, max_tokens: int) -> str:
-    """What lets an example of more tokens in: `max_tokens`, or another base model where this one sees no more."""
-    if max_tokens < entry.context_tokens:
-        return "raise task.max_tokens"
-    return f"choose a base model that sees more: {entry.name!r} sees {entry.context_tokens:,} tokens"
-
-
 def check_objective(entry: BaseModelEntry, objective: str, balanced_batches: bool | Literal["auto"]) -> None:
     """Raise SpecError if this base model, or such batches, cannot be trained on `objective`."""
     if objective != "contrast":

@@ -16,12 +16,14 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from sgg_core.adapter_file import ADAPTER, CONFIG
-from sgg_core.checkpoint import check_seal, seal
+from sgg_core.checkpoint import SCALARS, check_seal, seal
 from sgg_core.cross_validation import FoldOutcome
 from sgg_core.errors import CheckpointError
 from sgg_core.files import whole_directory
+from sgg_core.identity import RunIdentity
 from sgg_core.report import REPORT, TrainingReport
 from sgg_core.reporting import CheckpointSaved, checkpoint_name
+from sgg_core.spec import TrainingSpec
 from sgg_core.spread import Outcome, best
 
 STATES, ARCHIVE, KEPT = "replicas.json", "replicas.tar", "kept"
@@ -33,6 +35,12 @@ class SavedStates(BaseModel):
     ended: dict[int, Outcome]
     folds: dict[int, FoldOutcome] = {}
     going_on: dict[int, CheckpointSaved]
+
+
+class Begun(BaseModel):
+    """What state.json says of a run's beginning."""
+
+    identity: RunIdentity
 
 
 class ReplicaStates:
@@ -171,3 +179,22 @@ class ReplicaStates:
 def report_in(directory: Path) -> TrainingReport:
     """The report of a directory that a run has delivered."""
     return TrainingReport.model_validate_json((directory / REPORT).read_bytes())
+
+
+def begun_with(checkpoint: Path) -> TrainingSpec:
+    """The spec that the run of a checkpoint began with, of several replicas one of them.
+
+    Raises CheckpointError where it cannot be read.
+    """
+    try:
+        check_seal(checkpoint)
+        if not (checkpoint / ARCHIVE).exists():
+            content = (checkpoint / SCALARS).read_bytes()
+        else:
+            with tarfile.open(checkpoint / ARCHIVE) as archive:
+                place = next(name for name in archive.getnames() if name.endswith(f"/{SCALARS}"))
+                found = archive.extractfile(place)
+                content = b"" if found is None else found.read()
+        return Begun.model_validate_json(content).identity.spec
+    except (OSError, ValueError, StopIteration, tarfile.TarError) as error:
+        raise CheckpointError(f"Checkpoint {checkpoint.name} cannot be read: {error}", "Use an earlier one.") from error

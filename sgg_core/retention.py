@@ -9,6 +9,7 @@ from sgg_core.evaluation import classifier_evaluation, evaluate
 from sgg_core.examples import ExampleSet, check_retention
 from sgg_core.figures import Evaluation
 from sgg_core.rehearsal import can_judge, cross_validated_scores
+from sgg_core.spec import Auto
 from sgg_core.tasks.choice import encoded, task_for
 from sgg_core.tasks.pooled_head import PooledHead
 
@@ -19,7 +20,7 @@ class RetentionSet:
     Raises RetentionFileError where the base model cannot be asked such examples.
     """
 
-    def __init__(self, base: LoadedBase, data: ExampleSet, max_tokens: int) -> None:
+    def __init__(self, base: LoadedBase, data: ExampleSet, max_tokens: int | Auto) -> None:
         check_retention(data)
         try:
             check_task(base.entry, data.kind)

@@ -78,7 +78,7 @@ def set_up(
     held_out: list[Encoded] = []
     if files.validation is not None:
         held_out = encoded_and_told(target.task, files.validation, spec.task.max_tokens, reporter)
-    retention = None if files.retention is None else RetentionSet(base, files.retention, spec.task.max_tokens)
+    retention = None if files.retention is None else RetentionSet(base, files.retention, files.retention_tokens)
     guidance = None
     if spec.guided:
         guidance = spec.guidance.model_copy(update={"source_weight": spec.guidance.source_rule})

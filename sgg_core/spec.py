@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 Auto = Literal["auto"]
 MOST_TARGETS = 64
 MAX_TARGET_CHARS = 200
+MOST_TOKENS = 8192  # of an example
+CLASSIFIED_TOKENS = 512  # of an example for classification, unless more are asked for
 Target = Annotated[str, Field(max_length=MAX_TARGET_CHARS)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
@@ -63,8 +65,9 @@ class TaskSpec(SettingsGroup):
     label_kinship: bool = True
     """Whether contrast may leave examples of labels that are called alike near each other, where names count and the
     base model mistakes most examples. False where such labels are opposites."""
-    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
-    """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice."""
+    max_tokens: Annotated[int, Field(ge=16, le=MOST_TOKENS)] | Auto = "auto"
+    """Longer examples are cut (classification) or refused (completions and chats), and counted in a notice. `auto` is
+    512 for classification, for completions and chats as many as the base model sees."""
 
 
 class LoraSpec(SettingsGroup):

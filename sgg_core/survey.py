@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from sgg_core.backbone import LoadedBase
-from sgg_core.catalogue import more_room
 from sgg_core.encoding import Encoded
 from sgg_core.errors import DataError, Problem, SpecError
 from sgg_core.examples import STORED_LIMITS, ExampleSet, check_sources, check_training, check_validation, parse_examples
@@ -20,6 +19,7 @@ from sgg_core.suspicions import leaks
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.task import Task
+from sgg_core.token_limit import more_room, token_limit
 from sgg_core.trials import Survey, SurveyedFile, TrialError
 from sgg_core.whole_workload import whole_workload
 from sgg_core.workload import RunData
@@ -66,7 +66,8 @@ def survey(
         read[role] = data
         if role == "validation" and training is not None:
             warnings += leaks(training.examples, training.lines, data.examples, data.lines)
-        warnings += _cut(data, items, more_room(base.entry, spec.task.max_tokens))
+        limit = token_limit(spec.task.max_tokens, base.entry, data.kind)
+        warnings += _cut(data, items, more_room(base.entry, limit))
         files[role] = SurveyedFile(
             examples=len(data),
             labels=dict(sorted(Counter(example.label for example in data.classification).items())),

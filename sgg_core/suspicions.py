@@ -9,11 +9,10 @@ from sgg_core.errors import Problem
 from sgg_core.parsing import ProblemLog, excerpt
 from sgg_core.shapes import ChatExample, ClassificationExample, CompletionExample, Example, characters
 from sgg_core.similarity import near_duplicates
-from sgg_core.spec import TaskSpec
+from sgg_core.spec import CLASSIFIED_TOKENS, MOST_TOKENS
 
 CHARACTERS_PER_TOKEN = 4
 MOST_REMARKS = 5  # of one file
-DEFAULT_TOKENS = TaskSpec().max_tokens
 IMBALANCE = 5  # a label this many times as frequent as another pulls answers its way
 
 
@@ -72,19 +71,22 @@ def remarks(filename: str, warnings: Sequence[Problem]) -> list[str]:
 
 
 def probably_cut(examples: Sequence[Example], lines: Sequence[int]) -> tuple[Problem, ...]:
-    """Warnings about examples that are probably too long for the default of task.max_tokens.
+    """Warnings about examples that are probably too long for what task.max_tokens is by default.
 
-    Only a base model's tokenizer can count; English has a little more than four characters a token.
+    Only a base model's tokenizer can count; English has a little more than four characters a token. How many tokens of
+    a completion or chat the base model sees is not known yet, but a training takes no more than MOST_TOKENS.
     """
     log = ProblemLog()
     for example, line in zip(examples, lines, strict=True):
-        size = characters(example)
-        if size <= CHARACTERS_PER_TOKEN * DEFAULT_TOKENS:
+        size, classifies = characters(example), isinstance(example, ClassificationExample)
+        if size <= CHARACTERS_PER_TOKEN * (CLASSIFIED_TOKENS if classifies else MOST_TOKENS):
             continue
-        fate = "cut at their end" if isinstance(example, ClassificationExample) else "refused"
         reason = f"The example has {size:,} characters, about {size // CHARACTERS_PER_TOKEN:,} tokens."
         remedy = (
-            f"Longer ones than task.max_tokens ({DEFAULT_TOKENS} unless set) are {fate}: shorten it, or raise that."
+            f"Longer ones than hyperparameters.task.max_tokens ({CLASSIFIED_TOKENS} unless set) are cut at their end: "
+            "shorten it, or raise that."
+            if classifies
+            else f"Longer ones than the base model sees, {MOST_TOKENS:,} tokens at most, are refused: shorten it."
         )
         log.add(line, None, reason, remedy)
     return tuple(log.problems)

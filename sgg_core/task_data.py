@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from torch.nn import Parameter
 
 from sgg_core.backbone import LoadedBase
-from sgg_core.catalogue import more_room
 from sgg_core.encoding import Encoded
 from sgg_core.examples import ExampleSet
 from sgg_core.guidance.passes import TaskBatch
 from sgg_core.reporting import Notice, Reporter
 from sgg_core.seeding import derived_seed, epoch_order
-from sgg_core.spec import TrainingSpec
+from sgg_core.spec import Auto, TrainingSpec
 from sgg_core.tasks.choice import encoded, make_task
 from sgg_core.tasks.task import Task
+from sgg_core.token_limit import more_room, token_limit
 
 
 @dataclass
@@ -64,11 +64,13 @@ def task_data(
     return TaskData(task, items, {**adapter, **own}, number)
 
 
-def encoded_and_told(task: Task, examples: ExampleSet, max_tokens: int, reporter: Reporter) -> list[Encoded]:
+def encoded_and_told(task: Task, examples: ExampleSet, max_tokens: int | Auto, reporter: Reporter) -> list[Encoded]:
     """A file's examples for `task`, of so many tokens; how many of its texts are cut is told."""
     items = encoded(task, examples)
     cut = sum(item.truncated for item in items)
     if cut:
         note = f"{examples.filename}: {cut} of {len(items)} texts were cut at their end to fit; to see all of them,"
-        reporter.report(Notice(level="warn", message=f"{note} {more_room(task.base.entry, max_tokens)}."))
+        entry = task.base.entry
+        room = more_room(entry, token_limit(max_tokens, entry, examples.kind))
+        reporter.report(Notice(level="warn", message=f"{note} {room}."))
     return items

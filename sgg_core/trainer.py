@@ -17,6 +17,7 @@ from sgg_core.memory import REMEDY, lacks_memory
 from sgg_core.packed.meeting import Pack
 from sgg_core.packed.network import give_back, keeps_rows
 from sgg_core.proof import prepare
+from sgg_core.replica_states import begun_with
 from sgg_core.replicas import Replicas
 from sgg_core.reporting import Finished, Notice, Reporter, Stopped
 from sgg_core.run import Run
@@ -25,6 +26,7 @@ from sgg_core.spec import TrainingSpec
 from sgg_core.start import read_start
 from sgg_core.suspicions import leaks, remarks
 from sgg_core.team.leader import with_team
+from sgg_core.token_limit import with_token_limit
 from sgg_core.whole_workload import read_files, replicas_at_once, whole_workload
 
 
@@ -79,7 +81,10 @@ def train(
     leaked: Sequence[Problem] = ()
     if validation is not None:
         leaked = leaks(training.examples, training.lines, validation.examples, validation.lines)
-    files = RunFiles(training, validation, tuple(sources), retention, len(leaked))
+    files = RunFiles(training, validation, tuple(sources), retention, len(leaked), spec.task.max_tokens)
+    if spec.task.max_tokens == "auto":
+        begun = None if resume_from is None else begun_with(resume_from)
+        spec = with_token_limit(spec, base.entry, training.kind, begun)
 
     @contextmanager
     def one(replica: Replica, base: LoadedBase, reporter: Reporter) -> Iterator[Run]:

@@ -24,7 +24,7 @@ def read_files(spec: TrainingSpec, base: LoadedBase, files: RunFiles) -> RunData
         source = make_task(spec, base, file, describe=False)
         sources.append(TaskData(source, encoded(source, file)))
     held_out = [] if files.validation is None else encoded(task, files.validation)
-    retention = None if files.retention is None else RetentionSet(base, files.retention, spec.task.max_tokens)
+    retention = None if files.retention is None else RetentionSet(base, files.retention, files.retention_tokens)
     return RunData(target, sources, held_out, retention, files)
 
 

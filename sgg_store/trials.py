@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from sgg_core.spec import Auto
 from sgg_store import ids
 from sgg_store.errors import TrialQueueFullError
 from sgg_store.projects import take_turns
@@ -36,7 +37,7 @@ class StoredAdapter(BaseModel):
 
     files: dict[str, StoredFile]
     description: str | None = None
-    max_tokens: int | None = None
+    max_tokens: int | Auto | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from sgg_core.lineup import total_steps
 from sgg_core.plan import LEARNING_RATE, Plan, make_plan
 from sgg_core.significance import smallest_difference
 from sgg_core.spec import TrainingSpec
+from sgg_core.token_limit import token_limit
 from sgg_core.trials import Survey, SurveyTrial
 from sgg_store.durations import expected_duration
 from sgg_store.errors import QuotaExceededError, TrialQueueFullError
@@ -256,7 +257,7 @@ def _resolved(spec: TrainingSpec, plan: Plan, checked: CheckedRequest) -> dict[s
     if values["learning_rate"] == "auto":
         values["learning_rate"] = LEARNING_RATE[entry.kind]
     values["learning_rate_multiplier"] = spec.optimization.multiplier
-    values["task"]["type"] = facts.kind
+    values["task"] |= {"type": facts.kind, "max_tokens": token_limit(spec.task.max_tokens, entry, facts.kind)}
     values["evaluation"]["every_steps"] = plan.evaluate_every
     if plan.objective == "contrast" or plan.label_names != "auto":
         values["task"]["objective"] = plan.objective

@@ -16,7 +16,10 @@ class JobFailure:
     remedy: str
 
 
-FILE_REMEDY = "Correct the file as the message says, upload it, and submit the job with the new id."
+FILE_REMEDY = (
+    "Correct the file or the setting that the message names, and submit the job again. A corrected file gets a new id "
+    "when you upload it."
+)
 SERVICE_REMEDY = "Tell the administrator the job's id; when the cause is removed, submit the job again."
 
 FAILURES: dict[str, JobFailure] = {

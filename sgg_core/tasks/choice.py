@@ -10,11 +10,12 @@ from sgg_core.encoding import Encoded
 from sgg_core.errors import SpecError
 from sgg_core.evaluation import features
 from sgg_core.examples import ExampleSet
-from sgg_core.spec import TrainingSpec
+from sgg_core.spec import Auto, TrainingSpec
 from sgg_core.tasks.label_words import LabelWords
 from sgg_core.tasks.pooled_head import PooledHead
 from sgg_core.tasks.task import Task
 from sgg_core.tasks.text import TextTask
+from sgg_core.token_limit import token_limit
 
 
 def make_task(spec: TrainingSpec, base: LoadedBase, examples: ExampleSet, describe: bool = True) -> Task:
@@ -38,10 +39,11 @@ def task_for(
     kind: str,
     labels: Sequence[str],
     description: str | None,
-    max_tokens: int,
+    max_tokens: int | Auto,
     seed: int = 0,
 ) -> Task:
     """A task from its parts, as a saved adapter names them."""
+    max_tokens = token_limit(max_tokens, base.entry, kind)
     if kind == "classification" and base.entry.kind == "encoder":
         return PooledHead(base, labels, max_tokens, seed)
     if kind == "classification":

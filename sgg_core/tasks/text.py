@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from sgg_core import encoding, packing
 from sgg_core.backbone import LoadedBase, hidden_states, logits
-from sgg_core.catalogue import more_room
 from sgg_core.encoding import TOKENS_PER_PASS, Encoded
 from sgg_core.errors import Problem
 from sgg_core.examples import ExampleSet
 from sgg_core.shapes import ChatExample, CompletionExample, Example
 from sgg_core.tasks.task import LossSum
+from sgg_core.token_limit import more_room
 
 # Logits over the vocabulary are made for this many positions at a time, and made again in the backward pass where there
 # are more: all of them at once would be the largest tensor of the run.
@@ -86,7 +86,7 @@ class TextTask:
         """What to say of an example that does not fit."""
         if len(item.ids) <= self.max_tokens:
             return None
-        reason = f"The example has {len(item.ids)} tokens; at most {self.max_tokens} fit."
+        reason = f"The example has {len(item.ids):,} tokens; at most {self.max_tokens:,} fit."
         return Problem(line, None, reason, f"Shorten it, or {more_room(self.base.entry, self.max_tokens)}.")
 
     def loss(self, items: Sequence[Encoded]) -> LossSum:

@@ -223,6 +223,21 @@ def test_examples_that_only_the_tokenizer_shows_to_be_wrong_are_errors(site: Sit
     assert not told["valid"] and told["estimate"]["tokens"] is None
 
 
+def test_a_long_chat_fits_where_the_base_model_sees_it_and_nobody_set_a_limit(site: Site) -> None:
+    turns = [{"role": "system", "content": "word " * 140}, {"role": "user", "content": "hi"}]
+    training = jsonl(*({"messages": [*turns, {"role": "assistant", "content": f"{number}"}]} for number in range(4)))
+    body: dict[str, Any] = {"model": "tiny-causal", "training_file": site.server.file_id(training)}
+    told = site.dry_run(**body)
+    assert told["valid"] and told["hyperparameters"]["task"]["max_tokens"] == 1024 and told["data"]["tokens"] > 4 * 700
+    assert [each["problem"] for each in site.preview(training)["data"]] == [None] * 4
+    limited = {"type": "supervised", "supervised": {"hyperparameters": {"task": {"max_tokens": 512}}}}
+    told = site.dry_run(**body, method=limited)
+    errors = [each for each in told["findings"] if each["severity"] == "error"]
+    assert [each["line"] for each in errors] == [1, 2, 3, 4] and "at most 512 fit" in errors[0]["reason"]
+    assert errors[0]["remedy"].endswith("raise hyperparameters.task.max_tokens, which is 512.")
+    assert told["hyperparameters"]["task"]["max_tokens"] == 512
+
+
 def test_a_validation_file_tells_what_it_can_show(site: Site) -> None:
     files = {"training_file": site.server.file_id(TWO_LABELS), "validation_file": site.server.file_id(HELD_OUT)}
     assert site.dry_run(model="tiny-causal", **files)["smallest_difference"] == 6 / 12

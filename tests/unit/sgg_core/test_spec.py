@@ -20,7 +20,7 @@ GROUPS = {
         "objective": st.sampled_from(["auto", "cross_entropy", "contrast"]),
         "label_names": st.sampled_from(["auto", True, False]),
         "label_kinship": st.booleans(),
-        "max_tokens": st.integers(16, 8192),
+        "max_tokens": AUTO | st.integers(16, 8192),
     },
     "lora": {
         "rank": st.integers(1, 256),

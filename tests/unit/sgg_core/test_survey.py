@@ -8,7 +8,7 @@ from sgg_core.spec import TrainingSpec
 from sgg_core.survey import survey
 
 
-@pytest.mark.parametrize(("max_tokens", "remedy"), [(64, "raise task.max_tokens"), (2048, "sees 1,024 tokens")])
+@pytest.mark.parametrize(("max_tokens", "remedy"), [(64, "raise hyperparameters"), (2048, "sees 1,024 tokens")])
 def test_what_cuts_a_text_is_what_the_remedy_names(encoder, max_tokens, remedy):
     rows = [{"text": f"{n} " + "x" * 3000 * (n == 1), "label": "ab"[n % 2]} for n in range(4)]
     content = "\n".join(map(json.dumps, rows)).encode()

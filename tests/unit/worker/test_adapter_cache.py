@@ -23,9 +23,9 @@ def test_equal_weights_of_another_task_are_another_adapter(tmp_path: Path, objec
     cache = AdapterCache(tmp_path / "cache", objects)
     one = stored(objects, "files/one", description="first", max_tokens=64)
     other = stored(objects, "files/other", description="second", max_tokens=512)
-    places = [cache.fetch(one), cache.fetch(other)]
+    places = [cache.fetch(one), cache.fetch(other), cache.fetch(stored(objects, "files/third", max_tokens="auto"))]
     told = [TaskSpec.model_validate_json((place / TASK).read_bytes()) for place in places]
-    assert [(task.description, task.max_tokens) for task in told] == [("first", 64), ("second", 512)]
+    assert [(task.description, task.max_tokens) for task in told] == [("first", 64), ("second", 512), (None, "auto")]
 
 
 def test_an_adapter_is_fetched_once_wherever_it_lies(tmp_path: Path, objects: LocalObjectStore) -> None:
