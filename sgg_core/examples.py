@@ -18,7 +18,6 @@ from sgg_core.shapes import (
     Limits,
     build_example,
     check_names,
-    meant,
 )
 from sgg_core.suspicions import suspicions
 
@@ -178,7 +177,7 @@ def _collect(
             break
         if row.names_line != names_line:
             names_line = row.names_line
-            row_kind = check_names(names_line, meant(row.fields), log)
+            row_kind = check_names(names_line, row.fields, log)
             kind = kind or row_kind
         if row_kind is None:
             continue

@@ -27,11 +27,15 @@ REQUIRED: dict[Kind, tuple[str, ...]] = {
 }
 OPTIONAL: dict[Kind, tuple[str, ...]] = {"classification": ("text_pair",), "completion": (), "chat": ()}
 ACCEPTED = "text + label (+ text_pair), prompt + completion, or messages"
+PAIRS = ("preferred_output", "preferred_completion", "non_preferred_output", "non_preferred_completion")
 UNSUPPORTED = {
     **dict.fromkeys(("tools", "functions", "parallel_tool_calls", "tool_calls", "function_call"), "Tool calls"),
-    **dict.fromkeys(("preferred_output", "preferred_completion"), "Preference pairs"),
-    **dict.fromkeys(("non_preferred_output", "non_preferred_completion"), "Preference pairs"),
+    **dict.fromkeys(PAIRS, "Preference pairs"),
     **{"refusal": "Refusals", "audio": "Recordings", "annotations": "Annotations"},
+}
+UNSUPPORTED_PARTS = {
+    **dict.fromkeys(("image_url", "input_image", "image"), "Images"),
+    **{"input_audio": "Recordings", "file": "Files", "input_file": "Files", "refusal": "Refusals"},
 }
 
 REMOVE = "Remove this field, or this example."
@@ -106,12 +110,20 @@ def meant(fields: Mapping[str, object]) -> frozenset[str]:
     return frozenset(name for name, value in fields.items() if value or name not in UNSUPPORTED)
 
 
-def check_names(line: int, names: frozenset[str], log: ProblemLog) -> Kind | None:
-    """The kind whose fields are all among these names, else None. Missing and unknown ones are noted in `log`."""
+def check_names(line: int, fields: Mapping[str, object], log: ProblemLog) -> Kind | None:
+    """The kind whose fields are all among a row's, else None. Missing and unknown ones are noted in `log`."""
+    names = meant(fields)
     kind = kind_of(names)
     required = REQUIRED[kind] if kind else ()
-    known = {*required, *OPTIONAL[kind]} if kind else {name for fields in REQUIRED.values() for name in fields}
-    for name in sorted(names - known):
+    known = {*required, *OPTIONAL[kind]} if kind else {name for each in REQUIRED.values() for name in each}
+    unknown = names - known
+    if unknown & set(PAIRS):
+        unknown -= {"input"}  # it is the prompt of the pair
+    if names - {"messages"} - UNSUPPORTED.keys() and _leaves_answer_open(fields.get("messages")):
+        reason = "This looks like reinforcement fine-tuning data, which is not supported."
+        log.add(line, None, reason, "Write the assistant's answer as the last message, and no field beside messages.")
+        return None
+    for name in sorted(unknown):
         if log.full:  # to look for a name that is meant takes long
             break
         _note_unknown(line, name, known - names, log)
@@ -121,6 +133,12 @@ def check_names(line: int, names: frozenset[str], log: ProblemLog) -> Kind | Non
     if not names:
         log.add(line, None, "The row has no fields.", f"Accepted fields: {ACCEPTED}.")
     return kind if names.issuperset(required) else None
+
+
+def _leaves_answer_open(turns: object) -> bool:
+    """Whether a conversation ends with the user's turn, for a grader to judge what the model answers."""
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return isinstance(last, dict) and last.get("role") == "user"
 
 
 def build_example(row: Row, kind: Kind, limits: Limits, log: ProblemLog) -> Example | None:
@@ -228,6 +246,18 @@ def _chat(row: Row, limits: Limits, log: ProblemLog) -> ChatExample | None:
     return ChatExample(complete)
 
 
+def _content(line: int, place: str, value: object, limits: Limits, log: ProblemLog) -> str | None:
+    """The text of a message's content if it can be trained on."""
+    for part in value if isinstance(value, list) else ():
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            what = UNSUPPORTED_PARTS.get(kind, "Parts other than text")
+            reason = f"{what} are not supported: a part has the type {excerpt(kind)}."
+            log.add(line, place, reason, "Leave it out, or remove this example.")
+            return None
+    return _text(line, place, joined_parts(value), limits, log)
+
+
 def joined_parts(content: object) -> object:
     """The text of a list of text parts, as OpenAI's clients may write it; anything else as it is."""
     if not isinstance(content, list) or not content:
@@ -266,7 +296,7 @@ def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLo
         log.add(line, f"{place}.weight", f"A {role} message has a weight.", "Keep weight on assistant messages only.")
     if isinstance(weight, bool) or weight not in (0, 1):
         log.add(line, f"{place}.weight", f"The weight {excerpt(weight)} is neither 0 nor 1.", "Write 0 or 1.")
-    content = _text(line, f"{place}.content", joined_parts(turn["content"]), limits, log)
+    content = _content(line, f"{place}.content", turn["content"], limits, log)
     if role is None or content is None or len(log.problems) > before:
         return None
     return ChatMessage(role, content, int(weight))

@@ -114,6 +114,35 @@ def test_preference_rows_are_refused_by_name():
     )
 
 
+def test_the_prompt_of_a_preference_pair_is_no_unknown_field_of_its_own():
+    row = {"input": {"messages": [ASK]}, "preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}
+    assert problems_of(row, row) == [(line, name) for line in (1, 2) for name in sorted(row.keys() - {"input"})]
+    assert problems_of({"input": "a", "label": "x"})[0] == (1, "input")
+
+
+@pytest.mark.parametrize("extra", [{"reference_answer": "4"}, {"label": "even"}, {"item": {"n": 4}, "tools": [{}]}])
+def test_reinforcement_rows_are_told_what_they_are_once_a_line(extra):
+    row = {"messages": [{"role": "developer", "content": "Count."}, ASK]} | extra
+    assert problems_of(row, row) == [(1, None), (2, None)]
+    assert "This looks like reinforcement fine-tuning data, which is not supported." in told(row)
+
+
+def test_an_unknown_field_beside_an_answered_chat_is_still_named():
+    assert problems_of({"messages": [ASK, ANSWER], "topic": "parcels"}) == [(1, "topic")]
+    assert problems_of({"messages": [ASK], "tools": [{"type": "function"}]}) == [(1, "tools"), (1, "messages")]
+    assert problems_of({"messages": "hello", "topic": "parcels"}) == [(1, "topic"), (1, "messages")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [("image_url", "Images"), ("input_audio", "Recordings"), ("video", "Parts other than text")]
+)
+def test_parts_that_are_no_text_are_refused_by_what_they_are(kind, what):
+    parts = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.com/a.png"}}]
+    row = {"messages": [{"role": "user", "content": parts}, ANSWER]}
+    assert problems_of(row) == [(1, "messages[0].content")]
+    assert f"{what} are not supported: a part has the type '{kind}'." in told(row)
+
+
 @pytest.mark.parametrize(
     ("messages", "field"),
     [
