@@ -143,7 +143,7 @@ def _reason(entry: Any) -> tuple[str, str]:
     if entry["type"] == "missing":
         return "This parameter is required", ""
     given = repr(entry.get("input"))
-    return entry["msg"].rstrip("."), given if len(given) <= 60 else given[:57] + "..."
+    return entry["msg"].removeprefix("Value error, ").rstrip("."), given if len(given) <= 60 else given[:57] + "..."
 
 
 def _merged(found: Sequence[_Found], errors: int) -> list[RequestProblem]:

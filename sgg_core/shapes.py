@@ -107,7 +107,10 @@ def kind_of(names: frozenset[str]) -> Kind | None:
 
 def meant(fields: Mapping[str, object]) -> frozenset[str]:
     """The names of the fields that say something: OpenAI's clients write what an answer has not as null or empty."""
-    return frozenset(name for name, value in fields.items() if value or name not in UNSUPPORTED)
+    names = frozenset(name for name, value in fields.items() if value or name not in UNSUPPORTED)
+    if fields.get("parallel_tool_calls") is True and not names & {"tools", "functions"}:
+        return names - {"parallel_tool_calls"}  # a wish about tools that there are none of
+    return names
 
 
 def check_names(line: int, fields: Mapping[str, object], log: ProblemLog) -> Kind | None:
@@ -284,7 +287,9 @@ def _message(line: int, place: str, turn: object, limits: Limits, log: ProblemLo
     if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
         log.add(line, place, "The message is not an object with role and content.", "Write both, and weight if needed.")
         return None
-    for name in sorted(turn.keys() - {"role", "content", "weight"} - UNSUPPORTED.keys()):
+    if turn.get("name") not in (None, ""):
+        log.add(line, f"{place}.name", "Names of speakers are not supported.", "Leave `name` out.")
+    for name in sorted(turn.keys() - {"role", "content", "weight", "name"} - UNSUPPORTED.keys()):
         log.add(line, f"{place}.{excerpt(name)[1:-1]}", "The field is unknown.", "Keep role, content and weight.")
     weight = turn.get("weight", 1)
     role = known_role(turn["role"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from api.schemas import Out
 from sgg_core.trials import ChatTrial, ClassificationTrial, CompletionTrial, Sampling, TextPair, Turn
@@ -68,6 +68,14 @@ class MessageIn(In):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPartIn], Field(min_length=1, max_length=64)]
+    name: None = None
+    """OpenAI's clients name speakers here; no base model is shown that."""
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _without_name(cls, name: object) -> None:
+        if name not in (None, ""):
+            raise ValueError("Names of speakers are not supported: leave `name` out")
 
     def turn(self) -> Turn:
         """Translate."""

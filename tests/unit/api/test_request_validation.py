@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from api.errors import InvalidRequestError
 from api.jobs.schemas import JobIn
+from api.trials.schemas import ChatIn, MessageIn
 from api.validation import LONGEST_PATH, MOST_PROBLEMS, RequestProblem, broken_texts, problems_of_model
 
 
@@ -97,3 +98,13 @@ def test_what_is_wrong_many_times_is_named_a_hundred_times_and_counted():
 def test_many_broken_texts_below_one_long_name_do_not_repeat_it_in_full():
     problems = broken_texts({"k" * 50_000: ["\0"] * 5000})
     assert len(str(InvalidRequestError(problems))) < 100_000
+
+
+def test_the_name_of_a_speaker_is_refused_in_words_and_no_name_is_none() -> None:
+    turn = {"role": "user", "content": "x"}
+    with pytest.raises(ValidationError) as caught:
+        ChatIn.model_validate({"model": "m", "messages": [turn, turn | {"name": "Ann"}]})
+    [problem] = problems_of_model(caught.value, ChatIn)
+    assert problem.param == "messages.1.name"
+    assert problem.message == "Names of speakers are not supported: leave `name` out; it is 'Ann'."
+    assert MessageIn.model_validate(turn | {"name": None}).turn() == MessageIn.model_validate(turn).turn()

@@ -98,8 +98,22 @@ def test_tool_calls_are_refused_by_name(key):
 
 def test_what_openais_clients_write_where_there_is_nothing_is_passed_over():
     nothing = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": []}
+    nothing["name"] = None
     row = {"messages": [ASK, ANSWER | nothing], "tools": [], "functions": None, "parallel_tool_calls": False}
-    assert parsed(row).examples == parsed({"messages": [ASK, ANSWER]}).examples
+    assert parsed(row, row | {"parallel_tool_calls": True}).examples == 2 * parsed({"messages": [ASK, ANSWER]}).examples
+
+
+def test_names_of_speakers_are_refused_by_name_with_the_other_problems_of_a_message():
+    named = {"messages": [ASK | {"name": "Ann", "mood": "fine"}, ANSWER]}
+    assert problems_of(named) == [(1, "messages[0].name"), (1, "messages[0].mood")]
+    assert "Names of speakers are not supported. Leave `name` out." in told(named)
+
+
+def test_parallel_tool_calls_beside_tools_are_refused():
+    assert problems_of({"messages": [ASK, ANSWER], "tools": [{}], "parallel_tool_calls": True}) == [
+        (1, "parallel_tool_calls"),
+        (1, "tools"),
+    ]
 
 
 def test_a_turn_that_calls_a_tool_and_says_nothing_is_told_what_it_is():
