@@ -43,7 +43,7 @@ def test_from_a_file_to_a_tried_and_downloaded_adapter_in_twelve_interactions(br
         page.goto(own_service.announcement["dashboard"])  # 1: the link that the server printed
         page.get_by_role("link", name="New job").first.click()  # 2
         page.get_by_label("Drop a file here").set_input_files(forty)  # 3
-        expect(page.get_by_text("1 example says what an earlier one says, word for word.")).to_be_visible()
+        expect(page.get_by_text("1 example repeats an earlier one word for word.")).to_be_visible()
         page.get_by_role("button", name="Remove it").click()  # 4
         page.get_by_role("button", name="Save the changes").click()  # 5
         page.get_by_role("radio", name="tiny").check()  # 6

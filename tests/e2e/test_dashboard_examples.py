@@ -66,7 +66,7 @@ def test_a_spreadsheets_table_is_read_or_refused_but_nothing_in_it_is_lost(phone
     path = tmp_path / "export.csv"
     path.write_text(table, encoding="cp1252")
     bring(phone, service, path)
-    expect(phone.get_by_role("alert")).to_contain_text("export.csv is no text in UTF-8.")
+    expect(phone.get_by_role("alert")).to_contain_text("export.csv is not text in UTF-8.")
     path.write_text(table, encoding="utf-8-sig")
     phone.get_by_label("Drop a file here").set_input_files(path)
     expect(phone.get_by_role("button", name="Start the training")).to_be_enabled()
@@ -138,7 +138,7 @@ def test_what_is_not_known_yet_of_a_job_or_cannot_be_read_is_said_to_be_so(phone
     phone.goto(f"{origin(service)}/#/jobs/{job_id}")
     for name in ("report", "curves", "checkpoints"):
         expect(phone.get_by_text(f"Loading the {name}")).to_have_count(1)
-    untrue = phone.get_by_text(re.compile("None is kept|They begin with the first step|ended before its first step"))
+    untrue = phone.get_by_text(re.compile("None is kept|curves begin with the first step|ended before its first step"))
     expect(untrue).to_have_count(0)
     for route in held:
         route.fulfill(status=500, json={"error": {"message": "The disk is away."}})

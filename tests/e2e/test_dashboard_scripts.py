@@ -417,7 +417,7 @@ def test_what_cannot_be_mended_on_the_page_is_not_asked_for_without_a_way(module
     text = "\n".join([*good, *bad]) + "\n"
     rows = module("examples", "read", "t.jsonl", text)
     found = module("pages/new_data", "gathered", findings_of(text), rows, ["a", "b"])
-    elsewhere = "Correct it in your file and bring it again, or remove it."
+    elsewhere = "Correct it in your file and choose the file again, or remove the example."
     assert [(each["place"], elsewhere in each["said"]) for each in found] == [
         (4, True),
         (5, True),
@@ -567,7 +567,7 @@ def test_what_an_earlier_job_had_can_be_done_without(part):
     shown = part("pages/new_settings", "NewSettings", models=[], files=[], stored=stored, settings=settings)
     assert "Begin with the weights of ft:tiny:default::0123456789ab" in shown
     assert "Measure what is forgotten on file-other" in shown
-    assert "file-goneof the earlier job, and not among the newest files: it may be deleted" in shown
+    assert "file-gonefrom the earlier job, but not among the newest files; it may have been deleted" in shown
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}\n\n{"b": 2}\r\n', '{"a": 1}\r{"b": 2}\r', '\ufeff{"a": "\u2028"}'])

@@ -5,7 +5,7 @@ export async function textIn(file) {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
   } catch {
-    throw new Error(`${file.name} is no text in UTF-8. From a spreadsheet, save it as "CSV UTF-8"; from an editor, choose that encoding.`);
+    throw new Error(`${file.name} is not text in UTF-8. In a spreadsheet, save it as "CSV UTF-8"; in an editor, choose the encoding UTF-8.`);
   }
 }
 
@@ -35,8 +35,8 @@ function readTable(text) {
   const [head, ...records] = cells(text.replace(/\r\n/g, "\n"), comma).filter(({ values }) => values.some((cell) => cell.trim()));
   if (!head) return [];
   const names = head.values.map((name) => name.trim()), twice = names.find((name, index) => names.indexOf(name) < index);
-  if (twice !== undefined) throw new Error(`The header names the column "${twice}" more than once. Give every column its own name, and bring the file again.`);
-  if (head.broken) throw new Error("The quotes of the header are wrong. Mend them, and bring the file again.");
+  if (twice !== undefined) throw new Error(`The header names the column "${twice}" more than once. Give every column its own name, and choose the file again.`);
+  if (head.broken) throw new Error("The quotes in the header are wrong. Correct them, and choose the file again.");
   return records.map(({ line, values, broken }) => (!broken && values.length === names.length ? { ...fresh(Object.fromEntries(names.map((name, index) => [name, values[index]]))), line } : { raw: JSON.stringify(values.join(comma)), value: null, line, broken, columns: [values.length, names.length] }));
 }
 

@@ -76,7 +76,7 @@ export const Bar = ({ share, label }) => html`<div class="bar" role="progressbar
   <i style=${`width:${Math.min(100, share * 100)}%`}></i></div>`;
 
 let held = false; // whether something on the page would be lost with it
-export const mayLeave = () => !held || confirm("The corrections are not saved, and are lost if you leave this page. Leave it?");
+export const mayLeave = () => !held || confirm("Your corrections are not saved and will be lost if you leave this page. Leave it?");
 
 /** Asks before one leaves the page while `unsaved`. */
 export function useUnsaved(unsaved) {

@@ -18,11 +18,11 @@ function rowOf(file, chosen, drop) {
     bytes(file.bytes),
     ago(file.created_at),
     html`<div class="row">${examples && can("jobs:write") && html`<a class="button small" href=${`#/new?file=${file.id}`}>Train on it<span class="sr"> (${file.filename})</span></a>`}
-      ${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text="Jobs that have ended keep what they made of it." yes="Yes, delete it" onYes=${drop} />`}</div>`,
+      ${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text="Finished jobs keep their results." yes="Yes, delete it" onYes=${drop} />`}</div>`,
   ] };
 }
 
-const columns = [["Name"], ["Holds"], ["Size", "num nowrap"], ["Uploaded", "nowrap soft"], [{ quiet: "What to do with it" }]];
+const columns = [["Name"], ["Holds"], ["Size", "num nowrap"], ["Uploaded", "nowrap soft"], [{ quiet: "Actions" }]];
 
 /** A list of one file, or of none where there is no such file. */
 const theOne = (id) => get(`/v1/files/${encodeURIComponent(id)}`).then((file) => ({ data: [file] }), (error) => {
@@ -37,13 +37,13 @@ export function Files({ search }) {
   const files = page?.data || [];
   const add = async (file) => { await upload(file.name, file); if (search.file) location.hash = "#/files"; };
   const adding = html`<label class="button primary">Upload a file<input class="sr" type="file" onChange=${(event) => { const file = event.target.files[0]; event.target.value = ""; if (file) act.run(() => add(file)); }} /></label>`;
-  return html`<${Page} title="Files" lead="Examples to train on, and what jobs left." actions=${can("files:write") && adding}>
+  return html`<${Page} title="Files" lead="Examples to train on, and results of jobs." actions=${can("files:write") && adding}>
     ${search.file ? html`<div><a class="button small" href="#/files">Show all files</a></div>` : html`<div class="chips" role="group" aria-label="Purpose">${[["fine-tune", "Examples"], ["fine-tune-results", "Results"], ["", "All"]].map(([name, label]) => html`<button class="chip" aria-pressed=${purpose === name} onClick=${() => setPurpose(name)}>${label}</button>`)}</div>`}
     <${Problem} error=${act.error} />
     <${Problem} error=${error} again=${again} title="The files cannot be listed" />
     ${!page && !error && html`<${Bones} />`}
-    ${page && !files.length && search.file && html`<${Empty} icon="files" title="There is no such file">It may be deleted; jobs that were trained on it keep what they made of it.<//>`}
-    ${page && !files.length && !search.file && html`<${Empty} icon="files" title="No files here">A new job takes its file along by itself. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
+    ${page && !files.length && search.file && html`<${Empty} icon="files" title="There is no such file">It may have been deleted; jobs that were trained on it keep their results.<//>`}
+    ${page && !files.length && !search.file && html`<${Empty} icon="files" title="No files here">A new job uploads its own file. Upload one here to use it in several jobs, or as a source for alignment.<//>`}
     ${files.length > 0 && html`<${Card}><${Table} className="top" label="Files" columns=${columns} rows=${files.map((file) => rowOf(file, file.id === search.file, () => act.run(() => remove(`/v1/files/${file.id}`))))} /><//>`}
     ${page?.has_more && html`<p class="soft">The newest ${SHOWN} are shown; the command line lists more: <code>sgg files list --limit 10000</code>.</p>`}
   <//>`;

@@ -52,10 +52,10 @@ function Actions({ job, changed }) {
   return html`<div class="stack tight"><div class="row">
     ${["queued", "running"].includes(job.status) && html`<button disabled=${act.busy || stopping} onClick=${() => act.run("pause")}>Pause</button>`}
     ${(job.status === "paused" || (job.status === "running" && job.sgg.pause_requested)) && html`<button class="primary" disabled=${act.busy} onClick=${() => act.run("resume")}>Resume</button>`}
-    ${!over(job) && html`<${Confirm} label="Cancel" disabled=${act.busy || job.sgg.cancel_requested} title="Cancel this job?" text="It stops before its next step and keeps its newest checkpoint. It cannot be taken up again; pause it if you want that." yes="Yes, cancel it" onYes=${() => act.run("cancel")} />`}
+    ${!over(job) && html`<${Confirm} label="Cancel" disabled=${act.busy || job.sgg.cancel_requested} title="Cancel this job?" text="It stops before its next step and keeps its newest checkpoint. A cancelled job cannot be resumed; pause it if you may want to." yes="Yes, cancel it" onYes=${() => act.run("cancel")} />`}
     ${job.fine_tuned_model && can("models:try") && html`<a class="button primary" href=${`#/try?model=${encodeURIComponent(job.fine_tuned_model)}`}>Try it</a>`}
     <a class="button" href=${`#/new?from=${job.id}`}>Run again with changes</a>
-    ${over(job) && html`<${Confirm} label="Delete" disabled=${drop.busy} title="Delete this job?" text="Its adapter, checkpoints, figures and report go with it, and nothing brings them back. The data files stay." yes="Yes, delete it" onYes=${drop.run} />`}
+    ${over(job) && html`<${Confirm} label="Delete" disabled=${drop.busy} title="Delete this job?" text="Its adapter, checkpoints, figures and report are deleted too, and cannot be restored. The data files stay." yes="Yes, delete it" onYes=${drop.run} />`}
   </div><${Problem} error=${drop.error || act.error} /></div>`;
 }
 
@@ -83,7 +83,7 @@ function Checkpoints({ job }) {
       each.sgg.files.map((file, index) => html`${index > 0 && " · "}<${Download} file=${file}>${file.filename.endsWith(".json") ? "configuration" : `weights (${bytes(file.bytes)})`}<//>`),
     ], note: each.sgg.files.length > 0 && html`<code>${each.fine_tuned_model_checkpoint}</code>${can("models:try") && html` · <a class="nowrap" href=${`#/try?model=${encodeURIComponent(each.fine_tuned_model_checkpoint)}`}>Try it<span class="sr"> as of step ${each.step_number}</span></a>`}` }))} />`}
     ${page?.has_more && html`<p class="soft small">The newest ${LISTED} are listed.</p>`}
-    ${page?.data.length === 0 && html`<p class="soft">${over(job) ? "None is kept." : "None yet; the first comes after about a quarter of the steps, after 50 at most, unless the job says otherwise."}</p>`}
+    ${page?.data.length === 0 && html`<p class="soft">${over(job) ? "None is kept." : "None yet. The first is saved after about a quarter of the steps, at most 50, unless the job's settings differ."}</p>`}
   <//>`;
 }
 
@@ -123,7 +123,7 @@ export function Job({ id }) {
   if (!job) return html`<${Page} title="Job"><${Problem} error=${error} again=${error?.status !== 404 && again}>${error?.status === 404 && html`<${ToTheJobs} />`}<//>${!error && html`<${Bones} heights=${[60, 220, 220]} label="Loading the job" />`}<//>`;
   return html`<${Page} title=${jobTitle(job)} lead=${html`<span class="row"><${Status} job=${job} /><span class="mono small">${job.id}</span></span>`} actions=${html`<${Actions} job=${job} changed=${again} />`}>
     <${Announcer} job=${job} />
-    ${job.error && html`<div class="notice bad" role="alert"><strong>${job.sgg.failure?.fault === "user" ? "The training could not use what it was given" : "The service failed this job"}</strong><p>${job.error.message}</p><p>${job.sgg.failure?.remedy}</p></div>`}
+    ${job.error && html`<div class="notice bad" role="alert"><strong>${job.sgg.failure?.fault === "user" ? "The training could not use these data or settings" : "The service failed this job"}</strong><p>${job.error.message}</p><p>${job.sgg.failure?.remedy}</p></div>`}
     <${Card}><div class="stack">${!over(job) && html`<${Bar} share=${job.sgg.progress} label="Progress of the training" />`}<${Facts} job=${job} /></div><//>
     ${job.status === "succeeded" && html`<${Report} job=${job} />`}
     <${JobCurves} job=${job} figures=${figures} base=${base?.sgg.kind} kind=${kind} />

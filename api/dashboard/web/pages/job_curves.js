@@ -32,7 +32,7 @@ export function JobCurves({ job, figures, base, kind }) {
   const { curves: read, exact, error, loading, again } = figures;
   const { runs, curves } = exact ? overRuns(read) : { runs: 1, curves: read };
   const note = runs > 1 ? `The curves are those of ${runs} runs, over the steps of each: their means, and bands from the lowest to the highest.`
-    : !exact && read.replica?.steps.length ? "These are too many steps to be drawn run by run: they are counted through all runs of this job." : null;
+    : !exact && read.replica?.steps.length ? "There are too many steps to draw each run by itself, so steps are counted through all runs of this job." : null;
   const of = (name) => curves[name] || none;
   const guided = job.method.type === "sgg";
   const z = guided ? job.method.sgg.hyperparameters.guidance?.clip_z : null;
@@ -45,13 +45,13 @@ export function JobCurves({ job, figures, base, kind }) {
   if (limits.length) gradient.push({ label: "clipped above", steps: norm.steps, values: limits, low: floor, high: limits, dashed: true });
   const problem = html`<${Problem} error=${error} again=${again} title="The curves cannot be shown" />`;
   if (!of("train_loss").steps.length) return html`<${Card} title="Curves">${problem}${loading && html`<${Bones} heights=${[200]} label="Loading the curves" />`}
-    ${!error && !loading && html`<p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "They begin with the first step. Until then the worker loads the base model and measures where the training starts from."}</p>`}<//>`;
+    ${!error && !loading && html`<p class="soft">${["failed", "cancelled"].includes(job.status) ? "The training ended before its first step." : "The curves begin with the first step. Until then the worker loads the base model and evaluates it before training."}</p>`}<//>`;
   const words = kindOf(job, kind) === "classification" ? "examples" : "tokens";
   const compared = words === "examples" && compares(job, base);
   const sync = job.id;
   return html`<div class="stack">${problem}${note && html`<p class="soft">${note}</p>`}<div class="grid2">
     <${Chart} title="Loss" sync=${sync} series=${[{ label: "training", ...of("train_loss") }, { label: "validation", points: true, ...of("valid_loss") }]}
-      text=${`How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart.${compared ? " An encoder with up to eight labels is trained by comparing examples: that loss is another one, so look at how the two move, not at how high they are." : ""}`} />
+      text=${`How surprised the model is by the right answers. If the validation loss rises while the training loss falls, the model begins to learn by heart.${compared ? " An encoder with up to eight labels is trained by comparing examples, which has a different loss: look at how the two move, not at how high they are." : ""}`} />
     <${Chart} title="Accuracy" sync=${sync} range=${share} series=${[{ label: "training batch", ...of("train_accuracy") }, { label: "validation", points: true, ...of("valid_accuracy") }]}
       text=${`The share of ${words} that come out right. Single batches jump; what counts is the validation set.`} />
     <${Chart} title="Length of the gradient, |g|" sync=${sync} log range=${ofNorms} series=${gradient}

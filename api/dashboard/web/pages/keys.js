@@ -9,7 +9,7 @@ import { OwnUsage, scopes, Usage } from "./usage.js";
 export function lifetime(days) {
   if (!days) return null;
   const seconds = Math.round(Number(days) * 86400);
-  if (!(seconds > 0 && seconds < Infinity)) throw new Error(`The days until the key expires are a number above 0, such as 90 or 0.5, or empty for never; "${days}" is none.`);
+  if (!(seconds > 0 && seconds < Infinity)) throw new Error(`"${days}" is not a valid number of days until the key expires. Enter a number above 0, such as 90 or 0.5, or nothing for never.`);
   return seconds;
 }
 
@@ -27,7 +27,7 @@ function NewKey({ project, made }) {
   });
   const submit = (event) => { event.preventDefault(); if (name.trim() && chosen.length) create.run(); };
   return html`<${Card} title="New key"><form class="stack" onSubmit=${submit}>
-    ${value && html`<div class="notice good" role="status"><strong>This is the key. It is shown this once.</strong><code class="mono">${value}</code><${Copy} text=${value} /></div>`}
+    ${value && html`<div class="notice good" role="status"><strong>This is the key. It is shown only this once, so copy it now.</strong><code class="mono">${value}</code><${Copy} text=${value} /></div>`}
     <div class="fields"><${Field} label="Name" hint="Who uses it, and where">${(ids) => html`<input ...${ids} maxlength="100" value=${name} onInput=${(event) => setName(event.target.value)} />`}<//>
       <${Field} label="Days until it expires" hint="empty: never">${(ids) => html`<input ...${ids} inputmode="numeric" value=${days} onInput=${(event) => setDays(event.target.value.trim())} />`}<//></div>
     <fieldset><legend class="label">It may</legend><div class="choices">${scopes.map(([scope, words]) => html`<label class="check"><input type="checkbox" checked=${chosen.includes(scope)} onChange=${(event) => setChosen(event.target.checked ? [...chosen, scope] : chosen.filter((each) => each !== scope))} /><span>${words}<span class="hint mono">${scope}</span></span></label>`)}</div></fieldset>

@@ -10,7 +10,7 @@ function Drop({ opening, small }) {
   const [over, setOver] = useState(false);
   const take = (files) => files[0] && opening.run(files[0]);
   return html`<div class="stack tight"><${Problem} error=${opening.error} title="The file cannot be read" /><label class=${`drop ${over ? "over" : ""} ${small ? "small" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}>
-    <${Icon} name="upload" /><span><strong>${small ? "Take another file" : "Drop a file here, or choose one"}</strong>
+    <${Icon} name="upload" /><span><strong>${small ? "Choose another file" : "Drop a file here, or choose one"}</strong>
       ${!small && html`<span class="hint">JSONL or CSV with the columns <code>text</code> and <code>label</code>; or prompts with completions, or chats.</span>`}</span>
     <input class="sr" type="file" accept=".jsonl,.csv,.json,.txt" onChange=${(event) => { take(event.target.files); event.target.value = ""; }} />
   </label></div>`;
@@ -38,8 +38,8 @@ export function located(rows, part, problem, mentioned = part) {
   const field = problem.field && problem.reason.startsWith("The field ") ? problem.reason.replace("The field ", `The field "${problem.field}" `) : problem.reason;
   const place = problem.line ? here(part, problem.line) : undefined;
   const { columns, broken } = rows[place] || {}; // of a row of a table that could not be read as one
-  if (broken) return { ...problem, place, reason: "The quotes of the row that starts here are wrong.", remedy: "Quote a text as \"...\", write a quote inside it twice, and bring the file again." };
-  if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain commas in double quotes, and bring the file again." };
+  if (broken) return { ...problem, place, reason: "The quotes of the row that starts here are wrong.", remedy: "Quote a text as \"...\", write a quote inside it twice, and choose the file again." };
+  if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain commas in double quotes, and choose the file again." };
   return { ...problem, reason: told(field), place };
 }
 
@@ -56,10 +56,10 @@ function findingsOf(data, stored, error) {
 /** Rows that contradict each other, wherever the split puts them. */
 const contradicting = (rows) => contradictions(rows).map(({ place, other }) => ({ place, severity: "warning", reason: `Example ${other + 1} says the same, but is labelled ${labelOf(rows[other])}.`, remedy: "Correct or remove one of them." }));
 
-const ELSEWHERE = "Correct it in your file and bring it again, or remove it.";
+const ELSEWHERE = "Correct it in your file and choose the file again, or remove the example.";
 
 /** Whether a finding asks for more than can be done to a row here, where labels are chosen and rows removed. */
-const isElsewhere = ({ severity, field, remedy }, row, names) => severity === "error" && row && !(field === "label" && labelled(row, names)) && !remedy.includes("bring the file again");
+const isElsewhere = ({ severity, field, remedy }, row, names) => severity === "error" && row && !(field === "label" && labelled(row, names)) && !remedy.includes("choose the file again");
 
 /** One row for each example, however much is found in it. */
 export function gathered(findings, rows, names) {
@@ -109,8 +109,8 @@ const doubted = ({ rows, doubts }) => rows.flatMap((row, place) => (doubts?.has(
 /** The files that a job begins with again, before they are looked into. */
 function Earlier({ earlier, fetching, opening }) {
   const { job, training, validation } = earlier;
-  if (!training) return html`<${Card} title="Your examples" lead="The training file of the earlier job is deleted. Bring another one; the settings are kept."><${Drop} opening=${opening} /><//>`;
-  return html`<${Card} title="Your examples" lead=${`${training.filename}, ${plural(training.sgg.examples || 0, "example")}${validation ? `; ${validation.filename} for validation` : ""}.${job ? " They are those of the earlier job." : ""}${job?.validation_file && !validation ? " Its validation file is deleted: this one has none, unless examples are set aside." : ""}`}>
+  if (!training) return html`<${Card} title="Your examples" lead="The training file of the earlier job was deleted. Choose another one; the settings are kept."><${Drop} opening=${opening} /><//>`;
+  return html`<${Card} title="Your examples" lead=${`${training.filename}, ${plural(training.sgg.examples || 0, "example")}${validation ? `; ${validation.filename} for validation` : ""}.${job ? " They are those of the earlier job." : ""}${job?.validation_file && !validation ? " Its validation file was deleted, so this job has none unless you set examples aside." : ""}`}>
     <div class="stack"><${Problem} error=${fetching.error} title="The file cannot be fetched" />
     <div class="row">${can("files:read") && can("files:write") && html`<button disabled=${fetching.busy} onClick=${() => fetching.run()}>Look at them and correct them</button>`}<${Drop} small opening=${opening} /></div></div><//>`;
 }
@@ -125,15 +125,15 @@ export function NewData({ data, stored, earlier, fetching, dirty, busy, error, o
   const found = dirty ? [] : findingsOf(data, stored, error);
   const findings = [...found, ...doubted(data), ...contradicting(data.rows).filter(({ place }) => !found.some((each) => each.place === place && each.reason.includes("label")))];
   const untold = error && !found.length && (!dirty || !error.problems?.length);
-  return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}${aside ? `; ${count(aside)} of them set aside to measure with` : ""}${data.fetched ? ". What you change is saved as a new file." : ""}`}>
+  return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}${aside ? `; ${count(aside)} of them set aside for validation` : ""}${data.fetched ? ". What you change is saved as a new file." : ""}`}>
     <div class="stack">
       ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}
       ${busy && html`<${Bones} heights=${[30]} label="Checking the file" />`}
       ${untold && html`<${Problem} error=${error} title=${error.problems?.length ? "The file cannot be used as it is" : "The examples are not saved"} />`}
       <${Findings} findings=${findings} data=${data} edits=${edits} />
-      ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "says" : "say"} what an earlier one says, word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
-      ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">Nothing to complain about.</p>`}
-      ${counts.size > 1 && !aside && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside to measure with<span class="hint">They are not trained on, so that the accuracy tells how the model does with sentences it has not seen.</span></span></label>`}
+      ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "repeats" : "repeat"} an earlier one word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
+      ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">No problems found.</p>`}
+      ${counts.size > 1 && !aside && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside for validation<span class="hint">They are not trained on, so their accuracy shows how the model does on sentences it has not seen.</span></span></label>`}
       ${data.rows.length > 0 && html`<${All} data=${data} edits=${edits} />`}
       <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small opening=${opening} /></div>
     </div><//>`;

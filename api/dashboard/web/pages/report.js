@@ -55,7 +55,7 @@ function Hardest({ report, texts }) {
   if (!report.hardest?.length) return null;
   return html`<details><summary>The hardest examples</summary><ul class="examples">${report.hardest.map((each) => html`<li class="example"><span class="soft num small">${each.line}</span>
     <div class="grow stack tight"><span class="words">${texts?.[each.line - 1] ?? `Line ${each.line} of the validation file`}</span>
-    <span class="small soft">is <b>${each.label}</b>, ${each.predicted === each.label ? `was found${each.probability < DOUBTFUL ? ", but with doubts" : ""}` : html`was taken for <b>${each.predicted}</b>`}; the right label got ${percent(each.probability, 0)}</span></div></li>`)}</ul></details>`;
+    <span class="small soft">labelled <b>${each.label}</b>, ${each.predicted === each.label ? `predicted correctly${each.probability < DOUBTFUL ? " but with doubts" : ""}` : html`predicted as <b>${each.predicted}</b>`}; the right label got ${percent(each.probability, 0)}</span></div></li>`)}</ul></details>`;
 }
 
 async function textsOf(job, report) {

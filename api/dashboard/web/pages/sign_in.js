@@ -15,6 +15,6 @@ export function SignIn({ problem }) {
     <//>
     <${Problem} error=${enter.error || problem} title="You are not signed in" />
     <button class="primary" disabled=${enter.busy || !key.trim()}>Sign in</button>
-    <p class="soft small">The key is exchanged for a session of this browser, which you can end at any time; it is kept nowhere here.</p>
+    <p class="soft small">The key is exchanged for a session of this browser, which you can end at any time. The browser does not keep the key.</p>
   </form></main>`;
 }

@@ -24,7 +24,7 @@ export function System() {
   useEvery(3000, again, [again]);
   if (!value) return html`<${Page} title="System"><${Problem} error=${error} again=${again} />${!error && html`<${Bones} />`}<//>`;
   const { health, workers, running, queued } = value;
-  return html`<${Page} title="System" lead="Whether everything is there that jobs need.">
+  return html`<${Page} title="System" lead="Whether everything that jobs need is working.">
     <${Card} title="Parts"><ul class="parts" aria-live="polite">${Object.entries(health.checks).map(([part, state]) => html`<li class="row between"><div><b>${words[part]?.[0] || part}</b> <span class="soft">${words[part]?.[1]}</span></div>
       <span class=${`badge ${state === "ok" ? "succeeded" : "failed"}`}>${state === "ok" ? "Works" : state}</span></li>`)}</ul><//>
     ${workers && html`<${Card} title="Workers" lead=${workers.some(takesJobs) ? null : "No worker is running, so queued jobs wait. Start one with: sgg worker"}>${workers.length > 0 && html`<ul class="parts">${workers.map((worker) => html`<li class="row between"><div class="stack tight"><b class="cut">${worker.host}, process ${worker.pid}</b>

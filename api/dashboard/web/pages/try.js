@@ -40,7 +40,7 @@ function Answer({ title, answer, error, busy, mute }) {
   return html`<${Card} title=${title}><div aria-live="polite">
     ${busy && html`<${Bones} heights=${[20, 20, 20]} label="The model is thinking" />`}
     <${Problem} error=${error} />
-    ${!busy && !answer && !error && html`<p class="soft">${mute ? "An encoder knows no labels before it is trained, so there is nothing to compare with." : "Its answer comes here."}</p>`}
+    ${!busy && !answer && !error && html`<p class="soft">${mute ? "An encoder knows no labels before it is trained, so there is nothing to compare with." : "Its answer appears here."}</p>`}
     ${ranked && html`<ul class="stack tight answers">${ranked.map(([label, share]) => html`<li><div class="row between"><span class=${label === answer.label ? "first" : ""}>${label}</span><span class="num soft">${percent(share, 1)}</span></div><div class="bar"><i style=${`width:${share * 100}%`}></i></div></li>`)}</ul>`}
     ${answer?.text !== undefined && html`<p class="said">${answer.text || html`<span class="soft">It said nothing.</span>`}</p>`}
   </div><//>`;
@@ -52,7 +52,7 @@ export function Try({ search }) {
   const tuned = models.data.filter((model) => model.sgg.type === "fine-tuned").reverse();
   if (search.model && !tuned.some((model) => model.id === search.model)) tuned.unshift({ id: search.model, sgg: {} });
   if (!tuned.length) {
-    return html`<${Page} title="Try it"><${Empty} icon="try" title="No model of yours yet" actions=${html`<a class="button primary" href="#/new">New job</a>`}>When a job has succeeded, its model can be asked here, beside the base model that it was made from.<//><//>`;
+    return html`<${Page} title="Try it"><${Empty} icon="try" title="No model of yours yet" actions=${html`<a class="button primary" href="#/new">New job</a>`}>After a job has succeeded, you can ask its model here and compare it with its base model.<//><//>`;
   }
   return html`<${Desk} tuned=${tuned} first=${search.model || tuned[0].id} />`;
 }

@@ -20,7 +20,7 @@ const quotas = [
 export function Usage({ project }) {
   const told = quotas.map(([name, ...rest]) => [project.sgg.quotas[name], ...rest]);
   const near = told.filter(([{ used, limit }]) => limit !== null && used >= NEAR * limit);
-  return html`<${Card} title="Usage" lead="What this project uses of what it may have; days begin at midnight UTC."><div class="stack">
+  return html`<${Card} title="Usage" lead="What this project uses of its quotas; days begin at midnight UTC."><div class="stack">
     <dl class="facts">${told.map(([{ used, limit }, label, show, place, scope]) => html`<div><dt>${place && can(scope) ? html`<a href=${place}>${label}</a>` : label}</dt><dd>${show(used)}<small>${limit === null ? "no limit" : `of ${show(limit)}`}</small>${limit !== null && html`<${Bar} share=${limit ? used / limit : 1} label=${label} />`}</dd></div>`)}</dl>
     ${near.map(([{ used, limit }, label, , , , then]) => html`<div class="notice warn"><strong>${label}: ${used >= limit ? "the limit is reached" : `${percent(used / limit)} of the limit`}</strong><p>${used >= limit ? then : `At the limit: ${then[0].toLowerCase()}${then.slice(1)}`}</p></div>`)}
   </div><//>`;
@@ -34,7 +34,7 @@ export function OwnUsage() {
   return html`<${Page} title="Usage" lead=${project && `Project ${project.name}`}>
     <${Problem} error=${error} again=${again} />
     ${project ? html`<${Usage} project=${project} />` : may && !error && html`<${Bones} heights=${[120]} />`}
-    <${Card} title="Your key" lead="Administrators make keys, and set what a project may have. Ask one of them for another scope.">
+    <${Card} title="Your key" lead="Administrators make keys and set quotas. Ask one for a key with more scopes.">
       <dl class="pairs"><dt>Name</dt><dd>${session.key_name || "–"} <span class="soft small mono">${session.key_id}</span></dd>
         ${scopes.filter(([scope]) => scope !== "admin").map(([scope, words]) => html`<dt class="mono">${scope}</dt><dd>${session.scopes.includes(scope) ? `It may ${words}.` : html`<span class="soft">It may not ${words}.</span>`}</dd>`)}
         <dt>Signed in until</dt><dd>${date(session.expires_at)}</dd></dl><//><//>`;
