@@ -56,11 +56,11 @@ TELEMETRY: TelemetryConfig = {
 TAKES_FILES = re.compile("/v1/files|/v1/uploads/[^/]+/parts")
 BODY_SECONDS = 60.0
 """As long as uploads may be silent; other bodies are small, and have to be whole by then."""
-SIGN_IN_MESSAGE = "Signing in takes at most 4,096 bytes. Send an API key, or a link's text, alone."
+SIGN_IN_MESSAGE = "A sign-in request may have at most 4,096 bytes. Send only an API key or the text of a link."
 SIGN_IN_BOUND = BodyBound(4096, SIGN_IN_MESSAGE, BODY_SECONDS)
 """Anyone may send these, so nobody may send many."""
 TAKES_LITTLE = re.compile(r"/v1/(organization|webhook_endpoints|uploads|fine_tuning/checkpoints)(/.*)?")
-LITTLE_BYTES, LITTLE_REMEDY = 65_536, "Send the names and ids that it needs, and nothing else."
+LITTLE_BYTES, LITTLE_REMEDY = 65_536, "Send only the names and ids that it needs."
 """Names and ids, which are read while everyone else waits."""
 # routes are asked one after the other, so those that are polled most come first
 FINE_TUNING = (jobs, comparisons, previews, graders, checkpoints)
@@ -112,7 +112,7 @@ def create_app(
             database.dispose()
 
     file_limit = f"A data file may have at most {settings.max_upload_bytes:,} bytes. Leave examples out, or split it."
-    json_limit = f"This request may have at most {settings.max_json_bytes:,} bytes. Send examples as files."
+    json_limit = f"This request may have at most {settings.max_json_bytes:,} bytes. Upload examples as a file."
     upload_bound = BodyBound(settings.max_upload_bytes + MULTIPART_OVERHEAD_BYTES, file_limit)
     json_bound = BodyBound(settings.max_json_bytes, json_limit, BODY_SECONDS)
     little = min(LITTLE_BYTES, settings.max_json_bytes)

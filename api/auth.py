@@ -152,8 +152,8 @@ def authenticate(keys: KeyRing, request: HTTPConnection) -> Identity:
             csrf_token(token).encode(), sent.encode()
         ):
             raise CrossSiteRequestError(
-                f"This request does not come from the dashboard. Send the header {CSRF_HEADER} that "
-                "GET /dashboard/session gives, or an API key."
+                f"The request lacks the right {CSRF_HEADER} header for its session. Send the value that "
+                "GET /dashboard/session gives, or use an API key."
             )
         return identity
     return identify_key(keys, authorization)

@@ -113,7 +113,7 @@ class Allowed(SecurityBase):
         request.state.headers = services.rates.hit(identity.key_id)
         if self.scope not in identity.scopes and "admin" not in identity.scopes:
             raise PermissionDeniedError(
-                f"This API key has no scope {self.scope!r}. Use one that has, or ask the administrator for it."
+                f"This API key lacks the scope {self.scope!r}. Use a key that has it, or ask the administrator for one."
             )
         return Caller(identity.project_id, identity.key_id, identity.scopes, trail)
 

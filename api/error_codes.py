@@ -22,8 +22,8 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "invalid_request",
         400,
-        "The body is no form, or there is more than one file in it.",
-        "Send what the message asks for.",
+        "The body is not a multipart form, or holds more than one file.",
+        "Send the form that the message describes.",
     ),
     Refusal(
         "invalid_value",
@@ -41,7 +41,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "Use one of those in the message.",
     ),
     Refusal(
-        "not_offered", 400, "OpenAI's API has this path, this server does not.", "The message says what to do instead."
+        "not_offered", 400, "OpenAI's API has this path, this server does not.", "Do what the message says instead."
     ),
     Refusal(
         "upload_size_mismatch",
@@ -67,13 +67,13 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "invalid_file",
         400,
-        "A file that nothing can be learned from; `problems` names the lines.",
+        "The file cannot be learned from; `problems` names the lines.",
         "Correct these lines, upload again.",
     ),
     Refusal(
         "file_not_found",
         400,
-        "A job's request names a file that is not there.",
+        "A job's request names a file that does not exist.",
         "Upload it, use the id that the answer gives.",
     ),
     Refusal(
@@ -126,7 +126,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "invalid_job_status",
         400,
         "A finished job cannot be cancelled or paused, only a paused one can be resumed, only a finished one deleted.",
-        "What the message says; nothing is to be repeated.",
+        "Do what the message says; do not repeat the request.",
     ),
     Refusal(
         "too_many_webhook_endpoints", 400, "The project has 20 webhook endpoints.", "Delete one that is not needed."
@@ -151,19 +151,19 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "session_ended",
         401,
-        "The dashboard's session, or the link that was to begin one, is over.",
+        "The dashboard's session has ended, or the sign-in link was used or has expired.",
         "Sign in again.",
     ),
     Refusal(
         "cross_site_request",
         403,
-        "A dashboard's session without its `x-csrf-token`.",
+        "The request has a dashboard session but not its `x-csrf-token`.",
         "Send the header that `GET /dashboard/session` gives, or an API key.",
     ),
     Refusal(
         "insufficient_permissions",
         403,
-        "The key lacks the route's scope; or a priority above 0 without `admin`; or a base model was to be deleted.",
+        "The key lacks the scope for this route or for a priority above 0, or a base model was to be deleted.",
         "Use a key that has it.",
     ),
     Refusal(
@@ -182,14 +182,14 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "upload_stalled",
         408,
-        "Nothing more of an upload came for a minute.",
-        "Send the file again, over a better line.",
+        "No data of an upload arrived for a minute.",
+        "Send the file again, over a better connection.",
     ),
     Refusal(
         "request_stalled",
         408,
-        "A request's body, other than a file, did not come within a minute.",
-        "Send it again, over a better line, or less of it: examples as a file.",
+        "A request's body, other than a file, did not arrive within a minute.",
+        "Send it again, over a better connection, or send less: upload examples as a file.",
     ),
     Refusal(
         "idempotency_key_reused",
@@ -201,7 +201,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "request_too_large",
         413,
         "A file of more than 50 MiB, or another body of more than 1 MiB; 64 KiB where it holds names and ids alone.",
-        "Leave examples out, or split the file; of another body send what it needs alone, examples as a file.",
+        "Leave examples out, or split the file. In another body, send only what it needs; upload examples as a file.",
     ),
     Refusal(
         "rate_limit_exceeded",
@@ -218,7 +218,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "trial_queue_full",
         429,
-        "As many trials are under way as may be, of the project or of all.",
+        "The most trials allowed at once are under way, for the project or for the server.",
         "Wait for `retry-after` seconds; to serve an adapter in production, download it.",
     ),
     Refusal("internal_error", 500, "A defect of the server.", "Try again; then tell the administrator the request id."),
@@ -241,7 +241,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "trial_failed",
         503,
-        "No worker answered the trial in time, or the one that did stopped.",
+        "No worker answered the trial in time, or the worker stopped while it answered.",
         "Try again after `retry-after` seconds.",
     ),
     Refusal(
@@ -253,7 +253,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "schema_outdated",
         503,
-        "The database's tables are of another version.",
+        "The database's tables belong to another version of SGG.",
         "The administrator runs `sgg db upgrade`.",
     ),
     Refusal(

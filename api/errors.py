@@ -235,8 +235,8 @@ def error_response(
 def internal_error(request_id: str) -> ErrorResponse:
     """Make the answer to a request that met a defect: it tells where to look, and nothing of the inside."""
     message = (
-        f"The server met an error of its own; it is in its log under the request id {request_id}. "
-        "Try again, and if it stays, tell the administrator this id."
+        f"The server failed; its log has the error under the request id {request_id}. "
+        "Try again. If it fails again, tell the administrator this id."
     )
     return error_response(500, message, code="internal_error")
 
@@ -293,7 +293,7 @@ async def _answer_http(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
     message, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"There is no {request.method} {_short(request.url.path)}. The paths are listed in /openapi.json."
+        message = f"There is no endpoint {request.method} {_short(request.url.path)}. All are listed in /openapi.json."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed_methods(request)
         message = f"{_short(request.url.path)} does not answer to {request.method}. Use {allowed}."

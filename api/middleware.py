@@ -23,7 +23,7 @@ _log = get_logger(__name__)
 
 DISCARDED_BYTES, DISCARD_SECONDS = 16 * 2**20, 10.0
 LOGGED_CHARACTERS = 500  # of a path
-STALLED_REMEDY = "Send it again, over a better line, or less of it: examples as a file."
+STALLED_REMEDY = "Send it again, over a better connection, or send less: upload examples as a file."
 
 
 class RequestFrame:
@@ -126,7 +126,7 @@ class BodyLimit:
                     part = await receive()
             except TimeoutError as error:
                 if not answering:  # meanwhile
-                    message = f"The request's body did not come within {bound.seconds:g} seconds. {STALLED_REMEDY}"
+                    message = f"The request's body did not arrive within {bound.seconds:g} seconds. {STALLED_REMEDY}"
                     raise HTTPException(408, message, headers={"connection": "close"}) from error
                 part = await receive()
             received, whole = received + len(part.get("body", b"")), not part.get("more_body", False)

@@ -37,7 +37,7 @@ def checked_limit(text: str) -> str:
     try:
         limit_of(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is no rate limit. Write one like 100/minute, or off.") from error
+        raise ValueError(f"{text!r} is not a rate limit. Write one such as 100/minute, or off.") from error
     return text
 
 

@@ -79,7 +79,7 @@ def refused_size(body: bytes) -> RequestProblem | None:
         left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
     if values <= MOST_VALUES:
         return None
-    message = f"The body holds {values:,} values, and may hold {MOST_VALUES:,}. Send less, and examples as a file."
+    message = f"The body holds {values:,} values, but may hold {MOST_VALUES:,}. Send less: upload examples as a file."
     return RequestProblem(None, "invalid_value", message)
 
 
@@ -163,7 +163,7 @@ def _merged(found: Sequence[_Found], errors: int) -> list[RequestProblem]:
     ]
     unnamed = len(reasons) - len(problems) + errors - len(found)
     if unnamed:
-        message = f"There are {unnamed:,} more problems. Mend those that are named first."
+        message = f"There are {unnamed:,} more problems. Fix those listed here first."
         problems.append(RequestProblem(None, "invalid_value", message))
     return problems
 

@@ -35,7 +35,7 @@ def back_up(settings: StoreSettings, target: Path) -> Backup:
     if not settings.database_is_embedded:
         raise BackupError(
             "The database is not the SQLite file of the data directory.",
-            "Use its own tools, such as pg_dump; docs/backup.md tells the order.",
+            "Back it up with its own tools, such as pg_dump, in the order of docs/backup.md.",
         )
     source = settings.data_dir / _DATABASE
     if not source.exists():

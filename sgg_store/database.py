@@ -226,9 +226,11 @@ def _named_errors() -> Iterator[None]:
     except exc.InternalError as error:
         state = getattr(error.orig, "sqlstate", "")
         if state in _TOO_LONG:
-            raise DatabaseUnavailableError("The database ended a transaction that had stopped.", _RESTORE) from error
+            raise DatabaseUnavailableError(
+                "The database ended a transaction that was idle for too long.", _RESTORE
+            ) from error
         if state == _READ_ONLY and error.connection_invalidated:  # else a write where only reading is meant
-            raise DatabaseUnavailableError("The database takes no writes.", _RESTORE) from error
+            raise DatabaseUnavailableError("The database accepts no writes.", _RESTORE) from error
         raise
     except exc.TimeoutError as error:
         raise DatabaseUnavailableError("All connections to the database are in use.", _RESTORE) from error

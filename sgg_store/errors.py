@@ -25,7 +25,10 @@ class RecordNotFoundError(StoreError):
     code = "not_found"
 
     def __init__(self, kind: str, record_id: str) -> None:
-        super().__init__(f"There is no {kind} with the id {record_id!r}.", "Check the id, and that the key is right.")
+        super().__init__(
+            f"There is no {kind} with the id {record_id!r}.",
+            "Check the id, and that the API key is one of the same project.",
+        )
         self.kind = kind
         self.record_id = record_id
 
@@ -40,8 +43,8 @@ class CursorNotFoundError(StoreError):
 
     def __init__(self, kind: str, after: str) -> None:
         super().__init__(
-            f"The list of {kind}s has no item {after!r} to go on after.",
-            "Use the id of the last item of the page before, or leave `after` out to start at the beginning.",
+            f"`after` names {after!r}, which is not in the list of {kind}s.",
+            "Use the id of the last item on the previous page, or leave `after` out to start at the beginning.",
         )
         self.kind = kind
         self.after = after
@@ -73,7 +76,9 @@ class TooManyEndpointsError(StoreError):
     code = "too_many_webhook_endpoints"
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"A project may have {most} webhook endpoints.", "Delete one that is not needed any more.")
+        super().__init__(
+            f"The project already has {most} webhook endpoints, the most allowed.", "Delete one that is not needed."
+        )
         self.most = most
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -86,7 +91,9 @@ class TooManyUploadsError(StoreError):
     code = "too_many_uploads"
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"A project may have {most} pending uploads.", "Complete or cancel one.")
+        super().__init__(
+            f"The project already has {most} pending uploads, the most allowed.", "Complete or cancel one."
+        )
         self.most = most
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -115,8 +122,8 @@ class UploadSizeError(StoreError):
 
     def __init__(self, upload_id: str, announced: int, total: int) -> None:
         super().__init__(
-            f"The parts of {upload_id} have {total:,} bytes with this one; {announced:,} were announced for the file.",
-            "Begin another upload, and announce the bytes of the whole file.",
+            f"With this part, {upload_id} has {total:,} bytes, but {announced:,} were announced for the file.",
+            "Begin another upload, and announce the size of the whole file.",
         )
         self.upload_id = upload_id
         self.announced = announced
@@ -133,7 +140,7 @@ class TooManyPartsError(StoreError):
 
     def __init__(self, upload_id: str, most: int) -> None:
         super().__init__(
-            f"The upload {upload_id} has {most:,} parts, which is as many as one may have.",
+            f"The upload {upload_id} already has {most:,} parts, the most allowed.",
             "Begin another upload, and send the file in larger parts.",
         )
         self.upload_id = upload_id
@@ -184,7 +191,7 @@ class IdempotencyMismatchError(StoreError):
 
     def __init__(self, key: str, job_id: str) -> None:
         super().__init__(
-            f"The Idempotency-Key {key!r} was used before for another request, which made {job_id}.",
+            f"The Idempotency-Key {key!r} was already used for a different request, which made {job_id}.",
             "Send the same body to get that job again, or a new key to make a new job.",
         )
         self.key = key
@@ -224,9 +231,9 @@ class TrialQueueFullError(StoreError):
 
     def __init__(self, most: int, whose: str) -> None:
         super().__init__(
-            f"{most} trials of {whose} are under way, which is as many as may be.",
-            "Try again in a few seconds. Trials are there to try adapters out, one question after the other; to serve "
-            "an adapter in production, download it and load it into an inference server.",
+            f"{most} trials of {whose} are under way, the most allowed at once.",
+            "Try again in a few seconds. Trials are for trying adapters out, one question at a time; to serve an "
+            "adapter in production, download it and load it into an inference server.",
         )
         self.most = most
         self.whose = whose
@@ -312,9 +319,9 @@ class ForeignObjectsError(StoreError):
     code = "foreign_objects"
 
     def __init__(self, owner: str | None) -> None:
-        whose = "older than this database, which needs none of them" if owner is None else f"those of {owner}"
+        whose = "are older than this database and unknown to it" if owner is None else f"belong to {owner}"
         super().__init__(
-            f"The objects in the object store are {whose}. None of them is collected as garbage.",
+            f"The objects in the object store {whose}. None of them is removed as garbage.",
             "Check SGG_DATABASE_URL, SGG_DATA_DIR and SGG_OBJECT_STORE_URL, or restore their database. If the database "
             "is the right one (restored from before an upgrade, say), run `sgg clean --adopt`.",
         )

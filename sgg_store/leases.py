@@ -175,7 +175,7 @@ class Leases:
             return self._cancel(job)
         if job.pause_requested:
             return self._pause(job)
-        requeue_job(self.session, job, NewEvent("The job was resumed while it stopped. It is queued again."), 0.0)
+        requeue_job(self.session, job, NewEvent("The job was resumed while it was pausing. It is queued again."), 0.0)
         return JobStatus.QUEUED
 
     def give_back(self, lease: Lease, cause: Cause, detail: str = "") -> JobStatus:

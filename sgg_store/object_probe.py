@@ -33,7 +33,7 @@ def probe_object_store(objects: ObjectStore) -> None:
             objects.put(key, b"second")
             raise UnsafeObjectStoreError("The object store ignores conditional puts: it replaced an object.", _REMEDY)
         if b"".join(objects.open(key)) != b"first":
-            raise UnsafeObjectStoreError("The object store does not give back what was put into it.", _REMEDY)
+            raise UnsafeObjectStoreError("The object store does not return what was stored in it.", _REMEDY)
     except OSError as error:  # a file system without hard links, or without the right to write
         raise UnsafeObjectStoreError(f"The object store's directory cannot be used: {error}.", _REMEDY) from error
     finally:

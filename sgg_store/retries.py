@@ -57,7 +57,7 @@ BUDGETS: dict[Cause, Budget] = {
         2,
         1.0,
         "poison_job",
-        "The trainer died twice when it went on from the same step, so a third try would die as well. "
+        "The trainer died twice after resuming from the same step, so the job is not tried again. "
         "Look at the last events for the step and signal, lower batch_size, task.max_tokens or lora.rank, "
         "and submit the job again.",
     ),
@@ -65,7 +65,7 @@ BUDGETS: dict[Cause, Budget] = {
         5,
         0.0,
         "worker_lost",
-        "Five workers in a row fell silent while they ran this job from the same step. "
+        "Five workers in a row stopped responding while they ran this job from the same step. "
         "Ask the administrator to look at the workers' memory and logs, then submit the job again.",
     ),
     Cause.PREEMPTED: Budget(

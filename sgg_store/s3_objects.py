@@ -176,7 +176,7 @@ class S3ObjectStore:
             ) from error
         except BaseError as error:
             raise ObjectStoreUnavailableError(
-                f"The object store {self._where} does not do what it is asked: {_first_line(error)}",
+                f"The object store {self._where} refused a request: {_first_line(error)}",
                 "Check that it runs, and the variables SGG_S3_ENDPOINT, SGG_S3_ACCESS_KEY_ID, "
                 "SGG_S3_SECRET_ACCESS_KEY and SGG_S3_REGION.",
             ) from error

@@ -70,7 +70,9 @@ def compare(services: Services, caller: Caller, named: str, resolution: int) -> 
     """Compare the jobs whose ids are `named`. Raises RecordNotFoundError, InvalidRequestError for too few or many."""
     ids = list(dict.fromkeys(part.strip() for part in named.split(",") if part.strip()))
     if not 2 <= len(ids) <= MOST_JOBS:
-        message = f"{len(ids)} different jobs are named. Name two to {MOST_JOBS} by their ids, with commas between."
+        message = (
+            f"The request names {len(ids)} different jobs. Name 2 to {MOST_JOBS} by their ids, separated by commas."
+        )
         raise InvalidRequestError([RequestProblem("jobs", "invalid_value", message)])
     with services.database.read() as session:
         jobs = [Jobs(session).get(caller.project_id, job_id) for job_id in ids]
@@ -170,12 +172,12 @@ def _unpaired(first: Compared, second: Compared) -> str | None:
         if each.report is None:
             return f"{each.job.id} is {each.job.status} and has no report, so its answers cannot be compared."
         if each.report.validation_sha256 is None:
-            return f"{each.job.id} had no validation file, so nothing is known of its answers."
+            return f"{each.job.id} had no validation file, so it has no answers to compare."
         if not each.answers.known:
-            return f"An older version trained {each.job.id} and kept nothing of single texts; compare the losses."
+            return f"{each.job.id} was trained by an older version, which kept no single answers; compare the losses."
     assert first.report is not None and second.report is not None
     if first.report.validation_sha256 != second.report.validation_sha256:
         return "The jobs had different validation files. Train both with the same one to compare them."
     if first.answers.tokens != second.answers.tokens:
-        return "The base models cut the texts into different tokens, so that losses per token cannot be compared."
+        return "The base models split the texts into different tokens, so losses per token cannot be compared."
     return None

@@ -95,7 +95,7 @@ class _Body:
         with anyio.move_on_after(SILENT_SECONDS):
             message = await self._request.receive()
         if message is None:
-            raise UploadStalledError(f"Nothing more of the file came for {SILENT_SECONDS:.0f} seconds. Send it again.")
+            raise UploadStalledError(f"No data of the file arrived for {SILENT_SECONDS:.0f} seconds. Send it again.")
         self._received += len(message.get("body", b""))
         if self._received > self._expected:
             await self.expect(self._received)
@@ -124,7 +124,8 @@ def _lifetime(form: FormData) -> tuple[int | None, list[RequestProblem]]:
         return ExpiresAfter.model_validate(fields).seconds, []
     except ValidationError:
         message = (
-            "Send expires_after[anchor]=created_at and expires_after[seconds] of 3600 (an hour) to 2592000 (30 days)."
+            "The lifetime cannot be used. Send expires_after[anchor]=created_at and expires_after[seconds] of 3600 (an "
+            "hour) to 2592000 (30 days)."
         )
         return None, [RequestProblem("expires_after", "invalid_value", message)]
 

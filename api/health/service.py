@@ -7,7 +7,7 @@ from api.health.probes import Probes, Question
 from api.health.schemas import ReadyOut
 from sgg_store.schema import SchemaState
 
-REAPER_GONE = "It stopped, so that lost jobs are not found; restart the server."
+REAPER_GONE = "It has stopped, so jobs of lost workers are not recovered. Restart the server."
 
 
 def make_probes(services: Services) -> Probes:
@@ -36,4 +36,4 @@ async def readiness(probes: Probes) -> ReadyOut:
 
 def _schema_problem(services: Services) -> str | None:
     state = services.database.schema_status().state
-    return None if state is SchemaState.CURRENT else "Its tables are of another version; see `sgg db status`."
+    return None if state is SchemaState.CURRENT else "Its tables belong to another version of SGG. Run `sgg db status`."

@@ -49,7 +49,7 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
         message = f"The method is {draft.method_type!r}, so settings under {other!r} have no effect. Leave them out."
         yield RequestProblem(f"method.{other}", "conflicting_parameters", message)
     if draft.method_type == "sgg" and draft.hyperparameters is not None and draft.hyperparameters.model_fields_set:
-        message = "Beside the method 'sgg' it has no effect. Put it into method.sgg.hyperparameters, or leave it out."
+        message = "It has no effect with the method 'sgg'. Move it into method.sgg.hyperparameters, or leave it out."
         yield RequestProblem("hyperparameters", "conflicting_parameters", message)
     if draft.method_type != "sgg":
         use_sgg = "has an effect with the method 'sgg' only. Use that method, or leave it out."
@@ -61,7 +61,7 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
         message = "Alignment needs source files. Name some in method.sgg.sources, or set it to 0."
         yield RequestProblem(f"{path}hyperparameters.guidance.alignment", "conflicting_parameters", message)
     elif hyperparameters.guidance is not None and hyperparameters.guidance.variant == "off" and settings.sources:
-        message = "Without guidance sources do not count. Leave them out, or use another guidance.variant."
+        message = "Sources have no effect when guidance.variant is 'off'. Leave them out, or use another variant."
         yield RequestProblem(f"{path}sources", "conflicting_parameters", message)
     if draft.validation_file is None:
         wanted = {
@@ -74,7 +74,7 @@ def check_settings(draft: JobDraft) -> Iterator[RequestProblem]:
             message = f"This needs a validation file. Name one in validation_file, or {instead}."
             yield RequestProblem(f"{path}hyperparameters.{name}", "conflicting_parameters", message)
     if draft.integrations:
-        message = "There are no integrations here; figures are in the job's events and result files. Leave this out."
+        message = "Integrations are not supported; figures are in the job's events and result files. Leave this out."
         yield RequestProblem("integrations", "unsupported_parameter", message)
 
 
@@ -204,7 +204,7 @@ class DataChecks:
             self._check_steps(record, entry)
         asked = self.draft.settings.hyperparameters.task.type
         if asked not in ("auto", training.kind):
-            message = f"The training file holds {training.kind} examples, not {asked}. Leave it out, or set it to that."
+            message = f"The training file holds {training.kind} examples, not {asked}. Leave this out, or correct it."
             param = f"{self.draft.settings_path}hyperparameters.task.type"
             self.problems.append(RequestProblem(param, "invalid_value", message))
 

@@ -63,8 +63,8 @@ def examples(services: Services, caller: Caller, job_id: str, *, limit: int) -> 
         lines = b"".join(services.objects.open(key)).splitlines()
     except ObjectNotFoundError as error:
         raise NoReportError(
-            f"The labels of the job {job_id} were not judged. Only those of classifications are, with up to 2,000 "
-            "examples, and not by older versions."
+            f"The labels of the job {job_id} were not judged. That is done only for classification with up to 2,000 "
+            "examples, and was not done by older versions."
         ) from error
     shown = [Doubt.model_validate_json(line) for line in lines[:limit]]
     texts = {} if file is None else _texts(services, file, {doubt.line for doubt in shown})

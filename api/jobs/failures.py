@@ -60,7 +60,7 @@ FAILURES: dict[str, JobFailure] = {
         "Lower the learning rate or set clip_norm, and submit the job again.",
     ),
     "out_of_memory": JobFailure(
-        "The memory does not suffice for one step.",
+        "There is not enough memory for one step.",
         "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
     ),
     "poison_job": JobFailure(
@@ -68,14 +68,14 @@ FAILURES: dict[str, JobFailure] = {
         "Lower batch_size, task.max_tokens or lora.rank, and submit the job again.",
     ),
     "time_limit_exceeded": JobFailure(
-        "The job has trained for as long as the server lets one, all its attempts together (`SGG_MAX_JOB_SECONDS`).",
+        "The job has used the training time that the server allows, over all its attempts (`SGG_MAX_JOB_SECONDS`).",
         "Start another job from its last checkpoint, or ask for fewer steps or a smaller base model.",
     ),
     "preempted_too_often": JobFailure(
-        "The worker was stopped again and again before a checkpoint.",
+        "The worker was stopped repeatedly before it could save a checkpoint.",
         "Lower checkpoint.every_steps, and submit the job again.",
     ),
-    "worker_lost": JobFailure("Five workers in a row fell silent.", SERVICE_REMEDY),
+    "worker_lost": JobFailure("Five workers in a row stopped responding.", SERVICE_REMEDY),
     "database_unavailable": JobFailure("The database was out of reach in fifty attempts.", SERVICE_REMEDY),
     "storage_unavailable": JobFailure(
         "The storage was full or out of reach in five attempts.",
@@ -90,10 +90,10 @@ FAILURES: dict[str, JobFailure] = {
         "Ask the administrator to repair base-models.json, and submit the job again.",
     ),
     "invalid_checkpoint": JobFailure(
-        "A file of the run's own was damaged or of another run when it was read again.", SERVICE_REMEDY
+        "A file that the run wrote was damaged, or from another run, when it was read again.", SERVICE_REMEDY
     ),
     "verification_failed": JobFailure(
-        "The finished adapter did not answer the same once it was loaded again, by the trainer or by a fresh process "
+        "The finished adapter gave different answers once it was loaded again, by the trainer or by a fresh process "
         "through peft.",
         SERVICE_REMEDY,
     ),

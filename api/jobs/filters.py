@@ -23,7 +23,7 @@ def metadata_filter(query: QueryParams) -> dict[str, str]:
             continue
         match = _PAIR.fullmatch(name)
         if match is None or pairs.get(match["key"], value) != value:
-            message = f"{name!r} is no filter. Write metadata[key]=value, each key once."
+            message = f"{name!r} is not a valid filter. Write metadata[key]=value, with each key once."
             raise InvalidRequestError([RequestProblem("metadata", "invalid_value", message)])
         pairs[match["key"]] = value
         if len(pairs) > MOST_PAIRS:

@@ -194,7 +194,7 @@ def stream_events(
         job = Jobs(session).get(caller.project_id, job_id)
     seq = 0 if last_event_id is None else seq_of(job_id, last_event_id)
     if last_event_id is not None and not 0 < seq <= job.last_event_seq:
-        message = f"{last_event_id!r} is no event of this job. Leave the header out to begin with the first event."
+        message = f"{last_event_id!r} is not an event of this job. Leave the header out to begin with the first event."
         raise InvalidRequestError([RequestProblem("Last-Event-ID", "invalid_cursor", message)])
     if job.status in TERMINAL and seq == job.last_event_seq:
         return Response(status_code=204)  # which tells browsers not to come again
@@ -249,7 +249,7 @@ def report(services: Services, caller: Caller, job_id: str, form: ReportForm) ->
         job = Jobs(session).get(caller.project_id, job_id)
         key = key_of_report(session, job, name)
     if key is None:
-        told = "Its end has to be waited for." if job.status not in TERMINAL else "Only jobs that succeed leave one."
+        told = "Wait until it has ended." if job.status not in TERMINAL else "Only jobs that succeeded have one."
         raise NoReportError(f"The job {job_id} is {job.status} and has no report. {told}")
     try:
         content = b"".join(services.objects.open(key))

@@ -34,7 +34,9 @@ def with_starting_point(services: Services, caller: Caller, draft: JobDraft) -> 
     if from_model is not None:
         param = "model"
         if draft.settings.start_from is not None:
-            message = "The model already names what the job starts from. Leave start_from out, or name the base model."
+            message = (
+                "`model` already names the weights to start from. Leave start_from out, or name a base model there."
+            )
             problem = RequestProblem(f"{draft.settings_path}start_from", "conflicting_parameters", message)
             return Started(draft, None, (problem,))
     try:
@@ -65,7 +67,7 @@ def _fitted(draft: JobDraft, found: FoundStart, param: str, from_model: bool) ->
     elif found.file is not None:
         facts = found.file.facts or {}
         if facts.get("kind") != "adapter":
-            message = f"{found.file.id} is no adapter. Upload the adapter_model.safetensors of a LoRA adapter."
+            message = f"{found.file.id} is not an adapter. Upload the adapter_model.safetensors of a LoRA adapter."
             return Started(draft, None, (RequestProblem(param, "invalid_starting_point", message),))
         fitting = AdapterFacts.model_validate(facts["adapter"]).lora()
     chosen = draft.settings.hyperparameters.lora.model_dump(exclude_unset=True)
@@ -73,10 +75,10 @@ def _fitted(draft: JobDraft, found: FoundStart, param: str, from_model: bool) ->
     for setting in ("rank", "alpha"):
         here, there = chosen.get(setting), fitting.get(setting)
         if here is not None and there is not None and here != there:
-            message = f"{found.start.name} has {setting}={there:g}. Leave it out, or set it to that."
+            message = f"{found.start.name} has {setting}={there:g}. Leave this out, or set it to {there:g}."
             problems.append(RequestProblem(f"{path}.{setting}", "invalid_starting_point", message))
     if "alpha" not in fitting and "alpha" not in chosen:
-        message = "The adapter file does not tell its scale. Set this to the lora_alpha of its adapter_config.json."
+        message = "The adapter file does not record its scale. Set this to the lora_alpha in its adapter_config.json."
         problems.append(RequestProblem(f"{path}.alpha", "invalid_value", message))
     lora = LoraSpec.model_validate(fitting | chosen)
     return Started(_with_lora(draft, lora), found.start, tuple(problems))

@@ -42,12 +42,12 @@ def delete(services: Services, caller: Caller, name: str) -> None:
     """
     if _entry(services, name) is not None:
         raise PermissionDeniedError(
-            f"{name!r} is a base model, and those are the server's. One that was added goes with `sgg models remove`, "
-            "where the server runs."
+            f"{name!r} is a base model, which the API cannot delete. If it was added, run `sgg models remove` where "
+            "the server runs."
         )
     if is_checkpoint_name(name):
         retrieve(services, caller, name)
-        raise PermissionDeniedError(f"{name!r} is a checkpoint, which goes with its job. Delete that.")
+        raise PermissionDeniedError(f"{name!r} is a checkpoint, which is deleted with its job. Delete the job instead.")
     with services.database.begin() as session:
         Jobs(session).delete_model(caller.project_id, name)
         caller.trail.write(session, name)

@@ -29,8 +29,8 @@ UNAVAILABLE = {"base_model_unavailable", "invalid_checkpoint", "model_not_found"
 NOBODY_SECONDS = 20.0
 """A trial waits so long for a worker that answers trials: that of a server that has just started may be on its way."""
 LOST = {
-    "expired": "No worker answered in time: they are busy, they load the base model, or none is up.",
-    "silent": "The worker that was at it fell silent.",
+    "expired": "No worker answered in time: all are busy or loading the base model, or none is running.",
+    "silent": "The worker that took the trial stopped responding.",
     "nobody": "No worker answers trials: start one with `sgg worker`, or set SGG_TRIAL_MEMORY_BYTES above 0 for one.",
 }
 

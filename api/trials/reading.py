@@ -52,7 +52,7 @@ def _not_offered(body: dict[str, Any], kind: type[Request]) -> Iterator[RequestP
     for name, value in body.items():
         if name in kind.model_fields or name not in NOT_OFFERED or value is None or value == NOT_OFFERED[name]:
             continue
-        message = "OpenAI's API has this parameter, trials on this server have not. Leave it out."
+        message = "This parameter of OpenAI's API is not supported for trials here. Leave it out."
         yield RequestProblem(name, "unsupported_parameter", message)
 
 
@@ -60,15 +60,17 @@ def _beyond_limits(request: ChatIn | CompletionIn | ClassificationIn, most_token
     for name in ("max_tokens", "max_completion_tokens"):
         asked = getattr(request, name, None)
         if asked is not None and asked > most_tokens:
-            message = f"A trial may write {most_tokens:,} tokens. Ask for no more."
+            message = f"A trial may write at most {most_tokens:,} tokens. Ask for fewer."
             yield RequestProblem(name, "invalid_value", message)
     if request.characters() > MOST_CHARACTERS:
-        message = f"The texts have {request.characters():,} characters; {MOST_CHARACTERS:,} may be sent. Send less."
+        message = (
+            f"The texts have {request.characters():,} characters; at most {MOST_CHARACTERS:,} may be sent. Send less."
+        )
         param = {ChatIn: "messages", CompletionIn: "prompt", ClassificationIn: "input"}[type(request)]
         yield RequestProblem(param, "invalid_value", message)
     if not isinstance(request, ClassificationIn) and request.stream_options and not request.stream:
-        message = "It has an effect with `stream: true` only. Say that, or leave it out."
+        message = "It has an effect only with `stream: true`. Set that, or leave it out."
         yield RequestProblem("stream_options", "conflicting_parameters", message)
     if isinstance(request, ChatIn) and request.max_tokens and request.max_completion_tokens:
-        message = "It is the newer name of `max_tokens`, which is there, too. Leave one of them out."
+        message = "It is the newer name of `max_tokens`, which is also set. Leave one of them out."
         yield RequestProblem("max_completion_tokens", "conflicting_parameters", message)

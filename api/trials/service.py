@@ -153,5 +153,5 @@ def _labels_problem(target: Target, body: ClassificationIn) -> RequestProblem | 
     if body.labels is None:
         return RequestProblem("labels", "invalid_value", "A base model has no labels of its own. Name two or more.")
     if len(set(body.labels)) < len(body.labels):
-        return RequestProblem("labels", "invalid_value", "A label is there twice. Name each once.")
+        return RequestProblem("labels", "invalid_value", "A label is listed twice. List each label once.")
     return None

@@ -121,7 +121,7 @@ def _check_size(upload: UploadRecord, parts: list[UploadPartRecord], part_ids: t
     total = sum(part.bytes for part in parts)
     if total != upload.bytes:
         message = (
-            f"The parts have {total:,} bytes, and {upload.bytes:,} were announced. Name all parts, or send the rest."
+            f"The parts have {total:,} bytes, but {upload.bytes:,} were announced. Name all parts, or send the rest."
         )
         raise InvalidRequestError([RequestProblem("part_ids", "upload_size_mismatch", message)])
 

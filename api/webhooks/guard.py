@@ -49,17 +49,21 @@ class AddressRule:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
-            return "It is no URL. Send one such as https://example.com/hooks."
+            return "It is not a URL. Send one such as https://example.com/hooks."
         schemes = ("https", "http") if self.private else ("https",)
         if parts.scheme not in schemes or not host or port == 0 or not url.isascii() or not url.isprintable():
             return f"It must be an absolute {' or '.join(schemes)} URL such as https://example.com/hooks."
         if parts.username is not None or parts.password is not None or parts.fragment:
-            return "It may hold no user, password or fragment. Leave them out."
+            return "It contains a user, password or fragment. Leave them out."
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
             return None
-        return None if self.allows(address) else f"{host} is no public address. Ask the administrator to allow it."
+        return (
+            None
+            if self.allows(address)
+            else f"{host} is not a public address. Use a public one, or ask the administrator to allow private ones."
+        )
 
     def allows(self, address: IpAddress) -> bool:
         """Whether this address may be connected to. Link-local ones (clouds' metadata) never are."""
@@ -108,8 +112,8 @@ class _GuardedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         addresses = _looked_up(host, port, _left(self._deadline))
         if not all(self._rule.allows(address) for address in addresses):
-            raise ForbiddenAddressError("the name leads to an address that webhooks may not reach")
-        refusal: Exception = ForbiddenAddressError("the name leads nowhere")
+            raise ForbiddenAddressError("the host name leads to an address that webhooks may not reach")
+        refusal: Exception = ForbiddenAddressError("the host name does not lead to any address")
         for address in addresses:
             try:
                 stream = self._network.connect_tcp(str(address), port, _left(self._deadline))

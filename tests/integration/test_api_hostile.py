@@ -205,7 +205,7 @@ def test_bodies_of_very_many_values_are_refused_as_a_whole(
         began = time.monotonic()
         error = http.post(path, json=body).json()["error"]
         seconds = time.monotonic() - began
-        assert "and may hold 15,000" in error["message"] and error["code"] == "invalid_value"
+        assert "but may hold 15,000" in error["message"] and error["code"] == "invalid_value"
         long = http.post(path, json={"text": "a, b" * 50_000})  # is judged by what it is
         assert "may hold" not in long.text
     assert seconds < 2

@@ -70,7 +70,7 @@ def test_a_checkpoint_is_not_deleted_as_a_model(api_server: ApiServer) -> None:
         [found] = http.get(f"/v1/fine_tuning/jobs/{job_id}/checkpoints").json()["data"]
         name = found["fine_tuned_model_checkpoint"]
         response = http.delete(f"/v1/models/{name}")
-        assert response.status_code == 403 and "goes with its job" in response.json()["error"]["message"]
+        assert response.status_code == 403 and "is deleted with its job" in response.json()["error"]["message"]
         assert http.get(f"/v1/models/{name}").status_code == 200
         assert http.delete(f"/v1/models/{name}0").status_code == 404
 

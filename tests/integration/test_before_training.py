@@ -332,7 +332,7 @@ def test_jobs_whose_labels_were_not_judged_say_so(site: Site) -> None:
         site.worker.ring(job_id)
         site.bench.wait_for_end(job_id)
         error = http.get(path).json()["error"]
-    assert error["code"] == "no_report" and "Only those of classifications" in error["message"]
+    assert error["code"] == "no_report" and "That is done only for classification" in error["message"]
 
 
 def test_settings_that_only_the_base_model_shows_to_be_wrong_are_errors(site: Site) -> None:

@@ -195,7 +195,7 @@ class ForgetfulStore(LocalObjectStore):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(ReplacingStore, "ignores conditional puts"), (ForgetfulStore, "give back")]
+    ("kind", "said"), [(ReplacingStore, "ignores conditional puts"), (ForgetfulStore, "does not return")]
 )
 def test_the_probe_refuses_a_store_that_breaks_a_promise(
     tmp_path: Path, kind: type[LocalObjectStore], said: str

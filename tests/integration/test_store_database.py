@@ -59,7 +59,7 @@ def test_a_server_that_takes_no_writes_is_away_and_its_connections_are_left(post
     database = Database(postgres_url, pool_size=1)
     with database.begin() as session:
         session.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))  # as after a failover
-    with pytest.raises(DatabaseUnavailableError, match="takes no writes"), database.begin() as session:
+    with pytest.raises(DatabaseUnavailableError, match="accepts no writes"), database.begin() as session:
         ensure_project(session, "proj-1")
     with database.begin() as session:
         ensure_project(session, "proj-1")

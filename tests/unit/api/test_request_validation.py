@@ -89,7 +89,7 @@ def test_unknown_names_are_compared_with_known_ones_only_while_that_is_quick():
 def test_what_is_wrong_many_times_is_named_a_hundred_times_and_counted():
     problems = found(dict.fromkeys((f"{number}{'k' * 5000}" for number in range(5000)), 0))
     assert problems[-1] == RequestProblem(
-        None, "invalid_value", "There are 4,900 more problems. Mend those that are named first."
+        None, "invalid_value", "There are 4,900 more problems. Fix those listed here first."
     )
     assert len(problems) == MOST_PROBLEMS + 1
     assert len(str(InvalidRequestError(problems))) < 100_000
