@@ -18,7 +18,7 @@ from sgg_store.trials import StoredAdapter
 from worker.fetching import fetched_whole
 
 MOST_ADAPTERS = 64
-DAMAGED = "Train it again, and tell the administrator that the object store changed a file."
+DAMAGED = "Train the adapter again, and tell the administrator that a file in the object store has changed."
 
 
 class AdapterCache:
@@ -47,7 +47,7 @@ class AdapterCache:
         for name, stored in adapter.files.items():
             path = work / name
             if not fetched_whole(self._objects, stored.key, path, stored.sha256):
-                raise CheckpointError(f"The adapter's {name} is not what was stored.", DAMAGED)
+                raise CheckpointError(f"The adapter's {name} differs from what was stored.", DAMAGED)
             if name.endswith(".tar.gz"):
                 _unpack(path, work)
                 path.unlink()

@@ -120,7 +120,7 @@ class Worker:
         self.stop()
         if dead:
             raise PartsEndedError(
-                f"The worker's {' and '.join(dead)} ended by itself; its log says why. Start it again."
+                f"The worker's {' and '.join(dead)} stopped unexpectedly; its log says why. Start the worker again."
             )
 
     def _predicts(self) -> bool:

@@ -21,7 +21,7 @@ class TrainerDiedError(WorkerError):
 
     def __str__(self) -> str:
         ended = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
-        said = f"; its last words: {self.last_words}" if self.last_words else ""
+        said = f"; its last output: {self.last_words}" if self.last_words else ""
         return f"the trainer process ended with {ended}{said}"
 
 
@@ -49,14 +49,14 @@ class CrowdedError(WorkerError):
     """Memory did not suffice for the job and other jobs or base models beside it: it may do for the job alone."""
 
     def __str__(self) -> str:
-        return f"beside other jobs or base models memory did not suffice, so it is tried again alone: {self.args[0]}"
+        return f"memory was short beside other jobs or base models, so the job is tried again alone: {self.args[0]}"
 
 
 class UnsharedError(WorkerError):
     """The job came to share passes on a base model that mixes the rows of a batch, while another one trains there."""
 
     def __str__(self) -> str:
-        return "jobs on this base model are trained one after another, so it waits for its turn"
+        return "jobs on this base model are trained one after another, so this one waits for its turn"
 
 
 class FencedError(WorkerError):
@@ -75,7 +75,7 @@ class OutOfTimeError(WorkerError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"The job has trained for the {self.seconds:,.0f} seconds that this server gives one."
+        return f"The job has used the {self.seconds:,.0f} seconds of training that this server allows one job."
 
 
 class StopTimeoutError(WorkerError):

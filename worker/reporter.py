@@ -76,7 +76,7 @@ class JobReporter:
         """
         message = f"Checkpoint saved after step {saved.step}."
         if saved.compared:
-            message = f"The checkpoint of step {saved.step} now holds what plain LoRA reached."
+            message = f"The checkpoint of step {saved.step} now also holds the progress of plain LoRA."
         self._events.append(NewEvent(message, data={"step": saved.step}))
 
         def record(session: Session) -> list[CheckpointRecord]:

@@ -200,7 +200,8 @@ def describe_failure(error: Exception, run: int | None) -> Failed:
     """Name an error for the parent: the core's own by their code, memory and disk as such, the rest as internal."""
     if not isinstance(error, SggError) and (isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__):
         error = OutOfMemoryError(  # torch.OutOfMemoryError is known by its name, so that tests of this need no torch
-            "Memory did not suffice for training.", "Lower batch_size or task.max_tokens, or use a smaller base model."
+            "There was not enough memory for training.",
+            "Lower batch_size or task.max_tokens, or use a smaller base model.",
         )
     elif isinstance(error, OSError) and error.errno in NO_SPACE:
         error = DiskFullError(f"No space is left on the trainer's disk: {error}.", "Free space, then submit again.")

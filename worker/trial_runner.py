@@ -130,12 +130,12 @@ class TrialRunner:
             return self._follow(trial)
         except TrainerDiedError as error:
             _log.error("the predictor died", error=str(error))
-            cause = "The memory did not suffice" if error.out_of_memory else "The process that answers died"
+            cause = "There was not enough memory" if error.out_of_memory else "The process that answers died"
             return _failed(f"{cause}; another one is started for the next trial.")
         except ObjectNotFoundError:
             return TrialFailure(
                 code=CheckpointError.code,
-                message="The bytes of a file are lost. Make it again, and tell the administrator.",
+                message="The content of a file is lost. Upload or train it again, and tell the administrator.",
                 users_fault=False,
             )
         except SggError as error:
@@ -145,7 +145,7 @@ class TrialRunner:
         except Exception:
             _log.exception("a trial met a defect of its worker")
             self._predictor.close()  # it may be in the middle of an answer that nobody will read
-            return _failed("The worker could not have it answered; its log says more.")
+            return _failed("The worker could not answer the trial; its log says more.")
 
     def _fetch_data(self, trial: TrialRecord) -> Path | None:
         """The directory with the files that the trial is about, in place of those of the trial before."""

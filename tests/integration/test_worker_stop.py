@@ -53,7 +53,7 @@ def test_a_worker_one_of_whose_parts_has_ended_stops_and_says_so(
     worker = app.Worker(bench.settings, bench.database, bench.objects, "w", idle)
     trials = worker.trials
     assert trials is not None
-    with pytest.raises(PartsEndedError, match="The worker's trials ended by itself"):
+    with pytest.raises(PartsEndedError, match="The worker's trials stopped unexpectedly"):
         worker.run(on_started=trials.stop)
     assert "reaper" in worker.dead_parts()
     bench.close()

@@ -41,6 +41,6 @@ def test_weights_that_have_changed_are_refused(tmp_path: Path, objects: LocalObj
     cache = AdapterCache(tmp_path / "cache", objects)
     adapter = stored(objects, "files/one")
     objects.put("files/one", b"others", create_only=False)
-    with pytest.raises(CheckpointError, match="not what was stored"):
+    with pytest.raises(CheckpointError, match="differs from what was stored"):
         cache.fetch(adapter)
     assert list((tmp_path / "cache").glob("*")) == []
