@@ -175,7 +175,8 @@ def _verified(result: Adapted, work: Path) -> Verification:
     difference = float((answers - expected).abs().max())
     if not difference <= TOLERANCE:
         raise VerificationError(
-            f"The adapter answers differently after loading it again (by {difference:.2g}).", "Please report this."
+            f"The saved adapter gives different answers once it is loaded again (by up to {difference:.2g}).",
+            "Please report this.",
         )
     return Verification(reloaded=difference == 0.0, probes=len(result.probes), max_difference=difference)
 

@@ -82,11 +82,11 @@ def read_header(stream: BinaryIO, size: int, name: str) -> tuple[Header, dict[st
         metadata = header.pop("__metadata__", {})
         _check_layout(header, size - 8 - length)
         if not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("its metadata holds something else than texts")
+            raise ValueError("its metadata holds values that are not strings")
         if any(map(is_broken, (*header, *metadata, *metadata.values()))):
-            raise ValueError("a name or its metadata holds a NUL or half of a surrogate pair")
+            raise ValueError("a name or the metadata holds a NUL character or half of a surrogate pair")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StartingPointError(f"{name} is no safetensors file that can be used: {error}.", REMEDY) from error
+        raise StartingPointError(f"{name} is not a usable safetensors file: {error}.", REMEDY) from error
     return header, metadata
 
 
@@ -99,22 +99,24 @@ def read_facts(stream: BinaryIO, size: int, name: str) -> AdapterFacts:
         found = WEIGHT.fullmatch(tensor)
         if found is None:
             if not BESIDE.fullmatch(tensor):
-                raise StartingPointError(f"{name}: {tensor!r:.200} is no weight of a LoRA adapter.", REMEDY)
+                raise StartingPointError(f"{name}: the tensor {tensor!r:.200} is not a LoRA weight.", REMEDY)
             continue
         if len(entry["shape"]) != 2:
-            raise StartingPointError(f"{name}: {tensor:.200} has the shape {entry['shape']}, not a matrix's.", REMEDY)
+            raise StartingPointError(
+                f"{name}: {tensor:.200} has the shape {entry['shape']}, and is not a matrix.", REMEDY
+            )
         ranks.add(entry["shape"][0 if found["side"] == "lora_A" else 1])
         sides.setdefault(found["layer"], set()).add(found["side"])
     halves = [layer for layer, found_sides in sides.items() if len(found_sides) != 2]
     if not sides or halves:
-        what = f"{halves[0]:.200} has only one of lora_A and lora_B" if halves else "there is no LoRA weight in it"
+        what = f"{halves[0]:.200} has only one of lora_A and lora_B" if halves else "it holds no LoRA weights"
         raise StartingPointError(f"{name}: {what}.", REMEDY)
     if len(ranks) != 1 or not 1 <= min(ranks) <= 256:
-        what = f"the ranks are {sorted(ranks)!s:.200}; one rank from 1 to 256 is supported"
+        what = f"its layers have the ranks {sorted(ranks)!s:.200}; all must have the same rank, from 1 to 256"
         raise StartingPointError(f"{name}: {what}.", REMEDY)
     targets = tuple(sorted({layer.rsplit(".", 1)[-1] for layer in sides}))
     if len(targets) > MOST_TARGETS:
-        what = f"layers of {len(targets)} different names are adapted; at most {MOST_TARGETS} are supported"
+        what = f"it adapts layers of {len(targets)} different names; at most {MOST_TARGETS} are supported"
         raise StartingPointError(f"{name}: {what}.", REMEDY)
     longest = max(targets, key=len)
     if len(longest) > MAX_TARGET_CHARS:
@@ -233,7 +235,7 @@ def _check_layout(header: Header, data_bytes: int) -> None:
             raise ValueError(f"{name!r:.200} has the shape {shape[: MOST_EXTENTS + 1]!r:.100}")
         length *= math.prod(shape)
         if begin != at or end != at + length:
-            raise ValueError(f"the bytes of {name!r:.200} are not where its shape says")
+            raise ValueError(f"the bytes of {name!r:.200} do not match its shape and place")
         at = end
     if at != data_bytes:
         raise ValueError(f"it has {data_bytes:,} bytes of data, and its tensors {at:,}")
@@ -252,5 +254,5 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise StartingPointError(f"{path.name} is no JSON: {error}.", REMEDY) from error
+        raise StartingPointError(f"{path.name} is not valid JSON: {error}.", REMEDY) from error
     return found if isinstance(found, dict) else {}

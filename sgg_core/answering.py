@@ -105,4 +105,6 @@ def _prompt(base: LoadedBase, trial: ChatTrial | CompletionTrial) -> str:
     try:
         return encoding.rendered(base.tokenizer, turns, for_answer=True)
     except ValueError as error:
-        raise TrialError(f"{error}.", "Begin with a user's turn, and take turns.", param="messages") from error
+        raise TrialError(
+            f"{error}.", "Begin with a user message, then alternate the roles.", param="messages"
+        ) from error

@@ -47,14 +47,19 @@ def asked_examples(kind: Kind, rows: Sequence[Mapping[str, Any]], filename: str,
 def _lacking(line: int, row: Mapping[str, Any], wanted: str) -> Problem:
     """What is wrong with a row that this adapter cannot answer."""
     if wanted in row and wanted != "messages" and row[wanted] not in ("", None) and not isinstance(row[wanted], str):
-        return Problem(line, wanted, f"The value {excerpt(row[wanted])} is not a text.", "Write it as a string.")
+        return Problem(line, wanted, f"The value {excerpt(row[wanted])} is not a string.", "Write it as a string.")
     if wanted in row:
-        return Problem(line, wanted, f"This adapter needs {wanted!r}.", f"Fill in {wanted!r} in every row.")
+        return Problem(
+            line,
+            wanted,
+            f"The field {wanted!r}, which this adapter needs, is empty or has the wrong form.",
+            f"Fill in {wanted!r} in every row.",
+        )
     names = {name.lower(): name for name in row}
     close = get_close_matches(wanted, names, n=1)
-    named = f" Rename {names[close[0]]!r}, if that is meant." if close else ""
+    named = f" Rename the field {names[close[0]]!r} if it is the one meant." if close else ""
     fields = ", ".join(excerpt(name) for name in list(row)[:5])
-    reason = f"This adapter needs {wanted!r}, and the row has {fields or 'nothing'}."
+    reason = f"This adapter needs the field {wanted!r}; this row has {fields or 'no fields'}."
     return Problem(line, wanted, reason, f"Fill in {wanted!r} in every row.{named}")
 
 

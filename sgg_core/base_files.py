@@ -47,7 +47,7 @@ def hub_snapshot(name: str, source: HubSource) -> Path:
         return Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=wanted))
     except Exception as error:
         raise BaseModelUnavailableError(
-            f"Base model {name!r}: {source.repo_id}@{source.revision} cannot be had: {error}",
+            f"Base model {name!r}: {source.repo_id}@{source.revision} cannot be found here: {error}",
             f"Run `hf download {source.repo_id} --revision {source.revision}` on this machine once.",
         ) from error
 

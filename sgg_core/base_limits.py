@@ -36,14 +36,14 @@ def check_configuration(entry: BaseModelEntry, config: Mapping[str, Any]) -> Non
     others = sorted({*(config.get("layer_types") or ()), *(config.get("attention_layers") or ())} - LAYERS - {"global"})
     if others:
         raise BaseModelUnavailableError(
-            f"Base model {entry.name!r} has layers of the kind {', '.join(others)}, in which examples that share a row "
-            "would see each other.",
-            "Use one whose layers all are of attention, such as Llama's, Qwen2's, Qwen3's or SmolLM2's.",
+            f"Base model {entry.name!r} has layers of the type {', '.join(others)}, which would let examples packed "
+            "into one row influence each other.",
+            "Use a model with attention layers only, such as Llama, Qwen2, Qwen3 or SmolLM2.",
         )
     window = window_of(config)
     if window is not None and window < entry.context_tokens:
         raise BaseModelUnavailableError(
-            f"Base model {entry.name!r} has layers that look {window:,} tokens back, and its entry says that it sees "
-            f"{entry.context_tokens:,}.",
+            f"Base model {entry.name!r} has layers that look back only {window:,} tokens, but its entry claims a "
+            f"context of {entry.context_tokens:,} tokens.",
             f"Add it again with --context-tokens {window}.",
         )

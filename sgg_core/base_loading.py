@@ -70,7 +70,7 @@ def load_directory(entry: BaseModelEntry, directory: Path, device: torch.device)
     if missing:
         raise BaseModelUnavailableError(
             f"Base model {entry.name!r}: the weights in {directory} lack {len(missing)} tensor(s), e.g. {missing[0]}.",
-            "Check the files, and whether it is a causal language model or an encoder.",
+            "Check that the files are complete and that the entry's kind, causal or encoder, is right.",
         )
     weights = sorted(directory.glob("*.safetensors"))
     digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
@@ -115,11 +115,11 @@ def _check_rows(base: LoadedBase) -> None:
             places = [packed.place(row, position) for position in range(len(ids))]
             apart = float((together[places] - alone).norm() / alone.norm())
             if not apart < TELLING:
-                raise ValueError(f"its states are another {100 * apart:.2g} % beside another text")
+                raise ValueError(f"its states change by {100 * apart:.2g} % beside another text")
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         if lacks_memory(error):
             raise
         raise BaseModelUnavailableError(
             f"Base model {base.entry.name!r} cannot read several texts in one row: {error}.",
-            "Use one whose layers all are of attention with rotary positions, such as Llama's, Qwen2's or SmolLM2's.",
+            "Use a model with attention layers only and rotary positions, such as Llama, Qwen2 or SmolLM2.",
         ) from error

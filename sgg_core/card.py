@@ -107,7 +107,7 @@ def _figures(report: TrainingReport) -> str:
     shown = [(name, _number(old), _number(new)) for name, old, new in rows]
     lines = ["## Figures", "", f"On {after.examples:,} validation examples:", ""]
     if seen := report.validation_examples_seen:
-        told = f"{seen:,} of which the training file holds, too, so that the figures flatter"
+        told = f"{seen:,} of them also in the training file, so these figures are too good"
         lines[2] = f"On {after.examples:,} validation examples, **{told}**:"
     lines.append(table(("figure", "before training", "after training"), shown))
     if after.per_label:
@@ -176,7 +176,7 @@ def _confusion(evaluation: Evaluation | None) -> str:
 def _calibration(report: TrainingReport) -> str:
     if report.calibration is None:
         return ""
-    error = f"Confidence and accuracy lie {100 * report.calibration.expected_error:.1f} points apart on average."
+    error = f"Confidence and accuracy differ by {100 * report.calibration.expected_error:.1f} points on average."
     return "\n\n".join(["### Calibration", error, "![Confidence and accuracy](plots/calibration.png)"])
 
 
@@ -197,7 +197,7 @@ def _hardest(report: TrainingReport) -> str:
     return "\n\n".join(
         [
             "### Hardest examples",
-            "Lines of the validation file whose label was thought least likely. A wrong label looks like this, too.",
+            "Lines of the validation file whose label the adapter found least likely. Wrong labels look the same.",
             table(("line", "label", "predicted", "probability of the label"), rows),
         ]
     )
@@ -301,7 +301,7 @@ def _limits(report: TrainingReport) -> str:
         points.append("It always answers with one of its labels, also for texts that belong to none of them.")
         measured = report.calibration
         points.append(
-            "Whether its probabilities mean what they say was not measured."
+            "Whether its probabilities are right was not measured."
             if measured is None
             else f"Its probabilities are off by {measured.expected_error:.3f} on average (expected calibration error)."
         )

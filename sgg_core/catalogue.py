@@ -202,7 +202,7 @@ def check_task(entry: BaseModelEntry, kind: Kind) -> None:
     """Raise SpecError if this base model cannot learn from examples of this kind."""
     if entry.kind == "encoder" and kind != "classification":
         raise SpecError(
-            f"The base model {entry.name!r} is an encoder: it can classify, and not learn from {kind} examples.",
+            f"The base model {entry.name!r} is an encoder: it can only classify, not learn from {kind} examples.",
             "Use a causal language model such as 'smollm2-135m-instruct', or a file with text and label.",
         )
 
@@ -213,8 +213,8 @@ def check_objective(entry: BaseModelEntry, objective: str, balanced_batches: boo
         return
     if balanced_batches is False:
         raise SpecError(
-            "task.objective 'contrast' compares examples of a label within a batch, and a batch that is not balanced "
-            "may hold no two of one.",
+            "task.objective 'contrast' compares examples of the same label within a batch, but a batch that is not "
+            "balanced may hold no two of them.",
             "Leave task.objective or balanced_batches at 'auto'.",
         )
     if entry.kind == "causal":

@@ -139,7 +139,9 @@ def _score(outcomes: Sequence[FoldOutcome]) -> RateScore:
 
 
 def _of_folds(folds: int, figures: Evaluation, low: float | None, high: float | None) -> str:
-    asked = f"Asked about each of the {figures.examples} training examples after training without it ({folds} folds)"
+    asked = (
+        f"Over {folds} folds, with each of the {figures.examples} training examples judged after training without it"
+    )
     if figures.answers is None:
         return f"{asked}, the loss per token was {figures.loss:.3f}."
     return f"{asked}, the accuracy was {figures.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})."
@@ -155,5 +157,5 @@ def _of_rates(scores: Sequence[RateScore]) -> str:
     )
     kept = min((score for score in scores if score.loss is not None), key=lambda score: score.loss or 0.0)
     rates = [score.learning_rate for score in scores]
-    said = f"Loss by learning rate: {told}. {kept.learning_rate:g} is kept, and since these figures chose it, they are "
-    return f"{said}a little too good.{beyond_the_list(rates, kept.learning_rate)}"
+    said = f"Loss by learning rate: {told}. {kept.learning_rate:g} is kept; because these figures chose it, they are "
+    return f"{said}slightly too good.{beyond_the_list(rates, kept.learning_rate)}"

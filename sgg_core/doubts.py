@@ -163,7 +163,7 @@ def told(views: Views, gold: Tensor, labels: Sequence[str], lines: Sequence[int]
         cosine = float(views.agreement[index])
         word = None if views.own_word is None else int(views.own_word[index].argmax())
         if alone[index]:
-            reason = "It is the only example of its label, so that no other one can speak for or against it."
+            reason = "It is the only example of its label, so no other example can confirm or contradict it."
         else:
             reason = _reason(labels, label, other, _word_for(word, label, labels, views.by_name), cosine)
         found.append(

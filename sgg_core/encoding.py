@@ -158,10 +158,10 @@ def chat_segments(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[tuple
             raise ValueError("the chat template rewrites earlier turns")
         if message.role == "assistant" and message.weight:
             if index == 0:
-                raise ValueError("its first turn is the assistant's, so that nothing asks for the answer")
+                raise ValueError("its first turn is the assistant's, so there is nothing to answer")
             header = rendered(tokenizer, plain[:index], for_answer=True)
             if not (header.startswith(done) and whole.startswith(header)):
-                raise ValueError("the chat template's generation prompt is no prefix of the assistant's turn")
+                raise ValueError("the chat template's generation prompt is not a prefix of the assistant's turn")
             pieces.append((header[len(done) :], False))
             pieces.append((whole[len(header) :], True))
         else:

@@ -174,8 +174,8 @@ def difference_in_words(
     if not found.shown:
         if found.low > 0 or found.high < 0:  # the bootstrap is too sure of itself where few examples differ
             figures += (
-                f"; better on {found.wins}, worse on {found.losses}, "
-                f"which chance alone does {100 * found.p_value:.0f} % of the time"
+                f"; better on {found.wins} and worse on {found.losses}, "
+                f"which happens by chance alone {100 * found.p_value:.0f} % of the time"
             )
         return f"No difference between {one} and {other} can be shown with {found.items} {items} examples ({figures})."
     word = "better" if better else "worse"

@@ -25,7 +25,7 @@ DEFAULT_LIMITS = Limits()
 UNCLEAR = Problem(
     None,
     None,
-    "The ending of its name tells no format.",
+    "The ending of the file's name does not say which format it has.",
     f"Use one of {', '.join(ENDINGS)}: without it, a file that begins with {{ is read as JSONL, any other as CSV.",
 )
 STORED_LIMITS = Limits(max_bytes=sys.maxsize)

@@ -26,14 +26,14 @@ class Part:
 def fold_problem(label_counts: Mapping[str, int], examples: int, folds: int) -> Problem | None:
     """Why a file cannot be dealt into so many parts, if it cannot. `label_counts` are empty but for classification."""
     if examples < folds:
-        reason = f"{examples} examples cannot be dealt into {folds} folds."
+        reason = f"{examples} examples cannot be split into {folds} folds."
         return Problem(None, None, reason, "Add examples, or ask for fewer folds.")
     single = sorted(label for label, count in label_counts.items() if count == 1)
     if not single:
         return None
     named = ", ".join(map(excerpt, single[:SHOWN_LABELS])) + (", ..." if len(single) > SHOWN_LABELS else "")
-    reason = f"Folds need two examples of each label, and there is one only of: {named}."
-    return Problem(None, "label", reason, "Add examples of these labels, or ask for no folds.")
+    reason = f"Folds need two examples of each label, but these labels have only one: {named}."
+    return Problem(None, "label", reason, "Add examples of these labels, or train without folds.")
 
 
 def deal(training: ExampleSet, folds: int, seed: int) -> list[Part]:

@@ -21,9 +21,9 @@ def write(base: LoadedBase, prompt: Sequence[int], sampling: Sampling) -> Iterat
     room = base.entry.context_tokens - len(prompt)
     if room < 1:
         raise ContextLengthError(
-            f"The prompt has {len(prompt):,} tokens; the base model sees {base.entry.context_tokens:,}, its answer "
-            "among them.",
-            "Shorten it.",
+            f"The prompt has {len(prompt):,} tokens; the base model can take {base.entry.context_tokens:,}, "
+            "including its answer.",
+            "Shorten the prompt.",
         )
     budget = min(sampling.max_tokens, room)
     ends = end_tokens(base)

@@ -42,7 +42,7 @@ def check_steps(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples
     steps = total_steps(spec, kind, examples, labels)
     if steps > MOST_STEPS_ASKED:
         raise SpecError(
-            f"{steps:,} steps are asked for; at most {MOST_STEPS_ASKED:,} are taken.",
+            f"The training would take {steps:,} steps; at most {MOST_STEPS_ASKED:,} are allowed.",
             "Lower the epochs, set max_steps, or name fewer seeds, folds or learning rates.",
         )
 

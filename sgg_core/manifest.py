@@ -64,15 +64,15 @@ def verify_directory(directory: Path) -> Manifest:
         manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
     except ValueError as error:
         raise CheckpointError(
-            f"{directory} is no adapter directory: {MANIFEST} in it is damaged.", "Download or train it again."
+            f"{directory} is not an adapter directory: its {MANIFEST} is damaged.", "Download or train it again."
         ) from error
     except OSError as error:
-        reason = f"{directory} is no adapter directory: {MANIFEST} in it cannot be read ({error.strerror or error})."
+        reason = f"{directory} is not an adapter directory: its {MANIFEST} cannot be read ({error.strerror or error})."
         remedy = "Give the directory that a training wrote, or that a job's adapter was downloaded to."
         if any(directory.glob("*.safetensors")):
             remedy = (
-                "It may be a checkpoint, which a training can go on from or begin with (`sgg train --checkpoints`, "
-                f"`--from`), and which a server answers with by its name. {remedy}"
+                "It may be a checkpoint: `sgg train` can resume or start from one (`--checkpoints`, `--from`), and a "
+                f"server answers with one by its name. {remedy}"
             )
         raise CheckpointError(reason, remedy) from error
     bad = []

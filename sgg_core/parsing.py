@@ -241,7 +241,12 @@ def _csv_records(lines: Iterator[tuple[int, str]], log: ProblemLog) -> Iterator[
 
 def _checked_header(line: int, header: list[str], log: ProblemLog) -> list[str] | None:
     if header[0].startswith("{"):
-        log.add(line, None, "This is a JSON object, and the file's name says that it is CSV.", "Name the file .jsonl.")
+        log.add(
+            line,
+            None,
+            "This is a JSON object, but the file's name says CSV.",
+            "Give the file's name the ending .jsonl.",
+        )
         return None
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         mark = "semicolons" if ";" in header[0] else "tabs"

@@ -44,8 +44,8 @@ def load_predictor(directory: Path, *, catalogue: Catalogue, base: LoadedBase | 
     base = base or load_base(catalogue.get(manifest.spec.base_model))
     if base.sha256 != manifest.base_model_sha256:
         raise CheckpointError(
-            f"{directory} was trained on other weights of {manifest.spec.base_model!r} than are here.",
-            "Use the same version of the base model.",
+            f"{directory} was trained on another version of {manifest.spec.base_model!r} than the one here.",
+            "Use the version of the base model that it was trained on.",
         )
     adapted = PeftModel.from_pretrained(base.model, directory).eval()
     return Predictor(manifest, base, adapted, task_of(manifest, base, directory))
@@ -120,7 +120,9 @@ class Predictor:
             try:
                 prompts.append(encoding.rendered(self.base.tokenizer, turns, for_answer=True))
             except ValueError as error:
-                problems.append(Problem(line, "messages", f"{error}.", "Begin with a user's turn, and take turns."))
+                problems.append(
+                    Problem(line, "messages", f"{error}.", "Begin with a user message, then alternate the roles.")
+                )
         if problems:
             raise DataError(filename, tuple(problems))
         return prompts
@@ -130,7 +132,12 @@ class Predictor:
         asked = [encoding.token_ids(self.base.tokenizer, prompt) for prompt in prompts]
         most = self.base.entry.context_tokens
         problems = [
-            Problem(line, None, f"The prompt has {len(ids):,} tokens; the base model sees {most:,}.", "Shorten it.")
+            Problem(
+                line,
+                None,
+                f"The prompt has {len(ids):,} tokens; the base model takes fewer than {most:,}.",
+                "Shorten it.",
+            )
             for line, ids in zip(lines, asked, strict=True)
             if len(ids) >= most
         ]

@@ -20,9 +20,9 @@ from sgg_core.tasks.text import TextTask
 from sgg_core.trials import Preview, PreviewedExample, Segment
 
 TRAINED = {
-    LabelWords: "The tokens that tell labels apart, each against those that other labels have in its place.",
-    PooledHead: "No token: the label is what a head makes of the mean of all tokens' states.",
-    TextTask: "All tokens of completions, and of the assistant's turns of weight 1, with those that end them.",
+    LabelWords: "The label's tokens where labels differ, each against the tokens that other labels have in that place.",
+    PooledHead: "No tokens. A head predicts the label from the mean of all token states.",
+    TextTask: "All tokens of completions and of assistant messages with weight 1, including the end tokens.",
 }
 
 
@@ -39,8 +39,8 @@ def _previewed(task: Task, examples: Sequence[Example], lines: Sequence[int]) ->
         try:
             (item,) = task.encode([example])
         except ValueError as error:
-            reason = f"The example does not suit the base model: {error}."
-            problem = Problem(line, "messages", reason, "Begin with a user's turn, and take turns.")
+            reason = f"The base model cannot read this conversation: {error}."
+            problem = Problem(line, "messages", reason, "Begin with a user message, then alternate the roles.")
             yield PreviewedExample(
                 line=line, segments=(), label=label, tokens=0, trained_tokens=0, truncated=False, problem=problem
             )

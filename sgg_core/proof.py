@@ -41,7 +41,7 @@ TOLERANCE = 1e-3  # of logits of one prompt, computed twice in float32 on the sa
 ELSEWHERE = 0.05  # the same on a GPU and, where its memory has no room for a second base model, on the CPU
 SECONDS = 600.0
 LONGEST_PROMPT = 32  # tokens: those of a prompt that follow would only cost time
-REMEDY = "Nothing is delivered. Tell the administrator, with the versions that `pip list` shows on the worker."
+REMEDY = "No adapter is delivered. Send the administrator this message and the worker's `pip list`."
 
 
 class Proof(BaseModel):
@@ -208,12 +208,10 @@ def prove(base: LoadedBase, directory: Path, probes: Sequence[Encoded]) -> Proof
         )
         answer = _running().ask(question)
     if answer.difference is None:
-        raise VerificationError(
-            f"The written adapter could not be loaded by peft in a fresh process: {answer.problem}.", REMEDY
-        )
+        raise VerificationError(f"peft could not load the saved adapter in a fresh process: {answer.problem}.", REMEDY)
     if not answer.difference <= tolerance:
         raise VerificationError(
-            f"The written adapter answers differently in a fresh process (by up to {answer.difference:.2g}, "
+            f"The saved adapter gives different answers in a fresh process (by up to {answer.difference:.2g}; "
             f"{tolerance:g} is allowed).",
             REMEDY,
         )

@@ -79,7 +79,7 @@ class Replicas:
                     return Stopped(reason=group.wish, step=states.steps, directory=directory)
                 if self.lineup.folds_failed(states.folds):
                     raise TrainingDivergedError(
-                        "With each learning rate, the training without one of the folds diverged.",
+                        "At every learning rate, the training of at least one fold diverged.",
                         "Lower the learning rate.",
                     )
             report = self._report(states)
@@ -167,13 +167,13 @@ class ReplicaGroup:
             states.leave_out(member.number, member.outcome_of_divergence())
         if not lineup.left(states.all_ended) and best(list(states.ended.values())) is None:
             raise error
-        member.report(Notice(message=f"{error} It is left out."))
+        member.report(Notice(message=f"{error} This run is left out."))
 
     def _judged(self, member: Member, run: Run, after: Evaluation) -> None:
         """Remember what a fold's run has come to."""
         told = {"before": run.progress.baseline, "after": after}
         self.states.judge(member.number, member.outcome_of_fold().model_copy(update=told))
-        member.report(Notice(message=f"Loss {after.loss:.3f}, accuracy {after.accuracy:.3f} on what it left out."))
+        member.report(Notice(message=f"Loss {after.loss:.3f}, accuracy {after.accuracy:.3f} on the fold left out."))
 
     def let_go(self) -> None:
         """If all that live wait, let those go on that are least far. If one has failed, all, who end then."""

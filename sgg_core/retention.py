@@ -30,7 +30,9 @@ class RetentionSet:
         self.items = encoded(self.task, data)
         if not can_judge(self.task, self.items):
             raise RetentionFileError.about(
-                data.filename, "It has labels with one example only, of which none can be held out.", "Add another one."
+                data.filename,
+                "Some label has only one example, which cannot be held out.",
+                "Add another example of it.",
             )
 
     def measure(self) -> Evaluation:

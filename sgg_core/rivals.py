@@ -45,7 +45,9 @@ class Rivals:
         try:
             return train_plainly(self.target, self.held_out, initial, self.spec, self.start, self.reporter)
         except TrainingDivergedError as error:
-            self.reporter.report(Notice(level="warn", message=f"There is no plain LoRA to compare with. {error}"))
+            self.reporter.report(
+                Notice(level="warn", message=f"Plain LoRA diverged, so it is not compared with. {error}")
+            )
             return None, self.reporter.control()
 
     def ask_in_context(self) -> tuple[tuple[Evaluation, int] | None, Control]:

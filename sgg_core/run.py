@@ -158,7 +158,7 @@ class Run:
         self.progress.seconds += seconds
         self._record(step_metrics(setup.plan, step, outcome, seconds, tokens))
         if outcome.clipped:
-            note = f"Step {step}: abnormal gradient norm {outcome.gradient_norm:.3g} was clipped."
+            note = f"Step {step}: the gradient norm {outcome.gradient_norm:.3g} was abnormally large and was clipped."
             self.reporter.report(Notice(level="warn", message=note))
 
     def _look_at_validation(self, step: int) -> None:

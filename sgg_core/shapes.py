@@ -174,7 +174,7 @@ def _note_unknown(line: int, name: str, free: set[str], log: ProblemLog) -> None
 def _text(line: int, name: str, value: object, limits: Limits, log: ProblemLog) -> str | None:
     """The value if it is a text that can be trained on."""
     if not isinstance(value, str):
-        log.add(line, name, f"The value {excerpt(value)} is not a text.", "Write a string in double quotes.")
+        log.add(line, name, f"The value {excerpt(value)} is not a string.", "Write a string in double quotes.")
     elif not value or value.isspace():
         log.add(line, name, "The text is empty.", "Fill it in, or remove the example.")
     elif len(value) > limits.max_field_chars:
@@ -205,7 +205,7 @@ def _label(row: Row, limits: Limits, log: ProblemLog) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        log.add(row.line, "label", f"The label {excerpt(value)} is not a text.", 'Write a name, such as "billing".')
+        log.add(row.line, "label", f"The label {excerpt(value)} is not a string.", 'Write a name, such as "billing".')
         return None
     label = _text(row.line, "label", value.strip(), limits, log)
     if label is None:
@@ -242,7 +242,7 @@ def _chat(row: Row, limits: Limits, log: ProblemLog) -> ChatExample | None:
         log.add(
             row.line,
             "messages",
-            "There is no assistant's turn of weight 1, so there is nothing to learn.",
+            "There is no assistant message with weight 1, so there is nothing to learn.",
             "Add the assistant's answer, or remove the example.",
         )
         return None

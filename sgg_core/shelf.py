@@ -113,6 +113,6 @@ def _of_checkpoint(base: LoadedBase, directory: Path) -> Fitted:
 def _check_base(base: LoadedBase, sha256: str | None) -> None:
     if sha256 != base.sha256:
         raise CheckpointError(
-            f"The adapter was trained on other weights of {base.entry.name!r} than this worker has.",
+            f"The adapter was trained on another version of {base.entry.name!r} than this worker has.",
             "The administrator can give all workers the same version of the base model.",
         )

@@ -83,7 +83,7 @@ class SourceTasks:
         return Notice(
             level="warn",
             message=f"The sources pointed against the target in {100 * found.conflict_share:.0f} % of the steps and "
-            "may hurt; guidance.source_weight 'cross_fitted' finds out on held-out examples.",
+            "may do harm; guidance.source_weight 'cross_fitted' checks that on held-out examples.",
         )
 
     def _is_used(self, number: int) -> bool:
@@ -109,7 +109,7 @@ class SourceTasks:
 def _notice(filename: str, verdict: Verdict | None) -> Notice:
     """What a rehearsal found out about a source, for people."""
     if verdict is None:
-        reason = "with one example of a label none can be held out to judge it"
+        reason = "a label has only one example, so none can be held out to judge by"
         return Notice(level="warn", message=f"Source {filename} is left out: {reason}.")
     loss = f"the training examples' held-out loss went from {verdict.before:.3f} to {verdict.after:.3f}"
     found = f"in a rehearsal on it alone, {loss}"

@@ -136,7 +136,11 @@ def _of_seeds(
 def _of_kept(runs: Sequence[Outcome], kept: Outcome) -> str:
     """Whose adapter it is, and who was left out."""
     judged = kept.valid_loss is not None
-    why = "whose validation loss is the lowest" if judged else "the first one, since no validation file can tell"
+    why = (
+        "whose validation loss is the lowest"
+        if judged
+        else "the first one, because no validation file says which is best"
+    )
     several = len({run.learning_rate for run in runs}) > 1
     which = f"seed {kept.seed}" + (f" with the learning rate {kept.learning_rate:g}" if several else "")
     lost = [f"seed {run.seed} at {run.learning_rate:g}" for run in runs if run.diverged]

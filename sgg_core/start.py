@@ -36,8 +36,8 @@ class StartingPoint:
         known = self.facts.metadata
         if known.base_model_sha256 not in (None, base.sha256):
             raise StartingPointError(
-                f"{self.name} was trained on another base model than {base.entry.name!r}, or another version of it.",
-                "Start from an adapter of this base model, or use the other base model.",
+                f"{self.name} was trained on a base model other than {base.entry.name!r}, or on another version of it.",
+                "Start from an adapter of this base model, or train on the base model of that adapter.",
             )
         for setting, here, there in (("rank", lora.rank, self.facts.rank), ("alpha", lora.alpha, known.alpha)):
             if there is not None and here != there:
@@ -73,8 +73,8 @@ class StartingPoint:
         if head is None:
             return None
         if not self.head or self.facts.metadata.labels != tuple(task.labels):
-            why = "The labels are not those of" if self.head else "There is no head in"
-            return f"{why} {self.name}, so that the head is made anew; the adapter's weights are used."
+            why = "The labels differ from those of" if self.head else "There is no head in"
+            return f"{why} {self.name}, so the head starts anew; the adapter's weights are used."
         try:
             head.load_state_dict(dict(self.head))
         except RuntimeError as error:
@@ -95,7 +95,7 @@ def read_start(path: Path) -> StartingPoint:
     head |= {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     weights = {canonical(name): tensor.float() for name, tensor in tensors.items() if ".lora_" in name}
     if not all(torch.isfinite(tensor).all() for tensor in (*weights.values(), *head.values())):
-        raise StartingPointError(f"{path.name} holds NaN or infinite weights.", "Start from a sound adapter.")
+        raise StartingPointError(f"{path.name} holds NaN or infinite weights.", "Start from another adapter.")
     hashes = [sha256_of(file)] + ([sha256_of(beside)] if beside is not None and beside.is_file() else [])
     digest = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     return StartingPoint(path.name, digest, facts, weights, head)

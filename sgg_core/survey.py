@@ -140,7 +140,7 @@ def _cut(data: ExampleSet, items: list[Encoded], remedy: str) -> tuple[Problem, 
     if not cut:
         return ()
     where = ", ".join(map(str, cut[:SHOWN_LINES])) + (", ..." if len(cut) > SHOWN_LINES else "")
-    reason = f"{len(cut)} of {len(data)} texts are cut at their end to fit (lines {where})."
+    reason = f"{len(cut)} of {len(data)} texts are too long and are cut at their end (lines {where})."
     return (Problem(cut[0], "text", reason, f"Shorten them, or {remedy}."),)
 
 

@@ -54,9 +54,9 @@ def leaks(
         log.add(
             lines[fresh[pair.later - len(texts)]],
             None,
-            f"The training file holds almost the same on line {training_lines[pair.earlier]} "
+            f"The training file holds almost the same text on line {training_lines[pair.earlier]} "
             f"({100 * pair.similarity:.0f} % of the words).",
-            "Remove one of them, or accuracy on this file flatters.",
+            "Remove one of them; otherwise the accuracy on this file is too good.",
         )
     return tuple(sorted(log.problems, key=lambda problem: problem.line or 0))
 
@@ -66,7 +66,7 @@ def remarks(filename: str, warnings: Sequence[Problem]) -> list[str]:
     told = [f"{filename}, {warning}" for warning in warnings[:MOST_REMARKS]]
     if len(warnings) > MOST_REMARKS:
         left = len(warnings) - MOST_REMARKS
-        told.append(f"{filename}: {left:,} more of such remarks; `sgg files check` lists them all.")
+        told.append(f"{filename}: {left:,} more warnings like these; `sgg files check` lists them all.")
     return told
 
 
@@ -83,10 +83,10 @@ def probably_cut(examples: Sequence[Example], lines: Sequence[int]) -> tuple[Pro
             continue
         reason = f"The example has {size:,} characters, about {size // CHARACTERS_PER_TOKEN:,} tokens."
         remedy = (
-            f"Longer ones than hyperparameters.task.max_tokens ({CLASSIFIED_TOKENS} unless set) are cut at their end: "
-            "shorten it, or raise that."
+            f"Texts longer than hyperparameters.task.max_tokens (default {CLASSIFIED_TOKENS}) are cut at their end: "
+            "shorten this one, or raise the limit."
             if classifies
-            else f"Longer ones than the base model sees, {MOST_TOKENS:,} tokens at most, are refused: shorten it."
+            else f"Examples longer than what the base model sees, {MOST_TOKENS:,} tokens at most, are refused: shorten this one."
         )
         log.add(line, None, reason, remedy)
     return tuple(log.problems)
@@ -109,7 +109,9 @@ def _suspect_repetitions(examples: Sequence[Example], lines: Sequence[int], log:
     repeated = set()
     for number, (example, line) in enumerate(zip(examples, lines, strict=True)):
         if example in first_seen:
-            log.add(line, None, f"The example equals the one on line {first_seen[example]}.", "Remove one of them.")
+            log.add(
+                line, None, f"The example is the same as the one on line {first_seen[example]}.", "Remove one of them."
+            )
             repeated.add(number)
             continue
         first_seen[example] = line
@@ -140,8 +142,8 @@ def _suspect_near_duplicates(
             )
             log.add(lines[later], "label", reason, "Check which label is right.")
             continue
-        reason = f"The example is almost the one on line {lines[earlier]} ({share})."
-        log.add(lines[later], None, reason, "Keep one of them: few examples should be different ones.")
+        reason = f"The example is almost the same as the one on line {lines[earlier]} ({share})."
+        log.add(lines[later], None, reason, "Keep one of them: with few examples, each should be different.")
 
 
 def _whole(example: Example) -> str:
@@ -171,4 +173,8 @@ def _imbalance(labels: Sequence[tuple[str, int]]) -> tuple[Problem, ...]:
         return ()
     (most, many), (least, few) = counts[0], counts[-1]
     reason = f"The label {excerpt(most)} has {many} examples, {excerpt(least)} has {few}."
-    return (Problem(None, "label", reason, "Even numbers train best: leave some out, or add some of the rare labels."),)
+    return (
+        Problem(
+            None, "label", reason, "Similar numbers train best: leave some out, or add examples of the rare labels."
+        ),
+    )

@@ -69,7 +69,7 @@ def encoded_and_told(task: Task, examples: ExampleSet, max_tokens: int | Auto, r
     items = encoded(task, examples)
     cut = sum(item.truncated for item in items)
     if cut:
-        note = f"{examples.filename}: {cut} of {len(items)} texts were cut at their end to fit; to see all of them,"
+        note = f"{examples.filename}: {cut} of {len(items)} texts were too long and were cut at their end; to use them whole,"
         entry = task.base.entry
         room = more_room(entry, token_limit(max_tokens, entry, examples.kind))
         reporter.report(Notice(level="warn", message=f"{note} {room}."))

@@ -71,7 +71,7 @@ def train(
     check_sources(training, sources)
     if sources and not spec.guided:
         raise SpecError(
-            "Source files are for guidance, and this run has none.",
+            "Source files are used only with guidance, and this run trains without it.",
             "Leave them out, or use the method sgg with a guidance.variant other than off.",
         )
     check_steps(spec, base.entry.kind, *training.sizes)
@@ -150,4 +150,4 @@ def _memory_told() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
-        raise OutOfMemoryError("The device's memory did not suffice for a training step.", REMEDY) from error
+        raise OutOfMemoryError("The device did not have enough memory for a training step.", REMEDY) from error

@@ -51,7 +51,7 @@ class GuidedOptimizer(Optimizer):
         self.outcome: StepOutcome | None = None
         spec = guidance or GuidanceSpec()
         if spec.source_weight == "cross_fitted":
-            raise ValueError("source_weight 'cross_fitted' rehearses, which only sgg_core.trainer does: use another.")
+            raise ValueError("source_weight 'cross_fitted' needs sgg_core.trainer. Use another source_weight.")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self.guided = GuidedStep(parameters, None if spec.variant == "off" else spec, names, scale)
         self._begun = False

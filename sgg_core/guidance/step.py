@@ -97,8 +97,8 @@ class GuidedStep:
     ) -> None:
         if spec is not None and any(each.dtype in (torch.float16, torch.bfloat16) for each in parameters):
             raise ValueError(
-                "Guidance moves parameters by less than half precision can hold. Keep what is trained in float32, and "
-                "let autocast make the passes in half precision."
+                "Guidance moves parameters by steps too small for half precision. Keep the trained parameters in "
+                "float32, and let autocast run the passes in half precision."
             )
         self.parameters = parameters
         self.spec = spec

@@ -21,8 +21,8 @@ from sgg_core.tasks.pooled_head import PooledHead
 
 NAMINGS = ("{}", "It was {}.")
 NAMELESS = (
-    "The labels' names are left out: to the base model, examples are no nearer to the name of their label than to the "
-    "others. Names that say what a label means would help."
+    "The labels' names are not used: to the base model, examples are no closer to the name of their own label than to "
+    "other names. Names that say what a label means would help."
 )
 JUDGES = 64  # examples that are asked, or one of each label; so of 16 labels there are as many as kinship needs
 NOISE = 1e-5  # a nearness of no more is that of names that all look the same

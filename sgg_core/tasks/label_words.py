@@ -50,7 +50,7 @@ class LabelWords:
         empty = len(self._prompt_ids("", ""))  # of two texts, which takes more words
         if empty + 8 > self.max_tokens:
             raise SpecError(
-                f"task.max_tokens: the prompt alone takes {empty} tokens of {self.max_tokens}.",
+                f"task.max_tokens: the prompt without its text takes {empty} of {self.max_tokens} tokens.",
                 "Raise task.max_tokens or shorten task.description.",
             )
 

@@ -72,8 +72,10 @@ class TextTask:
             try:
                 items += self.encode([example])
             except ValueError as error:
-                reason = f"The example does not suit the base model: {error}."
-                problems.append(Problem(line, "messages", reason, "Begin with a user's turn, and take turns."))
+                reason = f"The base model cannot read this conversation: {error}."
+                problems.append(
+                    Problem(line, "messages", reason, "Begin with a user message, then alternate the roles.")
+                )
                 continue
             problem = self.too_long(items[-1], line)
             if problem is not None:

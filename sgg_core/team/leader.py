@@ -221,7 +221,7 @@ class Leader:
         for failure in filter(None, (helper.failure for helper in self.helpers)):
             said = failure.message.rstrip(".")
             if failure.out_of_memory:
-                return OutOfMemoryError(f"Memory did not suffice for a training step: {said}.", REMEDY)
+                return OutOfMemoryError(f"There was not enough memory for a training step: {said}.", REMEDY)
             return HelperLostError(f"A process of the team failed: {said}.", ADVICE)
         ends = sorted((helper.end for helper in self.helpers if not helper.alive), reverse=True)  # signals first
         return HelperLostError(f"A process of the team ended with {ends[0]}.", ADVICE) if ends else error

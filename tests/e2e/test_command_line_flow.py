@@ -178,7 +178,7 @@ def test_texts_longer_than_the_context_are_counted_and_told(service, tmp_path):
     assert watched.returncode == 0, watched.stderr
     events = [json.loads(line) for line in watched.stdout.splitlines()]
     (told,) = [event for event in events if "cut" in event["message"]]
-    assert (told["level"], "1 of 8 texts were cut" in told["message"]) == ("warn", True)
+    assert (told["level"], "1 of 8 texts were too long" in told["message"]) == ("warn", True)
     assert "long.jsonl" in told["message"] and "task.max_tokens" in told["message"]
 
 

@@ -313,5 +313,5 @@ def test_folds_choose_a_learning_rate_and_the_page_says_what_the_training_is_wor
         rates = page.get_by_role("table", name="Learning rates in cross-validation").get_by_role("row")
         expect(rates).to_have_count(3)
         expect(rates.filter(has_text="kept")).to_have_count(1)
-        expect(page.get_by_text("training examples after training without it (2 folds)").first).to_be_visible()
+        expect(page.get_by_text("training examples judged after training without it").first).to_be_visible()
         assert violations(page) == []

@@ -133,7 +133,7 @@ def test_more_steps_than_any_few_shot_training_needs_are_refused(api_server: Api
         method=sgg(**endless),
     )
     assert list(found) == ["method.sgg.hyperparameters.n_epochs"]
-    assert "1,500,000 steps are asked for; at most 1,000,000" in found["method.sgg.hyperparameters.n_epochs"]
+    assert "1,500,000 steps; at most 1,000,000" in found["method.sgg.hyperparameters.n_epochs"]
 
 
 def test_sources_without_guidance_are_refused(api_server: ApiServer) -> None:
@@ -259,7 +259,7 @@ def test_a_file_that_is_too_small_for_its_folds_is_refused_with_what_is_missing(
     found = problems(api_server, model=MODEL, training_file=api_server.file_id(rows), method=sgg(folds=3))
     assert set(found) == {"training_file"} and "greeting" in found["training_file"]
     found = problems(api_server, model=MODEL, training_file=api_server.file_id(labelled(2)), method=sgg(folds=9))
-    assert "cannot be dealt into 9 folds" in found["training_file"]
+    assert "cannot be split into 9 folds" in found["training_file"]
 
 
 def test_files_of_another_project_do_not_exist(api_server: ApiServer) -> None:

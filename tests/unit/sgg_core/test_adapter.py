@@ -198,7 +198,7 @@ def test_all_files_that_are_missing_or_changed_are_named_at_once(of_causal, tmp_
 def test_a_directory_without_a_readable_manifest_is_refused(content, tmp_path):
     if content is not None:
         (tmp_path / "sgg.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"no adapter directory: sgg\.json") as caught:
+    with pytest.raises(CheckpointError, match=r"not an adapter directory: its sgg\.json") as caught:
         verify_directory(tmp_path)
     assert "\n" not in str(caught.value) and "checkpoint" not in str(caught.value)
 
@@ -306,7 +306,7 @@ def parsed(rows):
 
 def test_an_adapter_is_refused_on_other_base_weights(trained):
     other = tiny_base(trained.base.entry.kind, seed=1)
-    with pytest.raises(CheckpointError, match="trained on other weights of 'tiny-"):
+    with pytest.raises(CheckpointError, match="trained on another version of 'tiny-"):
         load_predictor(trained.directory, catalogue=trained.catalogue, base=other)
 
 
@@ -329,11 +329,14 @@ def test_rows_that_cannot_be_answered_are_named_by_line_before_the_first_answer(
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"Text": "a"}, "has 'Text'. Fill in 'text' in every row. Rename 'Text', if that is meant."),
-        ({"txt": "a", "id": 3}, "has 'txt', 'id'. Fill in 'text' in every row. Rename 'txt', if that is meant."),
-        ({}, "has nothing. Fill in 'text' in every row."),
-        ({"text": 5}, "The value 5 is not a text. Write it as a string."),
-        ({"text": " "}, "This adapter needs 'text'. Fill in 'text' in every row."),
+        ({"Text": "a"}, "has 'Text'. Fill in 'text' in every row. Rename the field 'Text' if it is the one meant."),
+        (
+            {"txt": "a", "id": 3},
+            "has 'txt', 'id'. Fill in 'text' in every row. Rename the field 'txt' if it is the one meant.",
+        ),
+        ({}, "has no fields. Fill in 'text' in every row."),
+        ({"text": 5}, "The value 5 is not a string. Write it as a string."),
+        ({"text": " "}, "is empty or has the wrong form. Fill in 'text' in every row."),
     ],
 )
 def test_what_a_row_lacks_is_told(row, told, of_causal):
@@ -410,7 +413,7 @@ def test_chats_that_leave_no_room_for_an_answer_are_named_before_the_first_answe
         predictor.predict([{"messages": [ASK]}, {"messages": [ASK | {"content": "ab " * most}]}])
     predictor.close()
     (problem,) = caught.value.problems
-    assert problem.line == 2 and f"the base model sees {most:,}" in problem.reason
+    assert problem.line == 2 and f"takes fewer than {most:,}" in problem.reason
 
 
 def test_a_chat_is_answered_with_the_likeliest_next_tokens(of_causal, of_chats):
@@ -469,10 +472,10 @@ def test_files_that_peft_reads_otherwise_are_not_delivered(trained, tmp_path):
     predictor = load_predictor(trained.directory, catalogue=trained.catalogue, base=trained.base)
     probes = predictor.task.encode([ClassificationExample("a fine day", "good")])
     assert prove(trained.base, trained.directory, probes).passed
-    with pytest.raises(VerificationError, match="answers differently in a fresh process"):
+    with pytest.raises(VerificationError, match="different answers in a fresh process"):
         prove(trained.base, damaged, probes)
     (damaged / "adapter_model.safetensors").write_bytes(b"{}")
-    with pytest.raises(VerificationError, match="could not be loaded by peft"):
+    with pytest.raises(VerificationError, match="peft could not load"):
         prove(trained.base, damaged, probes)
     predictor.close()
 

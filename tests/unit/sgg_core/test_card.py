@@ -92,8 +92,8 @@ def test_the_figures_stand_before_and_after_training_with_their_uncertainty():
 
 
 def test_figures_that_the_training_file_flatters_are_told_as_such():
-    assert "flatter" not in card()
-    told = "3 of which the training file holds, too, so that the figures flatter"
+    assert "too good" not in card()
+    told = "3 of them also in the training file, so these figures are too good"
     assert f"**{told}**:" in card(validation_examples_seen=3)
 
 

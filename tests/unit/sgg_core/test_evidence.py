@@ -42,7 +42,7 @@ def test_few_examples_show_no_difference():
         "No difference between the adapter and the base model can be shown with 10 validation examples (+50.0"
     )
     assert found.low > 0, "the interval alone would say otherwise"
-    assert found.verdict.endswith("better on 5, worse on 0, which chance alone does 6 % of the time).")
+    assert found.verdict.endswith("better on 5 and worse on 0, which happens by chance alone 6 % of the time).")
 
 
 def test_an_interval_that_holds_zero_needs_no_excuse():

@@ -19,7 +19,7 @@ def test_each_example_is_left_out_once_and_each_label_is_spread_over_the_folds(f
     ]
     training = file_of(rows)
     if len(rows) < folds:
-        with pytest.raises(DataError, match=f"cannot be dealt into {folds} folds"):
+        with pytest.raises(DataError, match=f"cannot be split into {folds} folds"):
             deal(training, folds, seed)
         return
     parts = deal(training, folds, seed)

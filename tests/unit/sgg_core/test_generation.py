@@ -68,7 +68,7 @@ def test_the_context_bounds_prompt_and_answer_together(causal):
     room = causal.entry.context_tokens
     fitting = list(write(causal, [10] * (room - 2), Sampling(max_tokens=50, temperature=0.0)))
     assert fitting[-1].completion_tokens <= 2
-    with pytest.raises(ContextLengthError, match="Shorten it"):
+    with pytest.raises(ContextLengthError, match="Shorten the prompt"):
         next(write(causal, [10] * room, Sampling(max_tokens=1)))
 
 

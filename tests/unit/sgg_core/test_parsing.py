@@ -200,7 +200,7 @@ def test_excerpts_are_short_and_printable():
 
 def test_jsonl_that_is_called_csv_is_told_once_with_the_name_that_it_needs():
     problem = only_problem(b'{"text": "a, b", "label": "x"}\n' * 40, "few.csv")
-    assert (problem.line, problem.remedy) == (1, "Name the file .jsonl.")
+    assert (problem.line, problem.remedy) == (1, "Give the file's name the ending .jsonl.")
 
 
 def test_csv_that_is_called_jsonl_is_told_in_a_few_lines_and_broken_rows_are_told_all():

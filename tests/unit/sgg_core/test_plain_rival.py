@@ -135,7 +135,7 @@ def test_one_that_diverges_takes_nothing_from_the_guided_run(
     run(spec_for(base, evaluation=BOTH), base, training, validation, tmp_path / "a", told, checkpoints=checkpoints)
     assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "alone")
     assert "plain_lora" not in [found["name"] for found in report(tmp_path / "a")["baselines"]]
-    assert any("There is no plain LoRA to compare with." in getattr(m, "message", "") for m in told.messages)
+    assert any("Plain LoRA diverged, so it is not compared with." in getattr(m, "message", "") for m in told.messages)
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])

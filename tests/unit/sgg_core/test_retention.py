@@ -69,5 +69,5 @@ def test_examples_that_cannot_be_asked_are_refused(encoder, file_of):
         RetentionSet(encoder, file_of(TALK, "other.jsonl"), 512)
     with pytest.raises(RetentionFileError, match="All examples have the label"):
         RetentionSet(encoder, file_of([{"text": text, "label": "a"} for text in "xyz"], "other.jsonl"), 512)
-    with pytest.raises(RetentionFileError, match="one example only"):
+    with pytest.raises(RetentionFileError, match="only one example"):
         RetentionSet(encoder, file_of(COLOURS[:3], "other.jsonl"), 512)

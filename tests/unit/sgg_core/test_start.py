@@ -98,7 +98,7 @@ def test_other_labels_are_learned_and_an_encoder_gets_a_new_head_for_them(first,
     rows = [{"text": f"word {n}", "label": label} for n in range(4) for label in ("a", "b", "c")]
     output, reporter = begin(first, file_of(rows), None)
     notes = [message.message for message in reporter.messages if message.type == "notice"]
-    assert any("labels are not those of first" in note for note in notes) == (base.entry.kind == "encoder")
+    assert any("labels differ from those of first" in note for note in notes) == (base.entry.kind == "encoder")
     assert json.loads((output / MANIFEST).read_text())["labels"] == ["a", "b", "c"]
 
 
@@ -121,7 +121,7 @@ def test_the_adapter_of_another_base_model_is_refused(first, spec_for, base, tra
     from sgg_core.tiny import tiny_base
 
     other = tiny_base(base.entry.kind, seed=5)
-    with pytest.raises(StartingPointError, match="another base model"):
+    with pytest.raises(StartingPointError, match="a base model other than"):
         train(
             spec_for(other, lora=LORA),
             other,

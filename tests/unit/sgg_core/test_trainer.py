@@ -555,7 +555,9 @@ def test_texts_that_were_cut_are_counted_in_a_notice(encoder, file_of, validatio
     train(spec, encoder, data, output=tmp_path / "out", reporter=reporter)
     (notice,) = [each for each in told(reporter, "notice") if "cut" in each["message"]]
     assert notice["level"] == "warn"
-    assert notice["message"].startswith("few.jsonl: 3 of 7 texts were cut at their end to fit; to see all of them")
+    assert notice["message"].startswith(
+        "few.jsonl: 3 of 7 texts were too long and were cut at their end; to use them whole"
+    )
 
 
 def test_a_clipped_gradient_is_told_with_its_step(encoder, training, spec_for, tmp_path, told):
@@ -614,7 +616,7 @@ def test_an_answer_ends_with_any_token_by_which_the_model_ends_its_turns(
 
 @pytest.mark.parametrize("groups", [{"method": "supervised"}, {"guidance": {"variant": "off"}}])
 def test_sources_that_would_not_count_are_refused(groups, causal, training, source, spec_for, tmp_path):
-    with pytest.raises(SpecError, match="Source files are for guidance"):
+    with pytest.raises(SpecError, match="Source files are used only with guidance"):
         spec = spec_for(causal, **groups)
         train(spec, causal, training, sources=[source], output=tmp_path / "out", reporter=SilentReporter())
     assert not (tmp_path / "out").exists()
@@ -630,14 +632,14 @@ def test_what_is_suspicious_in_the_files_is_said_before_the_first_step(encoder, 
     train(spec, encoder, training, **data, output=tmp_path / "a", checkpoints=tmp_path / "c", reporter=reporter)
     notices = [message.message for message in reporter.messages if message.type == "notice" and message.level == "warn"]
     assert notices == [
-        "train.jsonl, line 9: The example equals the one on line 1. Remove one of them.",
+        "train.jsonl, line 9: The example is the same as the one on line 1. Remove one of them.",
         "train.jsonl, line 10, field 'label': The same text has the label 'bad' on line 2, and 'good' here. "
         "Keep the label that is right.",
         *(
             f"valid.jsonl, line {line}: The training file holds this example on line {line}. Remove one of them."
             for line in range(1, 6)
         ),
-        "valid.jsonl: 3 more of such remarks; `sgg files check` lists them all.",
+        "valid.jsonl: 3 more warnings like these; `sgg files check` lists them all.",
     ]
     assert report_of(tmp_path / "a")["validation_examples_seen"] == 8
     again = SilentReporter()

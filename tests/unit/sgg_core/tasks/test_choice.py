@@ -67,10 +67,10 @@ def test_texts_that_were_cut_are_counted_and_told_for_each_file(base, file_of, s
     spec = spec_for(base, task={"max_tokens": 200}, optimization={"max_steps": 1})
     train(spec, base, training, validation=validation, output=tmp_path / "out", reporter=reporter)
     notices = [message for message in reporter.messages if message.type == "notice" and message.level == "warn"]
-    way = "to see all of them, raise hyperparameters.task.max_tokens, which is 200."
+    way = "to use them whole, raise hyperparameters.task.max_tokens, which is 200."
     assert [notice.message for notice in notices if "cut" in notice.message] == [
-        f"train.jsonl: 3 of 5 texts were cut at their end to fit; {way}",
-        f"valid.jsonl: 2 of 2 texts were cut at their end to fit; {way}",
+        f"train.jsonl: 3 of 5 texts were too long and were cut at their end; {way}",
+        f"valid.jsonl: 2 of 2 texts were too long and were cut at their end; {way}",
     ]
 
 
