@@ -26,11 +26,11 @@ class Outcome(StrEnum):
 def audit(
     project: Annotated[list[str] | None, typer.Option(help="Only by this project's keys. Repeatable.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="Only by this key (its id). Repeatable.")] = None,
-    action: Annotated[list[str] | None, typer.Option(help="Only this, as in job.created. Repeatable.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="Only about this id. Repeatable.")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="Only this action, such as job.created. Repeatable.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Only entries about this id. Repeatable.")] = None,
     outcome: Annotated[list[Outcome] | None, typer.Option(help="Only these. Repeatable.")] = None,
-    since: Annotated[datetime.datetime | None, typer.Option(formats=DATES, help="From then on, local time.")] = None,
-    until: Annotated[datetime.datetime | None, typer.Option(formats=DATES, help="Before then, local time.")] = None,
+    since: Annotated[datetime.datetime | None, typer.Option(formats=DATES, help="From this local time on.")] = None,
+    until: Annotated[datetime.datetime | None, typer.Option(formats=DATES, help="Before this local time.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:

@@ -51,8 +51,8 @@ def accuracy(
 ) -> None:
     """Measure methods on tasks.
 
-    What the CSV already holds is not measured again, but for cells that could not be run, that were tested on another
-    number of items, or that have no figures of --alignment where these are asked for now.
+    Cells that the CSV already holds are not measured again, except those that could not be run, that were tested on
+    another number of items, or that lack the figures of --alignment when these are asked for now.
     """
     from sgg_core.bench.accuracy import Bench, run
     from sgg_core.bench.cells import grid
@@ -167,7 +167,7 @@ def throughput(
     steps: Annotated[int, typer.Option(min=1, help="Steps of each job.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
-    """Jobs an hour on one base model: trained together in a pack, against one after the other."""
+    """Measure jobs per hour on one base model, trained together in a pack and one after the other."""
     from sgg_core.bench import throughput as measured
     from sgg_core.catalogue import Catalogue
     from sgg_store.settings import StoreSettings

@@ -34,7 +34,7 @@ def cluster(
     target_wait: Annotated[
         float, typer.Option(min=0.001, help="95 % of the jobs begin within so many seconds.")
     ] = 30.0,
-    most_workers: Annotated[int, typer.Option(min=1, help="No more workers are tried.")] = 10_000,
+    most_workers: Annotated[int, typer.Option(min=1, help="The most workers to try.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="PNG file for a plot.")] = None,
     as_json: JsonFlag = False,

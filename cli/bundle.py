@@ -14,7 +14,7 @@ from pathlib import Path
 from cli.errors import CliError
 
 MANIFEST = "sgg.json"
-DAMAGED = "Download it again; if it stays so, the stored bundle is damaged."
+DAMAGED = "Download it again; if that does not help, the stored bundle is damaged."
 
 
 def unpack(bundle: Path, target: Path) -> int:

@@ -12,7 +12,7 @@ from cli.output import JsonFlag, print_facts, print_json, say, size
 
 
 def clean(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     adopt: Annotated[
         bool, typer.Option("--adopt", help="First claim the objects, if they are recorded as another database's.")
     ] = False,
@@ -44,4 +44,4 @@ def clean(
             ("garbage", f"{cleaned.garbage_objects} objects, {size(cleaned.garbage_bytes)}"),
         )
     )
-    say("This would be removed; nothing was." if dry_run else "This was removed.")
+    say("This would be removed. Nothing was removed now." if dry_run else "This was removed.")

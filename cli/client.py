@@ -47,7 +47,7 @@ class Client:
             )
         api_key = os.environ.get("SGG_API_KEY") or _read_admin_key()
         if not KEY_CHARACTERS.fullmatch(api_key):
-            raise CliError("The API key holds characters that no key has.", KEY_REMEDY)
+            raise CliError("The API key holds characters that never occur in a key.", KEY_REMEDY)
         try:
             return cls(base_url, api_key, timeout=timeout)
         except (httpx.InvalidURL, ImportError, ValueError) as error:  # the last two of proxies in the environment
@@ -150,7 +150,9 @@ class Client:
             raise self._unreachable(error) from error
         if response.is_redirect:  # a client that followed would send many of them as GET, without what they hold
             address = response.headers.get("location", "")
-            raise CliError(f"{self.base_url} sends requests on to {address}.", "Set SGG_BASE_URL to where it leads.")
+            raise CliError(
+                f"{self.base_url} redirects to {address}.", "Set SGG_BASE_URL to the address that it redirects to."
+            )
         if response.is_error:
             raise _refusal(response)
         return response

@@ -33,7 +33,7 @@ EXPLANATIONS = {
 
 @app.command()
 def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
-    """Tell which version the tables have, and which one is needed; exit code 0 only if they agree."""
+    """Show which version the tables have and which one is needed; exit code 0 only if they agree."""
     settings = store_settings(data_dir)
     if as_json and not _exists(settings):
         from sgg_store.schema import no_tables
@@ -52,7 +52,7 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def upgrade(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
-    """Bring the tables to the version that is needed; make a backup first, for there is no way back."""
+    """Upgrade the tables to the version that is needed. Make a backup first: there is no downgrade."""
     from sgg_store.database import Database
 
     settings = store_settings(data_dir)

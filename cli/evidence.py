@@ -59,7 +59,7 @@ def compare(
     say("")
     differences = [(each["field"], *(_value(each["values"][job_id]) for job_id in ids))
                    for each in found["spec_differences"]]  # fmt: skip
-    print_table(("SETTING", *ids), differences, empty="They were told the same.")
+    print_table(("SETTING", *ids), differences, empty="The jobs have the same settings.")
     say("")
     for pair in found["paired"]:
         say(pair["verdict"])

@@ -78,7 +78,7 @@ def list_files(
             (file["id"], file["filename"], size(file["bytes"]), file["purpose"], moment(file["created_at"]))
             for file in found
         ],
-        empty=f"No file is of the purpose {purpose}."
+        empty=f"No file has the purpose {purpose}."
         if purpose
         else "There are no files yet; `sgg files upload FILE` adds one.",
     )
@@ -91,7 +91,7 @@ def delete(
     ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete files; one that a queued or running job needs is kept, and the job is named."""
+    """Delete files. A file that a queued or running job needs is kept, and the job is named."""
     with Client.from_environment() as client:
         one_by_one(
             file_ids,

@@ -114,7 +114,9 @@ def refuse_beside_spec(*options: object) -> None:
     """Raise CliError if an option that the file speaks of was given, too."""
     if any(option is not None and option not in ([], ()) for option in options):
         raise CliError(
-            "--spec describes the whole job.", "Leave the other options of the job out, or --spec.", exit_code=USAGE
+            "--spec describes the whole job, so it cannot be combined with other options of the job.",
+            "Leave out --spec or the other options.",
+            exit_code=USAGE,
         )
 
 
@@ -122,7 +124,7 @@ def _wrong_names(request: Mapping[str, Any]) -> Iterator[Found]:
     yield from _unknown("", request, REQUEST)
     for name in ("model", "training_file"):
         if not isinstance(request.get(name), str):
-            yield name, "It is missing, or no text. Name the base model or the file."
+            yield name, "It is missing or is not a string. Name the base model or the file."
     yield from _wrong_texts("", request, ("validation_file",))
     yield from _no_settings("hyperparameters", request.get("hyperparameters"))
     method = request.get("method", {})
@@ -148,7 +150,7 @@ def _wrong_names(request: Mapping[str, Any]) -> Iterator[Found]:
 def _wrong_texts(prefix: str, given: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Found]:
     for name in names:
         if not isinstance(given.get(name), str | None):
-            yield f"{prefix}{name}", "It must be a text: a path or an id."
+            yield f"{prefix}{name}", "It must be a string: a path or an id."
 
 
 def _no_settings(field: str, given: object) -> Iterator[Found]:

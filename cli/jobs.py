@@ -55,7 +55,7 @@ def list_jobs(
     print_table(
         ("ID", "STATUS", "BASE MODEL", "CREATED"),  # together 80 columns; `show` tells the rest
         [(job["id"], job["status"], job["model"], moment(job["created_at"])) for job in found],
-        empty="No job is like that." if filters else "There are no jobs yet; `sgg jobs submit` makes one.",
+        empty="No job matches." if filters else "There are no jobs yet; `sgg jobs submit` makes one.",
     )
 
 
@@ -76,7 +76,7 @@ def checkpoints(
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
     as_json: JsonFlag = False,
 ) -> None:
-    """List a job's checkpoints, newest first; each can be tried and started from by its name."""
+    """List a job's checkpoints, newest first. By its name, each can be tried, or another job started from it."""
     with Client.from_environment() as client:
         found = list(client.items(f"/fine_tuning/jobs/{job_id}/checkpoints", limit=limit))
     if as_json:
@@ -111,13 +111,13 @@ def cancel(job_id: JobId, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def pause(job_id: JobId, as_json: JsonFlag = False) -> None:
-    """Pause a queued or running job. It keeps its exact state, and another job can have its place meanwhile."""
+    """Pause a queued or running job. It keeps its exact state, and other jobs can run meanwhile."""
     with Client.from_environment() as client:
         job = client.post(f"/fine_tuning/jobs/{job_id}/pause")
     if as_json:
         print_json(job)
     elif job["status"] == "paused":
-        say(f"{job_id} is paused. Let it go on with: sgg jobs resume {job_id}")
+        say(f"{job_id} is paused. Resume it with: sgg jobs resume {job_id}")
     else:
         say(f"{job_id} will pause before its next step. See it stop with: sgg jobs watch {job_id}")
 
@@ -128,7 +128,7 @@ def resume(
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job right away.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let a paused job go on where it stopped, as if it had never been paused."""
+    """Resume a paused job exactly where it stopped, with the same result as if it had not been paused."""
     with Client.from_environment() as client:
         job = client.post(f"/fine_tuning/jobs/{job_id}/resume")
         if not as_json:
@@ -225,7 +225,7 @@ def fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, A
         remedy = {
             "failed": "Read why with `sgg jobs show`, and submit a new job.",
             "cancelled": "Submit a new job to train again.",
-            "paused": f"Let it go on with: sgg jobs resume {job['id']}",
+            "paused": f"Resume it with: sgg jobs resume {job['id']}",
         }.get(job["status"], f"Wait for its end with: sgg jobs watch {job['id']}")
         raise CliError(f"{job['id']} is {job['status']} and has no adapter to download.", remedy)
     bundle_id = job["result_files"][1]

@@ -43,7 +43,7 @@ def create(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a key and print it, this one time."""
+    """Make a key and print it. It is shown only this once."""
     request = {
         "name": name,
         "scopes": [one.value for one in scope],

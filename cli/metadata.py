@@ -28,7 +28,9 @@ def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CliError(f"--metadata {pair!r} is no pair.", "Write --metadata key=value.", exit_code=USAGE)
+            raise CliError(
+                f"--metadata {pair!r} has no key or no value.", "Write --metadata key=value.", exit_code=USAGE
+            )
         if key in found:
             raise CliError(f"--metadata {key} is given twice.", "Keep one of them.", exit_code=USAGE)
         found[key] = value

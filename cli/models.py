@@ -79,7 +79,7 @@ def add(
     _catalogue().add(entry)
     if not known:
         complain(
-            f"How many tokens {name} sees is not known here, so it is {entry.context_tokens}; --context-tokens says it."
+            f"The context of {name} is not known; {entry.context_tokens} tokens are assumed. --context-tokens sets it."
         )
     told = _describe(entry)
     if as_json:
@@ -87,7 +87,7 @@ def add(
     elif told["problem"]:
         say(f"Added {name}. {told['problem']}")
     else:
-        say(f"Added {name}, which sees {entry.context_tokens:,} tokens. Jobs can name it from now on.")
+        say(f"Added {name} with a context of {entry.context_tokens:,} tokens. Jobs can use it now.")
 
 
 @app.command()

@@ -13,7 +13,9 @@ def numbers(text: str, example: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise CliError(f"{option} {text!r} are no numbers.", f"Write {example}.", exit_code=USAGE) from error
+        raise CliError(
+            f"{option} {text!r} is not a list of whole numbers.", f"Write {example}.", exit_code=USAGE
+        ) from error
     if min(found) < 1:
         raise CliError(f"{option} {text!r} holds a number below 1.", f"Write {example}.", exit_code=USAGE)
     return found

@@ -120,5 +120,5 @@ def size(count: int) -> str:
 def what_it_shows(smallest_difference: float | None) -> str:
     """Say what a validation file can show, given the smallest difference in accuracy (0 to 1) that it can."""
     if smallest_difference is None or smallest_difference >= 1:
-        return "no difference in accuracy: these are too few examples"
+        return "no difference in accuracy: there are too few examples"
     return f"differences in accuracy of {100 * smallest_difference:.1f} % and more"

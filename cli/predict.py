@@ -22,11 +22,11 @@ USAGE = 2
 
 def predict(
     directory: Annotated[
-        Path | None, typer.Argument(help="Directory of a trained adapter, which answers here.")
+        Path | None, typer.Argument(help="Directory of a trained adapter, to run it on this machine.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Name of a model (ft:...) that the server at SGG_BASE_URL has; answers there."),
+        typer.Option(help="Name of a model (ft:...) on the server at SGG_BASE_URL, to ask it there."),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to classify, or a prompt. Repeatable.")] = None,
     file: Annotated[

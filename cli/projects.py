@@ -80,7 +80,7 @@ def set_(
     max_trainer_seconds_per_day: Trainer = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rename a project or set its quotas; what is not given stays."""
+    """Rename a project or set its quotas; options left out change nothing."""
     quotas = _quotas(max_running_jobs, max_queued_jobs, max_stored_bytes, max_trainer_seconds_per_day)
     if name is None and not quotas:
         raise CliError("There is nothing to set.", "Give --name or one of the --max-... options.", exit_code=USAGE)

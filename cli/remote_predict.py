@@ -42,7 +42,7 @@ class RemotePredictor:
     def _first_that_fits(
         self, rows_of: Mapping[str, list[dict[str, Any]]]
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        refusal: CliError = CliError("The rows hold nothing that can be asked.", NOTHING_FITS)
+        refusal: CliError = CliError("The rows have no field that a model can be asked about.", NOTHING_FITS)
         for kind in self._kinds:
             if kind not in rows_of:
                 continue
@@ -83,6 +83,6 @@ def row_of(text: str, kind: str) -> dict[str, Any]:
 def _question(messages: Any) -> list[dict[str, Any]]:
     """Leave out what only training uses: a last answer, and the turns' weights."""
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
-        raise CliError("A row's messages are no list of turns.", NOTHING_FITS)
+        raise CliError("A row's messages are not a list of messages with role and content.", NOTHING_FITS)
     asked = messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
     return [{name: value for name, value in turn.items() if name != "weight"} for turn in asked]

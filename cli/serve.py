@@ -107,7 +107,7 @@ def _run(listener: socket.socket, with_worker: bool, processes: int, announce: C
         )
     if with_worker and processes > 1:
         raise CliError(
-            "The worker inside belongs to one process, and several are to answer.",
+            "The built-in worker needs a server of one process, but --processes asks for several.",
             "Add --no-worker and start `sgg worker` beside it, or leave --processes out.",
             exit_code=USAGE,
         )

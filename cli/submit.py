@@ -47,7 +47,8 @@ def submit(
         list[str] | None, typer.Option(help="Source file for gradient alignment: id or path. Repeatable.")
     ] = None,
     retention: Annotated[
-        str | None, typer.Option(help="Examples of something else, to measure what is forgotten: id or path.")
+        str | None,
+        typer.Option(help="Examples of another task, to measure how much of it the model forgets: id or path."),
     ] = None,
     method: MethodOption = None,
     start: Annotated[
@@ -67,7 +68,7 @@ def submit(
     spec: SpecOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Watch the job right away.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Make no job: tell what is wrong with it, and what it would cost.")
+        bool, typer.Option("--dry-run", help="Make no job; only show what is wrong with it, and what it would cost.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:

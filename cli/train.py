@@ -113,8 +113,8 @@ def train(
 def _way_on(outcome: Stopped, checkpoints: Path | None) -> str:
     """How to go on after Ctrl-C."""
     if outcome.directory:
-        return f"The same command goes on from {outcome.directory}."
-    way = "" if checkpoints else " Give --checkpoints DIR to go on from there next time."
+        return f"Run the same command again to resume from {outcome.directory}."
+    way = "" if checkpoints else " Next time, give --checkpoints DIR to be able to resume."
     return f"No checkpoint was kept.{way}"
 
 

@@ -60,7 +60,7 @@ def watch_job(client: Client, job_id: str, *, as_json: bool) -> int:
         complain(f"  watch again: sgg jobs watch {job_id}\n  end the job: sgg jobs cancel {job_id}")
         return INTERRUPTED
     if job["status"] == "paused":
-        complain(f"{job_id} is paused, and nothing happens until somebody lets it go on: sgg jobs resume {job_id}")
+        complain(f"{job_id} is paused until it is resumed with: sgg jobs resume {job_id}")
     return EXIT_CODES[job["status"]]
 
 
@@ -96,7 +96,7 @@ def _polls(watcher: Watcher, tell: Callable[[str], None]) -> Iterator[tuple[dict
             now = time.monotonic()
             if away_since is None:
                 away_since = now
-                tell(f"{error.message} Asking again until it is back; Ctrl-C ends the watching only.")
+                tell(f"{error.message} Trying again until the server is back; Ctrl-C only ends the watching.")
             if now - away_since > GIVE_UP_SECONDS:
                 raise
             time.sleep(back_off)

@@ -20,12 +20,12 @@ def add(
     url: Annotated[str, typer.Argument(help="Where to POST to, over https.")],
     event: Annotated[
         list[str] | None,
-        typer.Option(help="What to be told of, such as fine_tuning.job.succeeded. Repeatable.  [default: all]"),
+        typer.Option(help="Event to send, such as fine_tuning.job.succeeded. Repeatable.  [default: all]"),
     ] = None,
     description: Annotated[str | None, typer.Option(help="A few words for people.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add an address, and show its secret this once."""
+    """Add an address to send events to, and show its secret, which is shown only this once."""
     wanted = {"url": url, "events": event, "description": description}
     with Client.from_environment() as client:
         endpoint = client.post(PATH, {name: value for name, value in wanted.items() if value})
@@ -72,7 +72,7 @@ def deliveries(
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
-    """List what an address was told."""
+    """List what was sent to an address, and with what outcome."""
     with Client.from_environment() as client:
         found = list(client.items(f"{PATH}/{endpoint_id}/deliveries", limit=limit))
     if as_json:
@@ -84,7 +84,7 @@ def deliveries(
             (one["id"], one["type"], one["state"], len(one["attempts"]), _last_answer(one), moment(one["created_at"]))
             for one in found
         ],
-        empty="Nothing was to be told yet.",
+        empty="There are no deliveries yet.",
     )
 
 
@@ -94,7 +94,7 @@ def resend(
     delivery_id: Annotated[str, typer.Argument(metavar="DELIVERY_ID", help="An id such as whdel_....")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Send a delivery again that is delivered or given up."""
+    """Send a delivery again after it was delivered or given up."""
     with Client.from_environment() as client:
         delivery = client.post(f"{PATH}/{endpoint_id}/deliveries/{delivery_id}/resend")
     if as_json:
@@ -107,7 +107,7 @@ def _print_with_secret(endpoint: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(endpoint)
         return
-    say(f"{endpoint['id']} is told of: {', '.join(endpoint['events'])}")
+    say(f"{endpoint['id']} is sent: {', '.join(endpoint['events'])}")
     say(f"Its secret, shown this once: {endpoint['secret']}")
 
 

@@ -23,7 +23,7 @@ def lines_of(node: yaml.Node | None, path: str = "") -> dict[str, int]:
         for key, value in node.value:
             place = f"{path}.{key.value}".lstrip(".")
             if place in found:
-                raise yaml.MarkedYAMLError(problem=f"the field {place} is there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the field {place} occurs twice", problem_mark=key.start_mark)
             found[place] = key.start_mark.line + 1
             found |= lines_of(value, place)
     elif isinstance(node, yaml.SequenceNode):

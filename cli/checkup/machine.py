@@ -61,7 +61,7 @@ def check_memory() -> Iterator[Finding]:
     """Memory that a trainer could take, within the limit of the container if there is one."""
     available = _available_memory()
     if available is None:
-        yield Finding("memory", "note", "This system does not tell how much memory is available.")
+        yield Finding("memory", "note", "This system does not report how much memory is available.")
     elif available < GIB:
         remedy = "Stop other programs or raise the container's limit: the smallest base model needs about 1 GiB."
         yield Finding("memory", "problem", f"{available / GIB:.1f} GiB of memory are available.", remedy)
@@ -89,7 +89,7 @@ def check_gpu() -> Iterator[Finding]:
         yield Finding("gpu", "note", message)
         return
     if importlib.util.find_spec("torch") is None:
-        yield Finding("gpu", "note", f"{driver.splitlines()[0]} is here, and nothing that trains.")
+        yield Finding("gpu", "note", f"{driver.splitlines()[0]} is here, but no packages that train.")
         return
     used = _output([sys.executable, "-c", ASK_TORCH])
     if used:

@@ -113,7 +113,7 @@ def test_jobs_are_found_by_their_metadata_and_state(service, finished):
     assert found("--metadata", "team=returns", "--metadata", "note=a=b") == [job["id"]]
     assert found("--metadata", "team=returns", "--status", "cancelled") == [job["id"]]
     assert found("--metadata", "team=returns", "--status", "succeeded") == []
-    assert "No job is like that." in service.sgg("jobs", "list", "--metadata", "team=none").stdout
+    assert "No job matches." in service.sgg("jobs", "list", "--metadata", "team=none").stdout
 
 
 def test_a_second_server_on_the_same_data_is_refused_with_the_first_ones_pid(service):

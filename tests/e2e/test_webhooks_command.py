@@ -6,7 +6,7 @@ def test_webhooks_are_added_shown_rotated_and_removed(service):
     assert added["secret"].startswith("whsec_") and added["events"] == ["fine_tuning.job.failed"]
     listed = service.sgg("webhooks", "list")
     assert added["id"] in listed.stdout and added["secret"] not in listed.stdout
-    assert "Nothing was to be told yet." in service.sgg("webhooks", "deliveries", added["id"]).stdout
+    assert "There are no deliveries yet." in service.sgg("webhooks", "deliveries", added["id"]).stdout
     rotated = service.sgg("webhooks", "rotate", added["id"])
     assert "shown this once: whsec_" in rotated.stdout and added["secret"] not in rotated.stdout
     assert service.sgg("webhooks", "resend", added["id"], "whdel_none").returncode == 1

@@ -154,7 +154,7 @@ def test_reading_follows_where_a_server_leads_and_writing_does_not():
     with client_of(answer) as client:
         assert client.get("/files") == {"object": "list", "data": []}
         for act in (lambda: client.post("/fine_tuning/jobs", {"model": "m"}), lambda: client.delete("/files/file-1")):
-            with pytest.raises(CliError, match=r"sends requests on to https://127\.0\.0\.1:1/v1/"):
+            with pytest.raises(CliError, match=r"redirects to https://127\.0\.0\.1:1/v1/"):
                 act()
     assert seen == [("GET", "http"), ("GET", "https"), ("POST", "http"), ("DELETE", "http")]
 

@@ -70,7 +70,7 @@ def test_a_validation_file_is_told_what_it_can_show_and_what_training_holds_alre
 def test_few_held_out_examples_are_said_to_show_nothing(write, count):
     told = check(write("train.jsonl", GOOD), "--validation", write("v.jsonl", GOOD[:count])).stdout
     assert told.count("can show") == 1
-    assert "no difference in accuracy: these are too few examples" in told
+    assert "no difference in accuracy: there are too few examples" in told
 
 
 def test_the_problems_of_a_bad_file_come_as_json(write):
@@ -93,5 +93,5 @@ def test_files_are_listed_with_what_they_are_for_and_by_it(sgg_to):
     header, row = sgg("files", "list").stdout.splitlines()
     assert header.split() == ["ID", "NAME", "SIZE", "PURPOSE", "CREATED"]
     assert row.split()[:5] == ["file-1", "a.jsonl", "9", "B", "fine-tune"]
-    assert sgg("files", "list", "--purpose", "none").stdout == "No file is of the purpose none.\n"
+    assert sgg("files", "list", "--purpose", "none").stdout == "No file has the purpose none.\n"
     assert asked == [None, "none"]

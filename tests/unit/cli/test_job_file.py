@@ -76,14 +76,14 @@ def test_paths_are_beside_the_file(written, tmp_path):
         ("  type: sgg\n", "  type: sgg\n  type: sgg\n", 5, None, "twice"),
         ("model: all", "model: [", 2, None, "expected"),
         (JOB, "just words", 1, None, "holds no fields"),
-        ("method:", "validation_file: 5\nmethod:", 3, "validation_file", "must be a text"),
-        ("method:", "validation_file: [a, b]\nmethod:", 3, "validation_file", "must be a text"),
+        ("method:", "validation_file: 5\nmethod:", 3, "validation_file", "must be a string"),
+        ("method:", "validation_file: [a, b]\nmethod:", 3, "validation_file", "must be a string"),
         ("method:", "hyperparameters: 5\nmethod:", 3, "hyperparameters", "must hold settings"),
         ("method:", "7: a\nmethod:", 3, "7", "Known are"),
         ("  sgg:\n", "  sgg:\n    sources: data.jsonl\n", 6, "method.sgg.sources", "must be a list"),
         ("  sgg:\n", "  sgg:\n    sources: [a.jsonl, 5]\n", 6, "method.sgg.sources", "must be a list"),
-        ("  sgg:\n", "  sgg:\n    retention_file: 5\n", 6, "method.sgg.retention_file", "must be a text"),
-        ("  sgg:\n", "  sgg:\n    start_from: {a: b}\n", 6, "method.sgg.start_from", "must be a text"),
+        ("  sgg:\n", "  sgg:\n    retention_file: 5\n", 6, "method.sgg.retention_file", "must be a string"),
+        ("  sgg:\n", "  sgg:\n    start_from: {a: b}\n", 6, "method.sgg.start_from", "must be a string"),
     ],
 )
 def test_an_error_names_line_and_field(written, old, new, line, field, reason):
@@ -127,5 +127,5 @@ def test_json_may_have_tabs_and_any_character(written):
     given = {"model": "m", "training_file": "train.jsonl", "metadata": {"owner": "team \U0001f680"}}
     found = read_job_file(written(json.dumps(given, indent="\t"), "job.json"))
     assert found.request["metadata"] == {"owner": "team \U0001f680"}
-    with pytest.raises(CliError, match="line 3: the field model is there twice"):
+    with pytest.raises(CliError, match="line 3: the field model occurs twice"):
         read_job_file(written('{\n\t"model": "m",\n\t"model": "n"}', "twice.json"))

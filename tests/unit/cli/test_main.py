@@ -207,7 +207,7 @@ def test_an_empty_text_is_no_question(sgg, who, text):
 
 def test_who_stops_a_training_is_told_how_to_go_on(tmp_path):
     lost, kept = (Stopped(reason="cancel", step=3, directory=each) for each in (None, str(tmp_path)))
-    assert _way_on(lost, None) == "No checkpoint was kept. Give --checkpoints DIR to go on from there next time."
+    assert _way_on(lost, None) == "No checkpoint was kept. Next time, give --checkpoints DIR to be able to resume."
     assert _way_on(lost, tmp_path) == "No checkpoint was kept."
     assert str(tmp_path) in _way_on(kept, tmp_path)
 

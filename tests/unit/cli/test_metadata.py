@@ -10,7 +10,11 @@ def test_pairs_are_split_at_their_first_equals_sign():
 
 @pytest.mark.parametrize(
     ("pairs", "told"),
-    [(["team"], "'team' is no pair"), (["=x"], "'=x' is no pair"), (["a=1", "a=2"], "a is given twice")],
+    [
+        (["team"], "'team' has no key or no value"),
+        (["=x"], "'=x' has no key or no value"),
+        (["a=1", "a=2"], "a is given twice"),
+    ],
 )
 def test_what_is_no_pair_is_named_with_its_remedy(pairs, told):
     with pytest.raises(CliError, match=told) as refused:

@@ -92,7 +92,7 @@ def test_a_directory_that_has_gone_is_told(models, directory):
 def test_what_an_added_model_sees_is_what_its_config_says(models, directory, config, sees):
     (directory / "config.json").write_text(json.dumps(config))
     told = models("add", "mine", "--kind", "causal", "--directory", directory)
-    assert f"mine, which sees {sees:,} tokens" in told.stdout and told.stderr == ""
+    assert f"mine with a context of {sees:,} tokens" in told.stdout and told.stderr == ""
     added = json.loads(models("add", "mine", "--kind", "causal", "--directory", directory, "--json").stdout)
     assert added["context_tokens"] == sees
 

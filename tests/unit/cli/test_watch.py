@@ -103,7 +103,7 @@ def test_a_server_that_goes_away_is_asked_again_ever_more_slowly_and_nothing_is_
         assert watch_job(client, "ftjob-1", as_json=True) == 0
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 6
-    assert captured.err.count("Asking again") == 1 and captured.err.endswith("The server is back.\n")
+    assert captured.err.count("Trying again") == 1 and captured.err.endswith("The server is back.\n")
     pauses = no_waiting[2:9]
     assert pauses == sorted(pauses) and pauses[0] < pauses[-1] == watch.LONGEST_BACK_OFF
 
