@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from sgg_store.addresses import checked_database_url
 from sgg_store.quota_limits import QuotaLimits
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -19,14 +20,21 @@ class StoreSettings(BaseSettings):
     """Settings of everything that outlives a process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SGG_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="SGG_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # which may be an address with a password
     )
 
     data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Path("~/.local/share/sgg")
     """Directory of the embedded service: keys, SQLite file, objects, scratch space."""
     catalogue_dir: Path = Field(default_factory=lambda values: values["data_dir"])
     """Directory of `base-models.json`, the added base models; by default the data directory."""
-    database_url: str = Field(default_factory=lambda values: f"sqlite:///{values['data_dir'] / 'sgg.sqlite3'}")
+    database_url: Annotated[str, AfterValidator(checked_database_url)] = Field(
+        default_factory=lambda values: f"sqlite:///{values['data_dir'] / 'sgg.sqlite3'}"
+    )
     """SQLAlchemy address; by default `sgg.sqlite3` in the data directory."""
     broker_url: str = "memory://"
     """Celery's broker; `memory://` works within one process."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from cli.settings_problems import problems_of
+from sgg_store.database import Database
 from sgg_store.settings import StoreSettings
 
 
@@ -34,6 +37,38 @@ def test_given_addresses_win(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = StoreSettings()
     assert settings.database_url == "postgresql+psycopg://db/sgg"
     assert settings.object_store_url == "/srv/objects"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgres_is_reached_with_the_driver_that_is_installed(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", f"{scheme}://sgg:p%40w@db:5432/sgg?sslmode=require")
+    url = StoreSettings().database_url
+    assert url == "postgresql+psycopg://sgg:p%40w@db:5432/sgg?sslmode=require"
+    Database(url).dispose()
+
+
+def test_a_file_of_sqlite_is_left_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", f"sqlite:///{tmp_path}/other.sqlite3")
+    assert StoreSettings().database_url == f"sqlite:///{tmp_path}/other.sqlite3"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo", "mysql://sgg:Pa55word@db/sgg", "postgresql+asyncpg://sgg:Pa55word@db/sgg", "postgres://db:Pa55word/sgg",
+        "sgg:Pa55word@db/sgg", "sqlite://", "sqlite:///:memory:",
+    ],
+)  # fmt: skip
+def test_another_database_is_refused_with_how_to_write_one_and_without_its_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", url)
+    with pytest.raises(ValidationError) as refused:
+        StoreSettings()
+    [problem] = problems_of(refused.value)
+    assert problem.startswith("SGG_DATABASE_URL: ") and "Pa55word" not in problem
+    assert "Write it as postgresql+psycopg://user:password@host/db or sqlite:////path" in problem
+    assert "Pa55word" not in str(refused.value)
 
 
 def test_a_worker_fences_itself_before_its_lease_ends() -> None:
