@@ -90,6 +90,12 @@ class SpecError(SggError):
     code = "invalid_hyperparameters"
 
 
+class SettingError(SggError):
+    """A variable of the environment has a value that means nothing."""
+
+    users_fault = False
+
+
 class StartingPointError(SggError):
     """The adapter that a run is to start from cannot be read, or does not fit the run."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sgg_core.errors import SpecError
+from sgg_core.errors import SettingError
 
 _passes = threading.local()
 
@@ -64,11 +64,11 @@ def frozen(weight: Tensor) -> Tensor:
 def wanted_halves(device: torch.device) -> Halves | None:
     """Those of a base model on this device: where its processor is quick with them.
 
-    $SGG_CPU_PRECISION, `auto` or `float32`, can do without. Raises SpecError for another value.
+    $SGG_CPU_PRECISION, `auto` or `float32`, can do without. Raises SettingError for another value.
     """
     wanted = os.environ.get("SGG_CPU_PRECISION") or "auto"
     if wanted not in ("auto", "float32"):
-        raise SpecError(f"SGG_CPU_PRECISION is {wanted!r}.", "Set it to 'auto' or 'float32', or leave it out.")
+        raise SettingError(f"SGG_CPU_PRECISION is {wanted!r}.", "Set it to 'auto' or 'float32', or leave it out.")
     return Halves() if wanted == "auto" and device.type == "cpu" and processor_is_quick() else None
 
 

@@ -22,6 +22,9 @@ class WorkerSettings(StoreSettings):
     base_model_memory_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30
     """How many bytes of base models may stay loaded between jobs, so that jobs on several of them in turns load each
     once. The one that a job trains on is loaded in any case, and is then the only one if it is larger."""
+    cpu_precision: Literal["auto", "float32"] = "auto"
+    """What CPUs compute products with frozen weights in: `auto` takes bfloat16 where the processor is quick with it.
+    Children read it from the environment."""
     worker_name: str = socket.gethostname()
     """Shown as the owner of attempts, together with the process id."""
     jobs_at_once: Annotated[int, Field(ge=1, le=256)] = 1

@@ -69,10 +69,14 @@ def check_memory() -> Iterator[Finding]:
         yield Finding("memory", "ok", f"{available / GIB:.1f} GiB of memory are available.")
 
 
-def precision(cpu_info: Path = CPU_INFO) -> str:
-    """What sgg_core.halves decides. Torch, whose import takes seconds, is asked only where the system does not tell."""
-    if (os.environ.get("SGG_CPU_PRECISION") or "auto") != "auto":
-        return "float32"
+def precision(cpu_info: Path = CPU_INFO) -> str | None:
+    """What sgg_core.halves decides; None where it refuses the variable, which is told as a problem of settings.
+
+    Torch, whose import takes seconds, is asked only where the system does not tell.
+    """
+    wanted = os.environ.get("SGG_CPU_PRECISION") or "auto"
+    if wanted != "auto":
+        return "float32" if wanted == "float32" else None
     try:
         lines = cpu_info.read_text().splitlines()
     except OSError:
@@ -85,8 +89,9 @@ def check_gpu() -> Iterator[Finding]:
     """Whether there is a GPU, and whether torch can use it."""
     driver = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
     if not driver:
-        message = f"There is no NVIDIA GPU; training runs on the CPU, products with frozen weights in {precision()}."
-        yield Finding("gpu", "note", message)
+        known = precision()
+        products = f", products with frozen weights in {known}" if known else ""
+        yield Finding("gpu", "note", f"There is no NVIDIA GPU; training runs on the CPU{products}.")
         return
     if importlib.util.find_spec("torch") is None:
         yield Finding("gpu", "note", f"{driver.splitlines()[0]} is here, but no packages that train.")

@@ -167,7 +167,7 @@ def test_every_setting_of_the_documents_reaches_api_and_workers_from_the_env_fil
     own |= {"SGG_DATA_DIR", "SGG_CATALOGUE_DIR", "SGG_DATABASE_URL", "SGG_BROKER_URL", "SGG_OBJECT_STORE_URL"}
     own |= {"SGG_METRICS_PORT", "SGG_METRICS_HOST", "SGG_WORKER_NAME"}
     names = {f"{kind.model_config['env_prefix']}{field}".upper() for kind in KINDS for field in kind.model_fields}
-    wanted = {name: f"of {name}" for name in (names | {"SGG_CPU_PRECISION"}) - own}
+    wanted = {name: f"of {name}" for name in names - own}
     told = composition(SECRETS | wanted)
     for name in ("api", *WORKERS):
         assert wanted.items() <= told[name]["environment"].items(), name
@@ -175,6 +175,8 @@ def test_every_setting_of_the_documents_reaches_api_and_workers_from_the_env_fil
 
 def test_an_empty_setting_is_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = [name for name, value in composition(SECRETS)["api"]["environment"].items() if not value]
+    for name in empty:
+        monkeypatch.delenv(name, raising=False)
     usual = [kind() for kind in KINDS]
     for name in empty:
         monkeypatch.setenv(name, "")

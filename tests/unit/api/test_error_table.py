@@ -29,6 +29,7 @@ INTERNAL = {  # raised where no request is answered, or turned into something el
     core_errors.SourceFileError,
     core_errors.RetentionFileError,
     core_errors.SpecError,
+    core_errors.SettingError,
     core_errors.StartingPointError,
     core_errors.UnknownBaseModelError,
     core_errors.BaseModelUnavailableError,

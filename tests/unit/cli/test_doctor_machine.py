@@ -31,3 +31,5 @@ def test_either_instructions_are_enough_and_no_others_count(tmp_path, monkeypatc
     assert precision(path) == found
     monkeypatch.setenv("SGG_CPU_PRECISION", "float32")
     assert precision(path) == "float32"
+    monkeypatch.setenv("SGG_CPU_PRECISION", "half")
+    assert precision(path) is None

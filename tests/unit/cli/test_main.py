@@ -279,7 +279,8 @@ def test_variables_that_make_no_sense_are_named_all_at_once(sgg, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("SGG_RATE_LIMIT", "lots"), ("SGG_JOBS_AT_ONCE", "0"), ("SGG_LOG_LEVEL", "loud")]
+    ("variable", "value"),
+    [("SGG_RATE_LIMIT", "lots"), ("SGG_JOBS_AT_ONCE", "0"), ("SGG_LOG_LEVEL", "loud"), ("SGG_CPU_PRECISION", "half")],
 )
 def test_the_doctor_looks_at_what_servers_and_workers_read(sgg, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)

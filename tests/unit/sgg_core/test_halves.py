@@ -9,7 +9,7 @@ import torch
 from sgg_core import trainer
 from sgg_core.adapted_linear import AdaptedLinear
 from sgg_core.backbone import hidden_states
-from sgg_core.errors import SpecError
+from sgg_core.errors import SettingError
 from sgg_core.halves import Halves, frozen, processor_is_quick, wanted_halves
 from sgg_core.lora_layers import lora
 from sgg_core.packed.train import PackedJob, train_packed
@@ -99,5 +99,6 @@ def test_the_environment_can_do_without(monkeypatch):
     monkeypatch.setenv("SGG_CPU_PRECISION", "float32")
     assert wanted_halves(cpu) is None
     monkeypatch.setenv("SGG_CPU_PRECISION", "bfloat16")
-    with pytest.raises(SpecError, match="SGG_CPU_PRECISION is 'bfloat16'"):
+    with pytest.raises(SettingError, match="SGG_CPU_PRECISION is 'bfloat16'") as refused:
         wanted_halves(cpu)
+    assert not refused.value.users_fault
