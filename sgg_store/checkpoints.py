@@ -11,12 +11,14 @@ from sqlalchemy.orm import Session, aliased
 from sgg_store import ids
 from sgg_store.announcements import announce_checkpoint
 from sgg_store.attempts import Lease, guard
+from sgg_store.events import Events, NewEvent
 from sgg_store.job_state import ACTIVE, TERMINAL
 from sgg_store.pages import Page, read_page
 from sgg_store.records import CheckpointRecord, FileRecord, JobRecord, database_now
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 """What of a checkpoint PEFT can load; the rest is for going on with the training."""
+DAMAGED = "it is damaged"
 
 _STARTING = aliased(JobRecord)
 _NEEDED = (
@@ -79,16 +81,26 @@ class Checkpoints:
         query = select(CheckpointRecord).where(CheckpointRecord.job_id == job_id, CheckpointRecord.damaged.is_(False))
         return self.session.scalars(query.order_by(CheckpointRecord.step.desc()).limit(1)).one_or_none()
 
-    def mark_damaged(self, lease: Lease, checkpoint_id: str) -> CheckpointRecord | None:
-        """Note that a checkpoint's bytes do not match its manifest; give the next older one. Raises LeaseLostError."""
+    def mark_damaged(self, lease: Lease, checkpoint_id: str, reason: str = DAMAGED) -> CheckpointRecord | None:
+        """Note that a checkpoint cannot be gone on from, and tell so once; give the next older one.
+
+        Raises LeaseLostError.
+        """
         attempt = guard(self.session, lease)
-        self.session.execute(
+        named = (CheckpointRecord.id == checkpoint_id, CheckpointRecord.job_id == lease.job_id)
+        step = self.session.execute(
             update(CheckpointRecord)
-            .where(CheckpointRecord.id == checkpoint_id, CheckpointRecord.job_id == lease.job_id)
+            .where(*named, CheckpointRecord.damaged.is_(False))
             .values(damaged=True)
-        )
+            .returning(CheckpointRecord.step)
+        ).scalar_one_or_none()
         older = self.newest(lease.job_id)
         attempt.start_step = attempt.last_step = older.step if older else 0
+        if step is not None:
+            place = f"step {older.step}" if older else "the beginning"
+            told = f"The checkpoint of step {step} cannot be used: {reason}. Training starts from {place}."
+            event = NewEvent(told, level="warn", data={"resumed_from_step": attempt.start_step})
+            Events(self.session).add(lease.job_id, [event])
         return older
 
     def prune(

@@ -57,9 +57,13 @@ class Events:
         if not events:
             return
         attempt.told_events += len(events)
+        self.add(lease.job_id, events)
+
+    def add(self, job_id: str, events: Sequence[NewEvent]) -> None:
+        """Add events in this order that no worker counts as its own; for transactions that hold the job's lease."""
         job = self.session.scalars(
             update(JobRecord)
-            .where(JobRecord.id == lease.job_id)
+            .where(JobRecord.id == job_id)
             .values(last_event_seq=JobRecord.last_event_seq + len(events))
             .returning(JobRecord)
             .execution_options(populate_existing=True, synchronize_session=False)

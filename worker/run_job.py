@@ -16,7 +16,7 @@ from sgg_core.report import REPORT, TrainingReport
 from sgg_core.reporting import Finished, Stopped
 from sgg_core.spec import TrainingSpec
 from sgg_store.attempts import Lease
-from sgg_store.checkpoints import Checkpoints
+from sgg_store.checkpoints import DAMAGED, Checkpoints
 from sgg_store.database import Database
 from sgg_store.errors import LeaseLostError, StoreError
 from sgg_store.failpoints import Failpoint, reach
@@ -52,6 +52,8 @@ from worker.start_transfer import fetch_start
 from worker.supervisor import Supervisor, TrainerRun
 
 _log = get_logger(__name__)
+
+FOREIGN = "it was written by another version, or with another base model"
 
 
 class JobRunner:
@@ -177,7 +179,7 @@ class JobRunner:
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
                 _log.warning("the trainer refuses a checkpoint", step=checkpoint.step, error=str(error))
-                checkpoint = self._set_aside(claim.lease, checkpoint, keeper)
+                checkpoint = self._set_aside(claim.lease, checkpoint, keeper, FOREIGN)
 
     def _is_crowded(self, run: TrainerRun, member: Member, command: Train) -> bool:
         """Whether memory may have been short because of others, or of replicas; for a predictor's sake but once."""
@@ -221,8 +223,10 @@ class JobRunner:
                 checkpoint = self._set_aside(lease, checkpoint, keeper)
         return None, None
 
-    def _set_aside(self, lease: Lease, checkpoint: CheckpointRecord, keeper: LeaseKeeper) -> CheckpointRecord | None:
-        return keeper.write(lambda session: Checkpoints(session).mark_damaged(lease, checkpoint.id))
+    def _set_aside(
+        self, lease: Lease, checkpoint: CheckpointRecord, keeper: LeaseKeeper, reason: str = DAMAGED
+    ) -> CheckpointRecord | None:
+        return keeper.write(lambda session: Checkpoints(session).mark_damaged(lease, checkpoint.id, reason))
 
     def _publish(self, claim: Claim, keeper: LeaseKeeper, outcome: Finished, directory: Path) -> Success:
         lease = claim.lease

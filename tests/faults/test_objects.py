@@ -56,6 +56,8 @@ def test_a_checkpoint_with_one_changed_byte_is_set_aside_for_the_one_before(site
     (row,) = [each for each in checkpoints(site, job_id) if each.id == newest.id]
     # set aside, or stored anew by the attempt that passed it again
     assert row.damaged or row.object_prefix != newest.object_prefix
+    told = f"The checkpoint of step {newest.step} cannot be used: it is damaged. "
+    assert f"{told}Training starts from step {before.step}." in [event.message for event in site.bench.events(job_id)]
     assert site.weights(job_id) == reference
 
 

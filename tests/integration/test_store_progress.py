@@ -130,12 +130,27 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_listed_no_more(
         checkpoints = Checkpoints(session)
         listed = checkpoints.list_page(DEFAULT_PROJECT_ID, lease.job_id).items
         assert [checkpoint.step for checkpoint in listed] == [4]
-        assert checkpoints.mark_damaged(lease, made[4].id) is None
+        for _ in range(2):  # as where the answer to the first commit is lost
+            assert checkpoints.mark_damaged(lease, made[4].id, "it is of old") is None
         assert guard(session, lease).start_step == 0
         checkpoints.append(lease, 8, "prefix-8-again", {}, {})
         newest = checkpoints.newest(lease.job_id)
         assert newest is not None
         assert newest.object_prefix == "prefix-8-again"
+    with database.read() as session:
+        told = Events(session).list_page(DEFAULT_PROJECT_ID, lease.job_id, limit=2).items
+    assert [(event.level, event.message, event.data) for event in reversed(told)] == [
+        (
+            "warn",
+            "The checkpoint of step 8 cannot be used: it is damaged. Training starts from step 4.",
+            {"resumed_from_step": 4},
+        ),
+        (
+            "warn",
+            "The checkpoint of step 4 cannot be used: it is of old. Training starts from the beginning.",
+            {"resumed_from_step": 0},
+        ),
+    ]
 
 
 def test_a_worker_calls_no_checkpoint_of_another_job_damaged(database: Database, lease: Lease) -> None:
@@ -145,6 +160,7 @@ def test_a_worker_calls_no_checkpoint_of_another_job_damaged(database: Database,
     with database.begin() as session:
         checkpoint_id = Checkpoints(session).append(theirs, 4, "prefix", {}, {}).id
         assert Checkpoints(session).mark_damaged(lease, checkpoint_id) is None
+        assert len(Events(session).since(DEFAULT_PROJECT_ID, lease.job_id, 0)) == 2
     with database.read() as session:
         newest = Checkpoints(session).newest(other)
     assert newest is not None and newest.id == checkpoint_id

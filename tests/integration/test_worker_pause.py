@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from sgg_core.tiny import save_tiny_base
 from sgg_store.files import Files
 from sgg_store.job_state import AttemptState, JobStatus
 from sgg_store.keys import DEFAULT_PROJECT_ID
+from sgg_store.records import CheckpointRecord
 from worker.embedded import EmbeddedWorker, start_embedded
 from worker.testing import TWO_LABELS, Workbench
 
@@ -111,6 +112,50 @@ def test_a_job_that_was_paused_ends_bit_for_bit_like_one_that_was_not(
     attempts = service.bench.attempts(paused)
     assert [attempt.state for attempt in attempts] == [AttemptState.PAUSED, AttemptState.PAUSED, AttemptState.SUCCEEDED]
     assert [attempt.start_step for attempt in attempts] == [0, *stops]
+
+
+def one_byte_changes(bench: Workbench, checkpoint: CheckpointRecord) -> None:
+    key = f"{checkpoint.object_prefix}/state.safetensors"
+    content = bytearray(b"".join(bench.objects.open(key)))
+    content[len(content) // 2] ^= 1
+    bench.objects.put(key, bytes(content), create_only=False)
+
+
+def it_becomes_another_run_s(bench: Workbench, checkpoint: CheckpointRecord) -> None:
+    with bench.database.begin() as session:
+        query = session.query(CheckpointRecord).where(CheckpointRecord.job_id != checkpoint.job_id)
+        other = query.order_by(CheckpointRecord.created_at.desc()).limit(1).one()
+        own = session.get_one(CheckpointRecord, checkpoint.id)
+        own.object_prefix, own.manifest = other.object_prefix, other.manifest
+
+
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [
+        (one_byte_changes, "it is damaged"),
+        (it_becomes_another_run_s, "it was written by another version, or with another base model"),
+    ],
+)
+def test_an_event_says_that_a_checkpoint_is_set_aside_and_from_where_the_job_really_starts(
+    service: Service, happens: Callable[[Workbench, CheckpointRecord], None], reason: str
+) -> None:
+    bench = service.bench
+    steps = {"epochs": 1000, "max_steps": STEPS, "batch_size": 4}
+    paused = service.begin(optimization=steps)
+    step = service.pause_at(paused, 5)
+    bench.wait_for_end(service.begin(seed=1, optimization={"max_steps": 4}, checkpoint={"every_steps": 2}))
+    with bench.database.read() as session:
+        [checkpoint] = session.query(CheckpointRecord).where(CheckpointRecord.job_id == paused)
+    happens(bench, checkpoint)
+    service.resume(paused)
+    assert bench.wait_for_end(paused).status is JobStatus.SUCCEEDED
+    events = bench.events(paused)
+    starts = [(event.level, event.message) for event in events if "Training starts" in event.message]
+    assert starts[1:] == [
+        ("info", f"Training starts from step {step}."),
+        ("warn", f"The checkpoint of step {step} cannot be used: {reason}. Training starts from the beginning."),
+    ]
+    assert [event.data["first_step"] for event in events if "first_step" in event.data] == [1, 1]
 
 
 def test_a_paused_job_holds_no_slot_and_the_trainer_stays_warm(service: Service) -> None:
