@@ -40,12 +40,12 @@ def _examine(*, load: bool) -> Iterator[Finding]:
     from cli.checkup import machine, models, server, store
     from cli.checkup.finding import Check, Finding, findings_of
     from cli.serve import kinds_of_settings
-    from cli.settings_problems import REMEDY
+    from cli.settings_problems import REMEDY, refused_by
     from sgg_store.settings import StoreSettings
 
     yield from findings_of("python", machine.check_python)
     kinds: tuple[type[BaseSettings], ...] = (StoreSettings, *kinds_of_settings())
-    refused = {kind: _refused(kind) for kind in kinds}
+    refused = {kind: refused_by(kind) for kind in kinds}
     for problem in dict.fromkeys(problem for problems in refused.values() for problem in problems):
         yield Finding("settings", "problem", problem, REMEDY)
     if refused[StoreSettings]:  # without which nothing else can be looked at
@@ -66,19 +66,6 @@ def _examine(*, load: bool) -> Iterator[Finding]:
     }
     for part, check in checks.items():
         yield from findings_of(part, check)
-
-
-def _refused(kind: type[BaseSettings]) -> list[str]:
-    """What is wrong with the variables that such settings are read from."""
-    from pydantic import ValidationError
-
-    from cli.settings_problems import problems_of
-
-    try:
-        kind()
-    except ValidationError as error:
-        return problems_of(error)
-    return []
 
 
 def _summary(problems: int) -> str:

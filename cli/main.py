@@ -57,12 +57,12 @@ class SggGroup(typer.core.TyperGroup):
         except (CliError, SggError, StoreError) as error:
             raise _ended(ctx, error) from error
         except ValidationError as error:
-            from cli.settings_problems import REMEDY, problems_of
+            from cli.settings_problems import problems_of, refusal
 
             problems = problems_of(error)
             if not problems:
                 raise
-            raise _ended(ctx, CliError("\n".join(problems), REMEDY, exit_code=2)) from error
+            raise _ended(ctx, refusal(problems)) from error
         except UsageError as error:
             if not ctx.meta[WANTS_JSON]:
                 raise

@@ -60,9 +60,14 @@ def serve(
     if processes > 1:
         share_metrics()
 
-    from sgg_store import logs, tracing
-    from sgg_store.settings import StoreSettings
+    with without_collector():
+        from api.settings import ApiSettings
+        from cli.settings_problems import require_settings
+        from sgg_store import logs, tracing
+        from sgg_store.settings import StoreSettings
+        from worker.settings import WorkerSettings
 
+    require_settings(ApiSettings, *((WorkerSettings,) if with_worker else ()))
     logs.configure("server")
     tracing.configure("server")
     directory = StoreSettings().data_dir

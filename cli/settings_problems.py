@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from cli.errors import CliError
+
+USAGE = 2
 REMEDY = "Correct or unset the variable."
+
+
+def require_settings(*kinds: type[BaseSettings]) -> None:
+    """Raise CliError that names all wrong variables of a process that reads these kinds, before it has begun."""
+    from sgg_store.logs import LogSettings
+    from sgg_store.settings import S3Settings
+
+    of_objects = (S3Settings,) if os.environ.get("SGG_OBJECT_STORE_URL", "").startswith("s3:") else ()
+    problems = [problem for kind in (*kinds, *of_objects, LogSettings) for problem in refused_by(kind)]
+    if problems:
+        raise refusal(problems)
+
+
+def refusal(problems: Iterable[str]) -> CliError:
+    """The failure of a command whose variables are wrong; kinds of settings share some."""
+    return CliError("\n".join(dict.fromkeys(problems)), REMEDY, exit_code=USAGE)
+
+
+def refused_by(kind: type[BaseSettings]) -> list[str]:
+    """What is wrong with the variables that such settings are read from."""
+    try:
+        kind()
+    except ValidationError as error:
+        return problems_of(error)
+    return []
 
 
 def problems_of(error: ValidationError) -> list[str]:

@@ -13,11 +13,14 @@ from sgg_core.imports import without_collector
 def worker(as_json: JsonFlag = False) -> None:
     """Run a worker against SGG_DATABASE_URL, SGG_BROKER_URL and SGG_OBJECT_STORE_URL; stop it with Ctrl-C."""
     with without_collector():
+        from cli.settings_problems import require_settings
         from sgg_store import logs, tracing
         from sgg_store.settings import StoreSettings
         from worker.app import create_worker
         from worker.errors import PartsEndedError, TrainerNotInstalledError
+        from worker.settings import WorkerSettings
 
+    require_settings(WorkerSettings)
     logs.configure("worker")
     tracing.configure("worker")
     settings = StoreSettings()

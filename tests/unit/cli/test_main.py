@@ -278,6 +278,38 @@ def test_variables_that_make_no_sense_are_named_all_at_once(sgg, monkeypatch):
     assert told[1].startswith("SGG_MAX_RUNNING_JOBS: ") and told[1].endswith("Correct or unset the variable.")
 
 
+WRONG = {
+    "SGG_LOG_LEVEL": "loud",
+    "SGG_MAX_RUNNING_JOBS": "-1",
+    "SGG_S3_LINK_SECONDS": "0",
+    "SGG_RATE_LIMIT": "lots",
+    "SGG_JOBS_AT_ONCE": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "unread"),
+    [
+        (("serve", "--port", "0"), set()),
+        (("serve", "--port", "0", "--no-worker"), {"SGG_JOBS_AT_ONCE"}),
+        (("worker",), {"SGG_RATE_LIMIT"}),
+    ],
+    ids=lambda value: " ".join(sorted(value)),
+)
+def test_who_starts_is_told_all_wrong_variables_that_it_reads_before_anything_begins(
+    sgg, monkeypatch, tmp_path, command, unread
+):
+    for name, value in WRONG.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SGG_OBJECT_STORE_URL", "s3://bucket")
+    monkeypatch.setenv("SGG_DATA_DIR", str(tmp_path / "data"))
+    result = sgg(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = [line.removeprefix("error: ").split(":")[0] for line in result.stderr.splitlines()]
+    assert sorted(told) == sorted(set(WRONG) - unread)
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("SGG_RATE_LIMIT", "lots"), ("SGG_JOBS_AT_ONCE", "0"), ("SGG_LOG_LEVEL", "loud"), ("SGG_CPU_PRECISION", "half")],
