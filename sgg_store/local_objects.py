@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sgg_core.files import fsync
+from sgg_store.errors import ObjectStoreUrlError
 from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, is_key, missing, taken
 from sgg_store.partial_files import removed_on_failure
 
@@ -24,10 +25,18 @@ class LocalObjectStore:
     """An ObjectStore in a directory of one file system. Several processes may use it at once."""
 
     def __init__(self, root: Path) -> None:
+        """Make the directory if there is none. Raises ObjectStoreUrlError if that cannot be."""
         self.root = root
         self._parts = root / ".parts"
-        self._parts.mkdir(parents=True, exist_ok=True)
-        for part in self._parts.iterdir():  # left by killed processes
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            left = list(self._parts.iterdir())
+        except OSError as error:
+            raise ObjectStoreUrlError(
+                f"{root} cannot be the object store's directory: {error.strerror or error}.",
+                "Set SGG_OBJECT_STORE_URL to a directory that this user may make or write to.",
+            ) from error
+        for part in left:  # by killed processes
             with suppress(FileNotFoundError):  # somebody else's, who is done with it by now
                 if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
                     part.unlink()

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sgg_store.addresses import checked_database_url
+from sgg_store.addresses import checked_broker_url, checked_database_url, checked_endpoint, checked_public_endpoint
 from sgg_store.quota_limits import QuotaLimits
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -36,8 +36,8 @@ class StoreSettings(BaseSettings):
         default_factory=lambda values: f"sqlite:///{values['data_dir'] / 'sgg.sqlite3'}"
     )
     """SQLAlchemy address; by default `sgg.sqlite3` in the data directory."""
-    broker_url: str = "memory://"
-    """Celery's broker; `memory://` works within one process."""
+    broker_url: Annotated[str, AfterValidator(checked_broker_url)] = "memory://"
+    """The broker, a Redis server; `memory://` works within one process."""
     object_store_url: str = Field(default_factory=lambda values: str(values["data_dir"] / "objects"))
     """Where objects lie: a directory, or `s3://bucket/prefix`; by default `objects` in the data directory."""
     lease_seconds: Seconds = 60.0
@@ -108,9 +108,9 @@ class S3Settings(BaseSettings):
         env_prefix="SGG_S3_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True
     )
 
-    endpoint: str | None = None
+    endpoint: Annotated[str, AfterValidator(checked_endpoint)] | None = None
     """Address of the server, such as `http://seaweedfs:8333`; by default that of the region at AWS."""
-    public_endpoint: str | None = None
+    public_endpoint: Annotated[str, AfterValidator(checked_public_endpoint)] | None = None
     """Address under which clients reach the same server, for download links; by default the endpoint. `none` gives no
     links: downloads go through the API."""
     region: str = "us-east-1"

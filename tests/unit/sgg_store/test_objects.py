@@ -59,6 +59,14 @@ def test_files_that_others_put_there_are_not_listed(objects: LocalObjectStore) -
     )
 
 
+def test_a_directory_that_cannot_be_made_is_told_with_the_variable_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "objects", Path("/proc/objects")):
+        with pytest.raises(ObjectStoreUrlError, match="Set SGG_OBJECT_STORE_URL") as refused:
+            open_object_store(str(place))
+        assert str(place) in refused.value.message
+
+
 def test_the_layout_keeps_attempts_apart() -> None:
     assert file_key("file-1") == "files/file-1"
     assert attempt_prefix(LEASE) == "jobs/ftjob-1/attempts/2-abc"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cli.settings_problems import problems_of
 from sgg_store.database import Database
-from sgg_store.settings import StoreSettings
+from sgg_store.settings import S3Settings, StoreSettings
 
 
 def test_addresses_follow_from_the_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,53 @@ def test_another_database_is_refused_with_how_to_write_one_and_without_its_passw
     assert problem.startswith("SGG_DATABASE_URL: ") and "Pa55word" not in problem
     assert "Write it as postgresql+psycopg://user:password@host/db or sqlite:////path" in problem
     assert "Pa55word" not in str(refused.value)
+
+
+BROKERS = ["memory://", "redis://db", "redis://:p%40w@[::1]:6379", "rediss://db:6379/3?ssl_cert_reqs=required"]
+
+
+@pytest.mark.parametrize("url", BROKERS)
+def test_redis_is_a_broker_and_so_is_the_process_s_memory(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_BROKER_URL", url)
+    assert StoreSettings().broker_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "bar", "redis//127.0.0.1", "amqp://u:Pa55word@db", "redis://:Pa55word@db/notadb", "redis://:Pa55word@db:99999/0",
+        "redis://:Pa55word/@db/0", "redis://[::1/0",
+    ],
+)  # fmt: skip
+def test_another_broker_is_refused_with_how_to_write_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_BROKER_URL", url)
+    with pytest.raises(ValidationError) as refused:
+        StoreSettings()
+    [problem] = problems_of(refused.value)
+    assert problem.startswith("SGG_BROKER_URL: ") and "Write it as redis://" in problem
+    assert "Pa55word" not in problem + str(refused.value)
+
+
+def test_endpoints_of_s3_are_addresses_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("http://seaweedfs:8333", "https://s3.example.org/", "http://[::1]:8333", "http://my_s3"):
+        monkeypatch.setenv("SGG_S3_ENDPOINT", url)
+        monkeypatch.setenv("SGG_S3_PUBLIC_ENDPOINT", url)
+        assert (S3Settings().endpoint, S3Settings().public_endpoint) == (url, url)
+    monkeypatch.setenv("SGG_S3_PUBLIC_ENDPOINT", "none")
+    assert S3Settings().public_endpoint == "none"
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "none", "seaweedfs:8333", "http://", "http://a b", "http://a%b", "http://a:x"]
+)
+def test_other_endpoints_are_refused_each_by_its_name(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_S3_ENDPOINT", url)
+    monkeypatch.setenv("SGG_S3_PUBLIC_ENDPOINT", "none://")
+    with pytest.raises(ValidationError) as refused:
+        S3Settings()
+    names = [problem.split(": ")[0] for problem in problems_of(refused.value)]
+    assert names == ["SGG_S3_ENDPOINT", "SGG_S3_PUBLIC_ENDPOINT"]
+    assert all("Write it as http://host:8333 or https://host" in problem for problem in problems_of(refused.value))
 
 
 def test_a_worker_fences_itself_before_its_lease_ends() -> None:
