@@ -74,15 +74,13 @@ def backup(
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a data directory while its server runs; the copy is a data directory that `sgg serve` can start on."""
-    from sgg_store.backup import back_up
+    from sgg_store.backup import ANOTHER_PLACE, back_up
 
     settings = store_settings(data_dir)
     try:
         made = back_up(settings, directory.expanduser().absolute())
     except OSError as error:
-        raise CliError(
-            f"Cannot write the backup: {error.strerror or error}.", "Choose a directory that has space and is yours."
-        ) from error
+        raise CliError(f"Cannot write the backup: {error.strerror or error}.", ANOTHER_PLACE) from error
     if as_json:
         print_json({"directory": str(made.directory), "database_bytes": made.database_bytes, "objects": made.objects})
         return

@@ -15,6 +15,9 @@ from sgg_store.settings import StoreSettings
 
 _DATABASE = "sgg.sqlite3"
 _LEFT_OUT = (_DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm", "serve.lock")
+_CHECK_DISKS = "Check the disks, and try again."
+ANOTHER_PLACE = "Choose a directory that has space and is yours."
+"""What to do where a backup cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,17 @@ def back_up(settings: StoreSettings, target: Path) -> Backup:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(target)) as copy:
-        if live.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
-            raise BackupError(f"{source} is empty: no server has run on it.", "Name the server's data directory.")
-        live.backup(copy)
-        (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
+    try:
+        with closing(sqlite3.connect(source, timeout=30)) as live, closing(sqlite3.connect(target)) as copy:
+            if live.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                raise BackupError(f"{source} is empty: no server has run on it.", "Name the server's data directory.")
+            live.backup(copy)
+            (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.Error as error:  # an OperationalError where no space is left
+        remedy = ANOTHER_PLACE if isinstance(error, sqlite3.OperationalError) else _CHECK_DISKS
+        raise BackupError(f"Cannot copy the database: {error}.", remedy) from error
     if verdict != "ok":
-        raise BackupError(f"The copy of the database is damaged: {verdict}.", "Check the disks, and try again.")
+        raise BackupError(f"The copy of the database is damaged: {verdict}.", _CHECK_DISKS)
 
 
 def _copy_objects(settings: StoreSettings, target: Path) -> int | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -97,6 +99,32 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path: Path, tiny: BaseM
         environment.setenv("SGG_DATA_DIR", str(tmp_path / "data"))
         assert CliRunner().invoke(app, arguments).exit_code == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "tiny"]
+
+
+def test_a_full_disk_is_one_line_with_a_remedy_and_leaves_nothing(tmp_path: Path, tiny: BaseModelEntry) -> None:
+    Workbench(tmp_path / "data", tiny).close()
+    most = (tmp_path / "data" / "sgg.sqlite3").stat().st_size // 2
+    command = [sys.executable, "-m", "cli.main", "db", "backup", str(tmp_path / "backup")]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"SGG_DATA_DIR": str(tmp_path / "data")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),  # files fail as on a full disk
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Cannot copy the database: ") and len(done.stderr.splitlines()) == 1
+    assert "Choose a directory that has space" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "tiny"]
+
+
+def test_what_is_no_database_is_told_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_DATA_DIR", str(tmp_path))
+    (tmp_path / "sgg.sqlite3").write_bytes(b"something else" * 100)
+    refused = CliRunner().invoke(app, ["db", "backup", str(tmp_path / "backup")])
+    assert refused.exit_code == 1 and "Check the disks" in refused.stderr.replace("\n", " ")
+    assert [path.name for path in tmp_path.iterdir()] == ["sgg.sqlite3"]
 
 
 @pytest.fixture
