@@ -20,7 +20,7 @@ class ApiSettings(StoreSettings):
     """Largest body of any other request."""
     health_seconds: Annotated[float, Field(gt=0, le=60)] = 2.0
     """How long /health/ready waits for a part; one that takes longer is not ready."""
-    duplicate_window_seconds: Annotated[float, Field(gt=0)] = 600.0
+    duplicate_window_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """How long a client's own retry of a job creation gets the job that its first try made."""
     rate_limit: Annotated[str, AfterValidator(checked_limit)] = "30000/minute"
     """How many requests one API key may send, as in `100/minute` or `5000 per hour`; `off` is no limit."""

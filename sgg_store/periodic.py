@@ -15,7 +15,7 @@ class Periodic:
     """Calls `action` every `seconds`. What goes wrong is logged, and tried again the next time."""
 
     def __init__(self, name: str, seconds: float, action: Callable[[], None]) -> None:
-        self._seconds = seconds
+        self._seconds = min(seconds, threading.TIMEOUT_MAX)
         self._action = action
         self._over = threading.Event()
         self._due = threading.Event()  # before its time

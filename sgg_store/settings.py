@@ -13,7 +13,7 @@ from sgg_store.quota_limits import QuotaLimits
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Quota = Annotated[int, Field(ge=0, le=2**53)] | None
-Lifetime = Annotated[float, Field(gt=0)] | None
+Lifetime = Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
 
 
 class StoreSettings(BaseSettings):
@@ -63,9 +63,9 @@ class StoreSettings(BaseSettings):
     """How long the checkpoints of a job that has ended are kept; by default until the job is deleted."""
     result_ttl_seconds: Lifetime = None
     """How long the result files of a job are kept; by default until they or the job are deleted."""
-    garbage_grace_seconds: Annotated[float, Field(ge=3600)] = 86_400.0
+    garbage_grace_seconds: Annotated[float, Field(ge=3600, allow_inf_nan=False)] = 86_400.0
     """Objects that no row names are deleted when they are older than this; uploads must be faster."""
-    clean_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    clean_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3600.0
     """How often some worker removes what has outlived its time, and garbage."""
 
     @property

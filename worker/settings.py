@@ -35,7 +35,7 @@ class WorkerSettings(StoreSettings):
     fifths of the GPU's, or on a CPU of the machine's or container's."""
     stall_seconds: Seconds = 1800.0
     """A trainer that says nothing for this long is killed, and its job goes on from the last checkpoint."""
-    max_job_seconds: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    max_job_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 7 * 86_400.0
     """How long a job may train, all its attempts together; then it fails, and its checkpoints stay."""
     max_job_checkpoints: Annotated[int, Field(ge=1, le=1000)] = 100
     """How many of its newest checkpoints a job keeps at most, and how many of its best."""

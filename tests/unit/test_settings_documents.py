@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
@@ -20,6 +23,15 @@ def test_every_setting_is_in_the_documents() -> None:
     documents = "".join(path.read_text() for path in ROOT.glob("docs/*.md"))
     named = {f"{kind.model_config['env_prefix']}{field}".upper() for kind in KINDS for field in kind.model_fields}
     assert {name for name in named if not re.search(rf"\b{name}\b", documents)} == set()
+
+
+def test_no_duration_is_without_end() -> None:
+    durations = [(kind, name) for kind in KINDS for name in kind.model_fields if name.endswith("_seconds")]
+    assert len(durations) > 20
+    for kind, name in durations:
+        for value in (math.inf, math.nan):
+            with pytest.raises(ValidationError, match=name):
+                kind(**{name: value})
 
 
 def test_every_variable_in_the_documents_is_read_by_something() -> None:

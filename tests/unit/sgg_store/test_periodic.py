@@ -1,3 +1,4 @@
+import math
 import threading
 
 import pytest
@@ -24,7 +25,8 @@ def test_it_goes_on_after_the_store_was_away_and_after_a_defect(error: Exception
     assert not periodic.alive
 
 
-def test_it_does_not_wait_when_it_is_told_to_hurry() -> None:
+@pytest.mark.parametrize("seconds", [3600, 1e12, math.inf])
+def test_it_does_not_wait_when_it_is_told_to_hurry(seconds: float) -> None:
     calls: list[int] = []
     called = threading.Semaphore(0)
 
@@ -32,7 +34,7 @@ def test_it_does_not_wait_when_it_is_told_to_hurry() -> None:
         calls.append(1)
         called.release()
 
-    periodic = Periodic("test", 3600, action)
+    periodic = Periodic("test", seconds, action)
     periodic.start()
     assert called.acquire(timeout=30)
     periodic.hurry()
