@@ -33,11 +33,13 @@ def limit_of(text: str) -> RateLimitItem | None:
 
 
 def checked_limit(text: str) -> str:
-    """Give the text back if it is a limit. Raises ValueError that says how to write one."""
+    """Give the text back if it is a limit that admits somebody. Raises ValueError that says how to write one."""
     try:
-        limit_of(text)
+        limit = limit_of(text)
     except ValueError as error:
         raise ValueError(f"{text!r} is not a rate limit. Write one such as 100/minute, or off.") from error
+    if limit is not None and limit.amount < 1:
+        raise ValueError(f"{text!r} would refuse every request. Write one such as 100/minute, or off for no limit.")
     return text
 
 

@@ -40,7 +40,7 @@ class StoreSettings(BaseSettings):
     """The broker, a Redis server; `memory://` works within one process."""
     object_store_url: str = Field(default_factory=lambda values: str(values["data_dir"] / "objects"))
     """Where objects lie: a directory, or `s3://bucket/prefix`; by default `objects` in the data directory."""
-    lease_seconds: Seconds = 60.0
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     """How long an attempt owns its job without a heartbeat."""
     heartbeat_seconds: Seconds = Field(default_factory=lambda values: values["lease_seconds"] / 4)
     """How often a worker renews its lease; by default four times in a lease."""

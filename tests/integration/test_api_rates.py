@@ -71,6 +71,15 @@ def test_a_limit_that_cannot_be_read_is_told_at_the_start(monkeypatch: pytest.Mo
         ApiSettings()
 
 
+def test_a_limit_that_would_lock_everybody_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("0/minute", "0 per hour"):
+        monkeypatch.setenv("SGG_RATE_LIMIT", text)
+        with pytest.raises(ValidationError, match="or off for no limit"):
+            ApiSettings()
+    monkeypatch.setenv("SGG_RATE_LIMIT", "1/hour")
+    assert ApiSettings().rate_limit == "1/hour"
+
+
 @pytest.mark.redis
 def test_servers_with_one_redis_count_together() -> None:
     who = uuid4().hex

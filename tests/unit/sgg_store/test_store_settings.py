@@ -121,7 +121,12 @@ def test_other_endpoints_are_refused_each_by_its_name(url: str, monkeypatch: pyt
 def test_a_worker_fences_itself_before_its_lease_ends() -> None:
     settings = StoreSettings()
     assert (settings.heartbeat_seconds, settings.self_fence_seconds, settings.lease_seconds) == (15.0, 40.0, 60.0)
-    short = StoreSettings(lease_seconds=0.3)
+    short = StoreSettings(lease_seconds=1)
     assert short.heartbeat_seconds < short.self_fence_seconds < short.lease_seconds
     with pytest.raises(ValueError, match="two workers could run one job"):
         StoreSettings(lease_seconds=30, self_fence_seconds=40)
+
+
+def test_a_lease_is_long_enough_to_be_renewed_in() -> None:
+    with pytest.raises(ValidationError, match="lease_seconds"):
+        StoreSettings(lease_seconds=0.9)
