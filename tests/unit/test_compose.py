@@ -14,6 +14,7 @@ import yaml
 
 from tests.compose import ROOT, ComposeError, composition, image_environment, interpolated, make_env
 from tests.unit.test_settings_documents import KINDS
+from worker.settings import WorkerSettings
 
 BIN = Path(sys.executable).parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -159,6 +160,14 @@ def test_prometheus_scrapes_the_ports_that_services_serve(services: dict[str, An
         if "SGG_METRICS_PORT" in service.get("environment", {})
     }
     assert found == serving == {(name, 9464) for name in ("api", *WORKERS)}
+
+
+def test_a_worker_has_the_time_to_stop_that_it_is_given() -> None:
+    usual, longer = (composition(SECRETS | more) for more in ({}, {"SGG_STOP_GRACE_PERIOD": "90s"}))
+    for name in WORKERS:
+        seconds = float(usual[name]["stop_grace_period"].removesuffix("s"))
+        assert seconds >= WorkerSettings.model_fields["stop_seconds"].default + 5
+        assert longer[name]["stop_grace_period"] == "90s"
 
 
 def test_every_setting_of_the_documents_reaches_api_and_workers_from_the_env_file() -> None:
