@@ -86,7 +86,7 @@ def probably_cut(examples: Sequence[Example], lines: Sequence[int]) -> tuple[Pro
             f"Texts longer than hyperparameters.task.max_tokens (default {CLASSIFIED_TOKENS}) are cut at their end: "
             "shorten this one, or raise the limit."
             if classifies
-            else f"Examples longer than what the base model sees, {MOST_TOKENS:,} tokens at most, are refused: shorten this one."
+            else f"Examples longer than the base model sees, {MOST_TOKENS:,} tokens at most, are refused: shorten this."
         )
         log.add(line, None, reason, remedy)
     return tuple(log.problems)

@@ -69,8 +69,8 @@ def encoded_and_told(task: Task, examples: ExampleSet, max_tokens: int | Auto, r
     items = encoded(task, examples)
     cut = sum(item.truncated for item in items)
     if cut:
-        note = f"{examples.filename}: {cut} of {len(items)} texts were too long and were cut at their end; to use them whole,"
+        note = f"{examples.filename}: {cut} of {len(items)} texts were too long and were cut at their end"
         entry = task.base.entry
         room = more_room(entry, token_limit(max_tokens, entry, examples.kind))
-        reporter.report(Notice(level="warn", message=f"{note} {room}."))
+        reporter.report(Notice(level="warn", message=f"{note}; to use them whole, {room}."))
     return items
