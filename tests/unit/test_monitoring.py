@@ -14,7 +14,9 @@ from prometheus_client import REGISTRY, Metric
 import api.instruments
 import sgg_store.instruments
 import worker.instruments  # imported for what they register
+from api.errors import ANSWERS
 from sgg_store.database import Database
+from sgg_store.errors import StorageFullError
 from sgg_store.queue_metrics import QueueCollector
 
 DOCKER = Path(__file__).parents[2] / "docker"
@@ -114,6 +116,15 @@ def test_the_dashboard_asks_the_source_that_is_provided() -> None:
     [source] = yaml.safe_load(path.read_text())["datasources"]
     asked = {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if panel["type"] != "row"}
     assert asked == {source["uid"]}
+
+
+def test_an_alert_asks_for_the_answers_of_a_full_disk_which_readiness_does_not_see() -> None:
+    [alert] = [rule for group in ALERTS["groups"] for rule in group["rules"] if rule["alert"] == "SggNoSpace"]
+    asked = selectors(alert["expr"])
+    assert {selector.name for selector in asked} == {"sgg_http_requests_total"}
+    statuses = {matcher.value for selector in asked for matcher in selector.matchers.matchers}
+    assert statuses == {str(ANSWERS[StorageFullError].status)}
+    assert "for" not in alert  # a request now and then is enough
 
 
 def test_alerts_say_what_to_do_and_speak_of_scraped_jobs() -> None:
