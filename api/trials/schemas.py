@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from api.schemas import Out
 from sgg_core.trials import ChatTrial, ClassificationTrial, CompletionTrial, Sampling, TextPair, Turn
@@ -15,6 +15,8 @@ Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Words = Annotated[Text, Field(min_length=1, pattern=r"\S")]
 StopText = Annotated[str, Field(min_length=1, max_length=100)]
 Name = Annotated[str, Field(min_length=1, max_length=300)]
+UNSAID = ("refusal", "annotations", "audio", "function_call", "tool_calls", "name")
+"""What OpenAI's clients write into a message as null or empty where it has none, as in an answer that is sent back."""
 
 
 class In(BaseModel):
@@ -76,6 +78,13 @@ class MessageIn(In):
     def _without_name(cls, name: object) -> None:
         if name not in (None, ""):
             raise ValueError("Names of speakers are not supported: leave `name` out")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_unsaid(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value or name not in UNSAID}
 
     def turn(self) -> Turn:
         """Translate."""

@@ -36,6 +36,19 @@ def test_a_chat_is_answered_whole_and_as_a_stream(client: Client) -> None:
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
 
 
+def test_an_answers_message_is_sent_back_as_the_chat_goes_on(client: Client) -> None:
+    said = client.call("chat.completions.create", messages=TURNS, **FEW).choices[0].message
+    nulls = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls", "name"))
+    empty = {"annotations": [], "tool_calls": [], "refusal": "", "name": ""}
+    for sent in (said, said.model_dump(), said.model_dump() | nulls, said.model_dump() | empty):
+        whole = client.call("chat.completions.create", messages=[*TURNS, sent, *TURNS], **FEW)
+        assert whole.choices[0].message.role == "assistant"
+    for name, value in {"refusal": "No.", "tool_calls": [{"id": "x"}], "audio": {"id": "x"}}.items():
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.call("chat.completions.create", messages=[*TURNS, said.model_dump() | {name: value}], **FEW)
+        assert refused.value.param == f"messages.1.{name}"
+
+
 def test_a_prompt_goes_on_whole_and_as_a_stream(client: Client) -> None:
     whole = client.call("completions.create", prompt="number 1:", **FEW)
     (choice,) = whole.choices
