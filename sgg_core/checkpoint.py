@@ -77,8 +77,10 @@ class Progress(BaseModel):
                 if message.source_cosine is not None:
                     figures["source_cosine"] = message.source_cosine
             elif isinstance(message, EvaluationMetrics) and message.step == self.step:
-                figures["full_valid_loss"] = message.valid_loss
+                # every evaluation is of the whole file, so OpenAI's figure of a batch is the same one
+                figures["valid_loss"] = figures["full_valid_loss"] = message.valid_loss
                 if message.valid_accuracy is not None:
+                    figures["valid_mean_token_accuracy"] = message.valid_accuracy
                     figures["full_valid_mean_token_accuracy"] = message.valid_accuracy
         return figures
 

@@ -154,6 +154,18 @@ def test_the_checkpoint_of_a_chat_chats(site: Site) -> None:
     assert refusal(refused) == (400, "wrong_endpoint", "model")
 
 
+def test_openais_client_finds_the_best_checkpoint_by_its_loss(site: Site) -> None:
+    every_step = {"evaluation": {"every_steps": 1}, "checkpoint": {"every_steps": 1}}
+    job_id = site.bench.submit(TWO_LABELS, TWO_LABELS, **(QUICK | every_step))
+    site.worker.ring(job_id)
+    site.bench.wait_for_end(job_id)
+    with site.client() as client:
+        saved = list(client.fine_tuning.jobs.checkpoints.list(job_id))
+    best = min(saved, key=lambda each: each.metrics.valid_loss or float("nan"))
+    assert len(saved) == 2 and best.metrics.full_valid_loss == best.metrics.valid_loss
+    assert best.metrics.valid_loss == min(each.metrics.full_valid_loss or 0 for each in saved)
+
+
 def test_openais_client_chats(site: Site) -> None:
     asked: Any = {"model": site.chat, "messages": [{"role": "user", "content": "say one"}], "seed": 3, "max_tokens": 12}
     with site.client(_strict_response_validation=True) as client:

@@ -386,7 +386,10 @@ def test_a_checkpoint_tells_the_validation_figures_of_its_own_step_only(
     train(spec, causal, training, validation=validation, reporter=reporter, **places)
     losses = {message["step"]: message["valid_loss"] for message in told(reporter, "evaluation")}
     saved = {message["step"]: message["metrics"] for message in told(reporter, "checkpoint")}
-    assert {step: metrics.get("full_valid_loss") for step, metrics in saved.items()} == {3: None, 6: losses[6]}
+    for name in ("valid_loss", "full_valid_loss"):
+        assert {step: metrics.get(name) for step, metrics in saved.items()} == {3: None, 6: losses[6]}
+    accuracies = [name for name in saved[6] if name.endswith("valid_mean_token_accuracy")]
+    assert len(accuracies) == 2 and len({saved[6][name] for name in accuracies}) == 1
 
 
 @pytest.mark.parametrize("evaluation", [{"keep": "best"}, {"patience": 2}])
