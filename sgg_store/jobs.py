@@ -44,10 +44,13 @@ class Jobs:
         after: str | None = None,
         limit: int = 20,
         metadata: dict[str, str] | None = None,
+        without_metadata: bool = False,
         status: JobStatus | None = None,
     ) -> Page[JobRecord]:
         """The project's jobs with all pairs of `metadata` and this status, newest first. Raises CursorNotFoundError."""
         only: list[ColumnElement[bool]] = [] if status is None else [JobRecord.status == status]
+        if without_metadata:
+            only.append(~select(1).where(JobMetadataRecord.job_id == JobRecord.id).exists())
         for key, value in (metadata or {}).items():
             pair = and_(JobMetadataRecord.key == key, JobMetadataRecord.value == value)
             only.append(select(1).where(JobMetadataRecord.job_id == JobRecord.id, pair).exists())

@@ -56,7 +56,10 @@ def list_jobs(
     limit: PageLimit = 20,
     status: JobStatus | None = None,
 ) -> Response:
-    """List jobs, newest first. `metadata[k]=v`, up to 16 times, gives only those that carry these pairs."""
+    """List jobs, newest first. `metadata[k]=v`, up to 16 times, gives only those that carry these pairs.
+
+    `metadata=null` gives only those without metadata.
+    """
     metadata = metadata_filter(request.query_params)
     page = service.list_page(services, caller, after=after, limit=limit, metadata=metadata, status=status)
     return json_answer(page)

@@ -1,4 +1,4 @@
-"""Reading OpenAI's way to write a filter into a query string: `metadata[key]=value`."""
+"""Reading OpenAI's way to write a filter into a query string: `metadata[key]=value`, or `metadata=null`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from api.validation import RequestProblem
 MOST_PAIRS = 16
 """As many as a job's metadata may have."""
 
+NULLS = ("null", "")
+"""How OpenAI's reference writes null, and how their client for Node does."""
+
 _PAIR = re.compile(r"metadata\[(?P<key>.+)\]", re.DOTALL)
 
 
-def metadata_filter(query: QueryParams) -> dict[str, str]:
-    """Give the pairs to filter by. Raises InvalidRequestError for other uses of `metadata`."""
+def metadata_filter(query: QueryParams) -> dict[str, str] | None:
+    """Give the pairs to filter by; None where jobs without metadata are asked for.
+
+    Raises InvalidRequestError for other uses of `metadata`.
+    """
     pairs: dict[str, str] = {}
-    for name, value in query.multi_items():
-        if not name.startswith("metadata"):
-            continue
+    items = [(name, value) for name, value in query.multi_items() if name.startswith("metadata")]
+    if items and all(name == "metadata" and value in NULLS for name, value in items):
+        return None
+    for name, value in items:
         match = _PAIR.fullmatch(name)
         if match is None or pairs.get(match["key"], value) != value:
-            message = f"{name!r} is not a valid filter. Write metadata[key]=value, with each key once."
+            message = f"{name!r} is not a valid filter. Write metadata[key]=value, with each key once, or metadata=null alone."
             raise InvalidRequestError([RequestProblem("metadata", "invalid_value", message)])
         pairs[match["key"]] = value
         if len(pairs) > MOST_PAIRS:

@@ -114,12 +114,18 @@ def list_page(
     *,
     after: str | None,
     limit: int,
-    metadata: dict[str, str],
+    metadata: dict[str, str] | None,
     status: JobStatus | None,
 ) -> ListOut[JobOut]:
-    """Give one page of the caller's jobs, newest first; only those that carry all pairs of `metadata`."""
+    """Give one page of the caller's jobs, newest first; only those that carry all pairs of `metadata`.
+
+    Where that is None, only those that carry none.
+    """
+    bare = metadata is None
     with services.database.read() as session:
-        page = Jobs(session).list_page(caller.project_id, after=after, limit=limit, metadata=metadata, status=status)
+        page = Jobs(session).list_page(
+            caller.project_id, after=after, limit=limit, metadata=metadata, without_metadata=bare, status=status
+        )
         views = JobViews(session).of(page.items)
     outlook = services.forecasts.outlook()
     return ListOut[JobOut](data=[job_out(view, outlook) for view in views], has_more=page.has_more)

@@ -26,6 +26,9 @@ const checks = {
     for (let i = 0; i < 5; i++) made.push((await client.fineTuning.jobs.create({ model, training_file, seed: i, metadata: { from: "node" } })).id);
     const listed = await all(client.fineTuning.jobs.list({ limit: 2, metadata: { from: "node" } }));
     assert.deepEqual(listed.map((job) => job.id), made.reverse());
+    const bare = (await client.fineTuning.jobs.create({ model, training_file })).id;
+    const unmarked = (await all(client.fineTuning.jobs.list({ metadata: null }))).map((job) => job.id);
+    assert.ok(unmarked.includes(bare) && !made.some((id) => unmarked.includes(id)));
     assert.equal((await client.fineTuning.jobs.retrieve(made[0])).status, "queued");
     assert.equal((await client.fineTuning.jobs.pause(made[0])).status, "paused");
     assert.equal((await client.fineTuning.jobs.resume(made[0])).status, "queued");

@@ -70,6 +70,10 @@ def test_a_job_is_made_retrieved_and_found_by_its_metadata(client: Client) -> No
     assert (again.id, again.metadata, again.method) == (job.id, job.metadata, job.method)
     assert [one.id for one in client.all("fine_tuning.jobs.list", metadata={"mark": mark})] == [job.id]
     assert client.all("fine_tuning.jobs.list", metadata={"mark": mark, "a b": "other"}) == []
+    bare = create(client)
+    for null in ("null", ""):
+        unmarked = {one.id: one for one in client.all("fine_tuning.jobs.list", extra_query={"metadata": null}, limit=5)}
+        assert bare.id in unmarked and not any(one.metadata for one in unmarked.values())
     assert client.call("fine_tuning.jobs.cancel", job.id).status == "cancelled"
     with pytest.raises(openai.BadRequestError) as caught:
         client.call("fine_tuning.jobs.cancel", job.id)

@@ -127,6 +127,17 @@ def test_metadata_filters_take_any_key(database: Database, key: str) -> None:
         assert found({key: "z"}) == set()
 
 
+def test_jobs_without_metadata_are_found_page_by_page(database: Database) -> None:
+    with database.begin() as session:
+        add_job(session, user_metadata={"team": "x"})
+        bare = {add_job(session).id for _ in range(2)}
+        add_job(session, user_metadata={"team": "y"})
+    with database.read() as session:
+        first = Jobs(session).list_page(DEFAULT_PROJECT_ID, without_metadata=True, limit=1)
+        rest = Jobs(session).list_page(DEFAULT_PROJECT_ID, without_metadata=True, after=first.items[0].id)
+    assert {job.id for job in (*first.items, *rest.items)} == bare and first.has_more and not rest.has_more
+
+
 def test_one_idempotency_key_makes_one_job(database: Database) -> None:
     with database.begin() as session:
         request = new_job(session, idempotency_key="k", request_hash="h")
