@@ -27,7 +27,7 @@ NOT_OFFERED: dict[str, Any] = {
 
 def read_request(body: dict[str, Any], kind: type[Request], most_tokens: int) -> Request:
     """Read a body. Raises InvalidRequestError with everything that is wrong with it."""
-    problems = [*broken_texts(body), *_not_offered(body, kind)]
+    problems = [*broken_texts(body), *_not_offered(body, kind), *_other_than_one_prompt(body, kind)]
     named = {problem.param for problem in problems}
     known = {name: value for name, value in body.items() if name in kind.model_fields or name not in NOT_OFFERED}
     try:
@@ -54,6 +54,13 @@ def _not_offered(body: dict[str, Any], kind: type[Request]) -> Iterator[RequestP
             continue
         message = "This parameter of OpenAI's API is not supported for trials here. Leave it out."
         yield RequestProblem(name, "unsupported_parameter", message)
+
+
+def _other_than_one_prompt(body: dict[str, Any], kind: type[Request]) -> Iterator[RequestProblem]:
+    prompt = body.get("prompt")
+    if kind is CompletionIn and isinstance(prompt, list) and (len(prompt) != 1 or not isinstance(prompt[0], str)):
+        message = "One prompt a request: send one text, or a list with one text in it."
+        yield RequestProblem("prompt", "invalid_value", message)
 
 
 def _beyond_limits(request: ChatIn | CompletionIn | ClassificationIn, most_tokens: int) -> Iterator[RequestProblem]:

@@ -13,6 +13,7 @@ MOST_CHARACTERS = 16_000
 """Of one text, and of all texts of a request together."""
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Words = Annotated[Text, Field(min_length=1, pattern=r"\S")]
+Prompt = Annotated[Text, Field(min_length=1)]
 StopText = Annotated[str, Field(min_length=1, max_length=100)]
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 UNSAID = ("refusal", "annotations", "audio", "function_call", "tool_calls", "name")
@@ -112,15 +113,21 @@ class ChatIn(SamplingIn):
 class CompletionIn(SamplingIn):
     """A request to go on after a prompt."""
 
-    prompt: Annotated[Text, Field(min_length=1)]
+    prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
+    """One text, or a list with one text in it."""
+
+    @property
+    def text(self) -> str:
+        """The prompt."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
     def trial(self, max_tokens: int) -> CompletionTrial:
         """Translate."""
-        return CompletionTrial(prompt=self.prompt, sampling=self.sampling(max_tokens))
+        return CompletionTrial(prompt=self.text, sampling=self.sampling(max_tokens))
 
     def characters(self) -> int:
         """Count those of all texts."""
-        return len(self.prompt)
+        return len(self.text)
 
 
 class TextPairIn(In):

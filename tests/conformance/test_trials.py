@@ -54,6 +54,8 @@ def test_a_prompt_goes_on_whole_and_as_a_stream(client: Client) -> None:
     (choice,) = whole.choices
     assert whole.object == "text_completion" and choice.finish_reason in ("stop", "length")
     assert whole.usage.completion_tokens <= 6
+    listed = client.call("completions.create", prompt=["number 1:"], **FEW)  # as LangChain asks
+    assert [(each.index, each.text) for each in listed.choices] == [(0, choice.text)]
     chunks = list(client.streamed("completions.create", prompt="number 1:", stream=True, **FEW))
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == choice.text
 
@@ -67,3 +69,7 @@ def test_what_cannot_be_tried_is_one_clear_error(client: Client) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.call("chat.completions.create", messages=TURNS, **FEW | {"temperature": 9})
     assert refused.value.param == "temperature"
+    for prompts in (["one", "two"], [], [[1, 2]], [1, 2]):
+        with pytest.raises(openai.BadRequestError, match="One prompt a request") as several:
+            client.call("completions.create", prompt=prompts, **FEW)
+        assert several.value.param == "prompt"
