@@ -169,8 +169,14 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "not_found",
         404,
-        "No such path, file, job or model, or it belongs to another project.",
+        "No such path, file or job, or it belongs to another project.",
         "Check the id and the key.",
+    ),
+    Refusal(
+        "model_not_found",
+        404,
+        "No such model, or it belongs to another project.",
+        "Use one of those that `GET /v1/models` lists, or the name of a checkpoint.",
     ),
     Refusal(
         "no_report",

@@ -174,6 +174,7 @@ ANSWERS: dict[type[Exception], Answer] = {
         503, message="The catalogue of base models is damaged. Ask the administrator to repair it.", headers=_FINAL
     ),
     store.RecordNotFoundError: Answer(404),
+    store.ModelNotFoundError: Answer(404, param="model"),
     store.CursorNotFoundError: Answer(400, param="after"),
     store.FileInUseError: Answer(400, param="file_id"),
     store.TransitionError: Answer(400),

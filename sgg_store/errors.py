@@ -36,6 +36,12 @@ class RecordNotFoundError(StoreError):
         return type(self), (self.kind, self.record_id)
 
 
+class ModelNotFoundError(RecordNotFoundError):
+    """No such model, or it belongs to another project. OpenAI's scripts look for this code."""
+
+    code = "model_not_found"
+
+
 class CursorNotFoundError(StoreError):
     """A list was asked to go on after an item that is not in it."""
 

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from sgg_store.checkpoints import named_for
-from sgg_store.errors import RecordNotFoundError, TransitionError
+from sgg_store.errors import ModelNotFoundError, RecordNotFoundError, TransitionError
 from sgg_store.events import NewEvent
 from sgg_store.job_state import ACTIVE, TERMINAL, JobStatus
 from sgg_store.objects import job_prefix
@@ -148,15 +148,18 @@ class Jobs:
         return named_for(job.project_id, self.session.execute(query.order_by(JobRecord.created_at)))
 
     def get_by_fine_tuned_model(self, project_id: str, name: str) -> JobRecord:
-        """The job that made this model. Raises RecordNotFoundError, also after `delete_model`."""
-        return self._one(_models(project_id).where(JobRecord.fine_tuned_model == name), "model", name)
+        """The job that made this model. Raises ModelNotFoundError, also after `delete_model`."""
+        job = self.session.scalars(_models(project_id).where(JobRecord.fine_tuned_model == name)).one_or_none()
+        if job is None:
+            raise ModelNotFoundError("model", name)
+        return job
 
     def list_models(self, project_id: str) -> list[JobRecord]:
         """The jobs whose models exist, oldest first."""
         return list(self.session.scalars(_models(project_id).order_by(JobRecord.finished_at, JobRecord.id)))
 
     def delete_model(self, project_id: str, name: str) -> JobRecord:
-        """Delete a model; its job and result files stay. Raises RecordNotFoundError."""
+        """Delete a model; its job and result files stay. Raises ModelNotFoundError."""
         job = self.get_by_fine_tuned_model(project_id, name)
         job.model_deleted_at = self.session.execute(select(database_now())).scalar_one()
         self.session.flush()

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from sgg_store import ids
-from sgg_store.errors import RecordNotFoundError
+from sgg_store.errors import ModelNotFoundError, RecordNotFoundError
 from sgg_store.events import NewEvent
 from sgg_store.job_state import JobStatus
 from sgg_store.pages import Order, Page, read_page
@@ -30,7 +30,7 @@ class CheckpointPermissions:
         return self._find(name, project_id, permitted=False)
 
     def usable(self, project_id: str, name: str) -> tuple[JobRecord, CheckpointRecord]:
-        """The checkpoint with this name, if the project owns it or may use it. Raises RecordNotFoundError."""
+        """The checkpoint with this name, if the project owns it or may use it. Raises ModelNotFoundError."""
         return self._find(name, project_id, permitted=True)
 
     def grant(self, checkpoint: CheckpointRecord, project_ids: Sequence[str]) -> list[CheckpointPermissionRecord]:
@@ -112,7 +112,7 @@ class CheckpointPermissions:
             for job, checkpoint in self.session.execute(query):
                 if job.checkpoint_name(checkpoint.step) == name:
                     return job, checkpoint
-        raise RecordNotFoundError("checkpoint", name)
+        raise (ModelNotFoundError if permitted else RecordNotFoundError)("checkpoint", name)
 
 
 def is_checkpoint_name(name: str) -> bool:

@@ -10,7 +10,7 @@ from api.errors import PermissionDeniedError
 from api.models.schemas import ModelOut, SggModelOut
 from sgg_core.catalogue import BaseModelEntry
 from sgg_store.checkpoints import Checkpoints
-from sgg_store.errors import RecordNotFoundError
+from sgg_store.errors import ModelNotFoundError
 from sgg_store.jobs import Jobs
 from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
 from sgg_store.records import CheckpointRecord, FileRecord, JobRecord
@@ -24,7 +24,7 @@ def list_all(services: Services, caller: Caller) -> list[ModelOut]:
 
 
 def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
-    """Give one model, also that of a checkpoint which the caller may use. Raises RecordNotFoundError."""
+    """Give one model, also that of a checkpoint which the caller may use. Raises ModelNotFoundError."""
     entry = _entry(services, name)
     if entry is not None:
         return _base(entry)
@@ -38,7 +38,7 @@ def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
 def delete(services: Services, caller: Caller, name: str) -> None:
     """Delete a fine-tuned model; its job and result files stay.
 
-    Raises RecordNotFoundError, or PermissionDeniedError for a base model or a checkpoint.
+    Raises ModelNotFoundError, or PermissionDeniedError for a base model or a checkpoint.
     """
     if _entry(services, name) is not None:
         raise PermissionDeniedError(
@@ -64,7 +64,7 @@ def _base(entry: BaseModelEntry) -> ModelOut:
 
 def _fine_tuned(job: JobRecord) -> ModelOut:
     if job.fine_tuned_model is None or job.finished_at is None:
-        raise RecordNotFoundError("model", job.id)
+        raise ModelNotFoundError("model", job.id)
     return ModelOut(
         id=job.fine_tuned_model,
         created=int(job.finished_at),

@@ -23,7 +23,7 @@ from sgg_core.catalogue import BaseModelEntry
 from sgg_core.spec import TrainingSpec
 from sgg_core.trials import GivenLabels, Trial, TrialAnswer, WrittenText
 from sgg_store.checkpoints import ADAPTER_FILES
-from sgg_store.errors import RecordNotFoundError
+from sgg_store.errors import ModelNotFoundError
 from sgg_store.files import Files
 from sgg_store.jobs import Jobs
 from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
@@ -41,7 +41,7 @@ class Target:
 async def classify(
     services: Services, caller: Caller, request: Request, body: ClassificationIn
 ) -> ClassificationOut | Response:
-    """Give labels. Raises RecordNotFoundError for the model, InvalidRequestError, and what TrialDesk.answers raises."""
+    """Give labels. Raises ModelNotFoundError for the model, InvalidRequestError, and what TrialDesk.answers raises."""
     target = await run_in_threadpool(find_model, services, caller, body.model)
     problem = _labels_problem(target, body)
     if problem is not None:
@@ -81,7 +81,7 @@ async def write(
 
 
 def find_model(services: Services, caller: Caller, name: str) -> Target:
-    """Look a model's name up. Raises RecordNotFoundError, also if the adapter's file is deleted."""
+    """Look a model's name up. Raises ModelNotFoundError, also if the adapter's file is deleted."""
     catalogue = {entry.name: entry for entry in services.catalogue().entries()}
     if name in catalogue:
         return Target(catalogue[name], None)
@@ -89,14 +89,14 @@ def find_model(services: Services, caller: Caller, name: str) -> Target:
         find = _of_checkpoint if is_checkpoint_name(name) else _of_job
         base_model, adapter = find(session, caller.project_id, name)
     if base_model not in catalogue:
-        raise RecordNotFoundError("base model", base_model)
+        raise ModelNotFoundError("base model", base_model)
     return Target(catalogue[base_model], adapter)
 
 
 def _of_job(session: Session, project_id: str, name: str) -> tuple[str, StoredAdapter]:
     job = Jobs(session).get_by_fine_tuned_model(project_id, name)
     if job.bundle_file_id is None:
-        raise RecordNotFoundError("adapter of the model", name)
+        raise ModelNotFoundError("adapter of the model", name)
     bundle = Files(session).get(project_id, job.bundle_file_id)
     stored = StoredFile(key=bundle.object_key, sha256=bundle.sha256)
     return job.base_model, StoredAdapter(files={bundle.filename: stored})
@@ -105,7 +105,7 @@ def _of_job(session: Session, project_id: str, name: str) -> tuple[str, StoredAd
 def _of_checkpoint(session: Session, project_id: str, name: str) -> tuple[str, StoredAdapter]:
     job, checkpoint = CheckpointPermissions(session).usable(project_id, name)
     if not set(ADAPTER_FILES) <= set(checkpoint.manifest):  # it was saved before checkpoints were models
-        raise RecordNotFoundError("adapter of the model", name)
+        raise ModelNotFoundError("adapter of the model", name)
     files = {
         file: StoredFile(key=f"{checkpoint.object_prefix}/{file}", sha256=checkpoint.manifest[file]["sha256"])
         for file in ADAPTER_FILES

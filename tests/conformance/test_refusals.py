@@ -42,9 +42,15 @@ def test_wrong_keys(client: Client, server: ApiServer) -> None:
 
 def test_what_is_not_there(client: Client) -> None:
     missing = ("not_found_error", "not_found")
-    for path in ("files.retrieve", "fine_tuning.jobs.retrieve", "models.retrieve", "files.content"):
+    for path in ("files.retrieve", "fine_tuning.jobs.retrieve", "files.content"):
         assert told(openai.NotFoundError, lambda path=path: client.call(path, "none")) == missing
-    assert told(openai.NotFoundError, lambda: client.call("models.retrieve", "owner/none")) == missing
+    no_model = ("not_found_error", "model_not_found")
+    for name in ("none", "owner/none", "ft:none:p::x", "ft:none:p::01234567:ckpt-step-1"):
+        for path in ("models.retrieve", "models.delete"):
+            assert told(openai.NotFoundError, lambda name=name, path=path: client.call(path, name)) == no_model
+        asked = {"model": name, "messages": [{"role": "user", "content": "x"}]}
+        told_of_chat = told(openai.NotFoundError, lambda asked=asked: client.call("chat.completions.create", **asked))
+        assert told_of_chat == no_model
     assert told(openai.NotFoundError, lambda: client.call("get", "/nothing", cast_to=object)) == missing
     assert told(openai.APIStatusError, lambda: client.call("put", "/files", cast_to=object)) == (
         "invalid_request_error",

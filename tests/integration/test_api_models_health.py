@@ -50,7 +50,7 @@ def test_a_fine_tuned_model_is_listed_until_it_is_deleted(api_server: ApiServer)
 def test_any_name_can_be_asked_for(api_server: ApiServer, name: str) -> None:
     with api_server.http() as http:
         response = http.get(f"/v1/models/{name}")
-    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
     assert httpx.URL(f"http://x/{name}").path[1:] in response.json()["error"]["message"]
 
 

@@ -140,7 +140,8 @@ def test_the_checkpoint_of_the_last_step_answers_as_the_model_does(site: Site, w
     ]
     for of_model, of_checkpoint in zip(*told, strict=True):
         assert of_checkpoint["probabilities"] == pytest.approx(of_model["probabilities"], abs=1e-5)
-    assert refusal(site.ask("classifications", model=f"{model}:ckpt-step-9", input="x"))[:2] == (404, "not_found")
+    missing = site.ask("classifications", model=f"{model}:ckpt-step-9", input="x")
+    assert refusal(missing) == (404, "model_not_found", "model")
 
 
 def test_the_checkpoint_of_a_chat_chats(site: Site) -> None:
@@ -239,12 +240,12 @@ def test_what_a_model_cannot_answer_is_refused_in_words(
 
 @pytest.mark.parametrize("model", ["no-such-model", "ft:tiny-causal:default::00000000"])
 def test_a_model_that_is_not_there_is_404(site: Site, model: str) -> None:
-    assert refusal(site.ask("classifications", model=model, input="x"))[:2] == (404, "not_found")
+    assert refusal(site.ask("classifications", model=model, input="x")) == (404, "model_not_found", "model")
 
 
 def test_a_model_of_another_project_is_404(site: Site) -> None:
     stranger = site.server.new_key(["models:try"], project_id="proj-stranger")
-    assert refusal(site.ask("classifications", stranger, model=site.labels, input="x"))[:2] == (404, "not_found")
+    assert refusal(site.ask("classifications", stranger, model=site.labels, input="x"))[:2] == (404, "model_not_found")
     assert site.ask("classifications", stranger, model="tiny-causal", input="x", labels=["a", "b"]).status_code == 200
 
 
