@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import BaseRoute
 
+from api import not_offered
 from api.audit import endpoints as audit
 from api.audit.middleware import AuditFrame
 from api.auth import KeyRing
@@ -64,7 +65,7 @@ LITTLE_BYTES, LITTLE_REMEDY = 65_536, "Send only the names and ids that it needs
 """Names and ids, which are read while everyone else waits."""
 # routes are asked one after the other, so those that are polled most come first
 FINE_TUNING = (jobs, comparisons, previews, graders, checkpoints)
-OTHERS = (files, uploads, models, trials, webhooks, projects, keys, audit, workers, dashboard, health)
+OTHERS = (files, uploads, models, trials, webhooks, projects, keys, audit, workers, dashboard, health, not_offered)
 ROUTES: list[BaseRoute] = [route for module in (*FINE_TUNING, *OTHERS) for route in module.router.routes]
 
 

@@ -252,6 +252,25 @@ def test_graders_are_refused_in_words(client: Client) -> None:
     assert caught.value.code == "unsupported_method"
 
 
+ASKED: dict[str, tuple[dict[str, Any], str]] = {
+    "responses.create": ({"model": MODEL, "input": "x"}, "/v1/chat/completions"),
+    "embeddings.create": ({"model": MODEL, "input": "x"}, "/v1/classifications"),
+    "batches.create": (
+        {"input_file_id": "file-x", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+        "sgg predict",
+    ),
+    "evals.create": ({"data_source_config": {"type": "logs"}, "testing_criteria": []}, "/report"),
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_what_scripts_call_beside_fine_tuning_names_the_way_here(client: Client, path: str) -> None:
+    body, remedy = ASKED[path]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.call(path, **body)
+    assert caught.value.code == "not_offered" and remedy in caught.value.message
+
+
 def test_webhooks_unwrap(client: Client, server: ApiServer) -> None:
     signer = Signer(b"s" * 32)
     endpoint = WebhookEndpointRecord(id="whep_1", secret_version=1, rotated_at=None)

@@ -168,6 +168,7 @@ KEYED = [(path, method) for path, routes in SCHEMA["paths"].items() for method i
 NOT_HERE = {
     *("/v1/fine_tuning/preview", "/v1/chat/completions", "/v1/completions", "/v1/classifications"),  # need a worker
     *("/v1/fine_tuning/alpha/graders/run", "/v1/fine_tuning/alpha/graders/validate"),  # always refused
+    *("/v1/responses", "/v1/embeddings", "/v1/batches", "/v1/evals"),  # these, too
 }
 
 
