@@ -251,6 +251,12 @@ REFUSALS: tuple[Refusal, ...] = (
         "Try again after `retry-after` seconds.",
     ),
     Refusal(
+        "trial_overdue",
+        503,
+        "A worker was at the trial when its time was over, and had written nothing.",
+        "Ask for less, or raise `SGG_TRIAL_SECONDS`; do not repeat.",
+    ),
+    Refusal(
         "model_unavailable",
         503,
         "The base model or adapter cannot be loaded where trials are answered.",

@@ -136,6 +136,12 @@ class TrialFailedError(ApiError):
     code = "trial_failed"
 
 
+class TrialOverdueError(TrialFailedError):
+    """A worker was at a trial when its time was over, and had written nothing. Another try would end alike."""
+
+    code = "trial_overdue"
+
+
 class ModelUnavailableError(ApiError):
     """The files of a base model or adapter are missing or damaged where trials are answered."""
 
@@ -169,6 +175,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     ContentMissingError: Answer(500, headers=_FINAL),
     NoReportError: Answer(404),
     TrialFailedError: Answer(503, headers=_SOON),
+    TrialOverdueError: Answer(503, headers=_FINAL),
     ModelUnavailableError: Answer(503, headers=_FINAL),
     core.CatalogueError: Answer(
         503, message="The catalogue of base models is damaged. Ask the administrator to repair it.", headers=_FINAL

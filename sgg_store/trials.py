@@ -19,6 +19,8 @@ from sgg_store.records import TrialRecord, TrialState, database_now
 
 SILENT_SECONDS = 15.0
 """A worker that does not say for so long that it is at a trial is taken for dead."""
+GRACE_SECONDS = 2.0
+"""For so long after its time a trial that a worker is at may still be answered, with what is written by then."""
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -63,11 +65,14 @@ class TrialLimits:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A trial as it is now. `lost`: nobody will answer it, since its worker fell silent or its time is over."""
+    """A trial as it is now. `lost`: nobody will answer it, since its worker fell silent or its time is over.
+
+    It is `expired` if no worker took it, and `overdue` if one did that wrote nothing.
+    """
 
     state: TrialState
     answer: dict[str, Any] | None
-    lost: Literal["silent", "expired"] | None
+    lost: Literal["silent", "expired", "overdue"] | None
 
 
 class Trials:
@@ -110,9 +115,14 @@ class Trials:
         rows = self.session.execute(select(*columns).where(row.id.in_(trial_ids)))
         found = {}
         for trial_id, state, answer, heard_at, expires_at, now in rows:
-            silent = state is TrialState.RUNNING and now > heard_at + SILENT_SECONDS
-            expired = state in _OPEN and now > expires_at
-            found[trial_id] = Progress(state, answer, "silent" if silent else "expired" if expired else None)
+            lost: Literal["silent", "expired", "overdue"] | None = None
+            if state is TrialState.RUNNING and now > heard_at + SILENT_SECONDS:
+                lost = "silent"
+            elif state is TrialState.RUNNING and now > expires_at + GRACE_SECONDS:
+                lost = "overdue"
+            elif state is TrialState.WAITING and now > expires_at:
+                lost = "expired"
+            found[trial_id] = Progress(state, answer, lost)
         return found
 
     def drop_expired(self) -> None:
@@ -180,7 +190,7 @@ class Trials:
                 TrialRecord.id == trial.id,
                 TrialRecord.token == trial.token,
                 TrialRecord.state == TrialState.RUNNING,
-                TrialRecord.expires_at > database_now(),
+                TrialRecord.expires_at > database_now() - GRACE_SECONDS,
             )
             .values(**values)
             .returning(TrialRecord.id)

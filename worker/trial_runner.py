@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import CheckpointError, SggError
-from sgg_core.trials import TrialAnswer, TrialFailure, trial_adapter
+from sgg_core.trials import TrialAnswer, TrialFailure, WrittenText, trial_adapter
 from sgg_store.database import Database
 from sgg_store.errors import ObjectNotFoundError, StoreError
 from sgg_store.logs import get_logger
@@ -108,8 +108,9 @@ class TrialRunner:
 
     def _serve(self, trial: TrialRecord) -> None:
         began = time.monotonic()
+        deadline = began + trial.expires_at - trial.heard_at  # both are of the database's clock, the latter is now
         with bound_contextvars(trial_id=trial.id):
-            ending = self._ending(trial)
+            ending = self._ending(trial, deadline)
             if ending is not None:
                 state = TrialState.FAILED if isinstance(ending, TrialFailure) else TrialState.ANSWERED
                 self._tell(trial, state, ending)
@@ -118,7 +119,7 @@ class TrialRunner:
             TRIAL_SECONDS.labels(trial.request["type"], outcome).observe(seconds)
             _log.info("a trial ended", outcome=outcome, base_model=trial.base_model, seconds=round(seconds, 3))
 
-    def _ending(self, trial: TrialRecord) -> TrialAnswer | TrialFailure | None:
+    def _ending(self, trial: TrialRecord, deadline: float) -> TrialAnswer | TrialFailure | None:
         """The answer, or why there is none; None if nobody waits for it any more."""
         try:
             entry = Catalogue.load(self._settings.catalogue_dir).get(trial.base_model)
@@ -127,7 +128,7 @@ class TrialRunner:
                 adapter = self._adapters.fetch(StoredAdapter.model_validate(trial.adapter))
             data = self._fetch_data(trial)
             self._predictor.ask(entry, adapter, trial_adapter.validate_python(trial.request), data)
-            return self._follow(trial)
+            return self._follow(trial, deadline)
         except TrainerDiedError as error:
             _log.error("the predictor died", error=str(error))
             cause = "There was not enough memory" if error.out_of_memory else "The process that answers died"
@@ -161,7 +162,7 @@ class TrialRunner:
                 )
         return self._data
 
-    def _follow(self, trial: TrialRecord) -> TrialAnswer | TrialFailure | None:
+    def _follow(self, trial: TrialRecord, deadline: float) -> TrialAnswer | TrialFailure | None:
         latest: TrialAnswer | None = None
         unsaid = False
         spoke_at = time.monotonic()
@@ -174,6 +175,8 @@ class TrialRunner:
                     if message.over:
                         return message.answer
                     latest, unsaid = message.answer, True
+                if time.monotonic() > deadline and isinstance(latest, WrittenText) and latest.text:
+                    return self._cut(trial, latest)
                 streams = trial.streamed and unsaid
                 if time.monotonic() - spoke_at >= (STREAM_SECONDS if streams else SIGN_OF_LIFE_SECONDS):
                     spoke_at, unsaid = time.monotonic(), False
@@ -184,6 +187,13 @@ class TrialRunner:
             self._predictor.stop()
             raise
         return _failed("The worker is stopping.")
+
+    def _cut(self, trial: TrialRecord, latest: WrittenText) -> WrittenText:
+        """End a text at the trial's deadline, as if no more had been asked for."""
+        answer = latest.model_copy(update={"finish_reason": "length"})
+        self._tell(trial, TrialState.ANSWERED, answer)  # first, since the predictor may be long at its next token
+        self._predictor.stop()
+        return answer
 
     def _tell(self, trial: TrialRecord, state: TrialState, said: TrialAnswer | TrialFailure | None) -> bool:
         with self._database.begin() as session:

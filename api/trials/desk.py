@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from anyio import CancelScope
 from fastapi.concurrency import run_in_threadpool
 
-from api.errors import ApiError, InvalidRequestError, ModelUnavailableError, TrialFailedError
+from api.errors import ApiError, InvalidRequestError, ModelUnavailableError, TrialFailedError, TrialOverdueError
 from api.validation import RequestProblem
 from sgg_core.trials import TrialAnswer, TrialFailure, trial_answer_adapter
 from sgg_store.database import Database
 from sgg_store.errors import StoreError
 from sgg_store.logs import get_logger
 from sgg_store.records import TrialState
-from sgg_store.trials import NewTrial, Progress, TrialLimits, Trials
+from sgg_store.trials import GRACE_SECONDS, NewTrial, Progress, TrialLimits, Trials
 from sgg_store.workers import Workers
 
 _log = get_logger(__name__)
@@ -28,6 +28,7 @@ LOOK_SECONDS = 1.0
 UNAVAILABLE = {"base_model_unavailable", "invalid_checkpoint", "model_not_found", "invalid_catalogue"}
 NOBODY_SECONDS = 20.0
 """A trial waits so long for a worker that answers trials: that of a server that has just started may be on its way."""
+WRITTEN = ("chat", "completion")
 LOST = {
     "expired": "No worker answered in time: all are busy or loading the base model, or none is running.",
     "silent": "The worker that took the trial stopped responding.",
@@ -58,12 +59,12 @@ class TrialDesk:
         """Ask, and yield the answer as it grows; ends early if the caller has gone. However it ends, its place is free.
 
         Raises TrialQueueFullError, InvalidRequestError for what the model cannot take, ModelUnavailableError,
-        TrialFailedError.
+        TrialFailedError, TrialOverdueError.
         """
         with CancelScope(shield=True):  # else a caller that goes now would leave a trial that nobody forgets
             trial_id = await run_in_threadpool(self._ask, new)
         try:
-            async for answer in self._follow(trial_id, caller_gone):
+            async for answer in self._follow(trial_id, new, caller_gone):
                 yield answer
         finally:
             self._waiting.pop(trial_id, None)
@@ -76,10 +77,12 @@ class TrialDesk:
         for waiter in self._waiting.values():
             waiter.changed.set()
 
-    async def _follow(self, trial_id: str, caller_gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[TrialAnswer]:
+    async def _follow(
+        self, trial_id: str, new: NewTrial, caller_gone: Callable[[], Awaitable[bool]]
+    ) -> AsyncIterator[TrialAnswer]:
         waiter = self._waiting[trial_id] = Waiter()
         asked = time.monotonic()
-        deadline = asked + self._limits.seconds + LOOK_SECONDS  # in case that the database falls silent
+        deadline = asked + self._limits.seconds + GRACE_SECONDS + LOOK_SECONDS  # in case that the database falls silent
         while not self._closed:
             if self._poller is None:
                 self._poller = asyncio.create_task(self._poll_while_waited())
@@ -102,6 +105,8 @@ class TrialDesk:
                 continue
             if progress.state is TrialState.FAILED:
                 raise _refusal(TrialFailure.model_validate(progress.answer))
+            if progress.lost == "overdue":
+                raise _overdue(new, self._limits.seconds)
             if progress.lost is not None:
                 raise _lost(progress.lost)
             if progress.answer is not None:
@@ -155,6 +160,13 @@ class TrialDesk:
 
 def _lost(how: str) -> TrialFailedError:
     return TrialFailedError(f"{LOST[how]} Try again in a moment.")
+
+
+def _overdue(new: NewTrial, seconds: float) -> TrialOverdueError:
+    less = "Ask for fewer tokens" if new.request["type"] in WRITTEN else "Ask for less at once"
+    return TrialOverdueError(
+        f"The answer was not finished within {seconds:g} seconds. {less}, or raise SGG_TRIAL_SECONDS."
+    )
 
 
 def _refusal(failure: TrialFailure) -> ApiError:

@@ -18,7 +18,7 @@ from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.local_objects import LocalObjectStore
 from sgg_store.records import TrialRecord, TrialState, database_now
 from sgg_store.settings import StoreSettings
-from sgg_store.trials import SILENT_SECONDS, NewTrial, Progress, TrialLimits, Trials
+from sgg_store.trials import GRACE_SECONDS, SILENT_SECONDS, NewTrial, Progress, TrialLimits, Trials
 
 LIMITS = TrialLimits(total=4, of_project=3, seconds=60)
 HALF = WrittenText(text="ha", prompt_tokens=1, completion_tokens=1)
@@ -142,7 +142,7 @@ def test_a_worker_hears_that_nobody_waits_any_more(database: Database) -> None:
     assert gone is not None and late is not None
     with database.begin() as session:
         Trials(session).forget(gone.id)
-    change(database, late.id, expires_at=database_now() - 1)
+    change(database, late.id, expires_at=database_now() - GRACE_SECONDS - 1)
     assert not tell(database, gone, TrialState.RUNNING)
     assert not tell(database, late, TrialState.ANSWERED, HALF)
     assert progress(database, gone.id) is None
@@ -159,6 +159,19 @@ def test_a_trial_whose_worker_fell_silent_is_lost_and_so_is_one_whose_time_is_ov
     found = progress(database, old)
     assert found is not None and found.lost == "expired"
     assert waiting(database, "tiny") is None and take(database, trial.id) is None
+
+
+def test_a_worker_may_answer_for_a_moment_after_the_time_is_over_and_is_overdue_then(database: Database) -> None:
+    answered, overdue = take(database, ask(database)), take(database, ask(database))
+    assert answered is not None and overdue is not None
+    for trial in (answered, overdue):
+        change(database, trial.id, expires_at=database_now() - GRACE_SECONDS / 2)
+        found = progress(database, trial.id)
+        assert found is not None and found.lost is None
+    assert tell(database, answered, TrialState.ANSWERED, HALF)
+    change(database, overdue.id, expires_at=database_now() - GRACE_SECONDS - 1)
+    found = progress(database, overdue.id)
+    assert found is not None and found.lost == "overdue"
 
 
 def test_what_nobody_forgot_leaves_when_the_next_one_comes_or_the_cleaner(database: Database, tmp_path: Path) -> None:

@@ -320,6 +320,67 @@ def test_a_predictor_that_dies_gives_its_caller_a_503_and_the_next_one_an_answer
     assert site.ask("classifications", model=site.labels, input="x").status_code == 200
 
 
+@dataclass
+class Hurried:
+    """A server that gives each trial a second, and the means to hold up who answers."""
+
+    client: openai.OpenAI
+    predictor: psutil.Process
+    requests: list[httpx.Request]
+
+
+@pytest.fixture
+def hurried(site: Site) -> Iterator[Hurried]:
+    assert site.ask("classifications", model=site.labels, input="x").status_code == 200
+    assert site.worker.predictor_pid is not None
+    predictor = psutil.Process(site.worker.predictor_pid)
+    requests: list[httpx.Request] = []
+    http = httpx.Client(event_hooks={"request": [requests.append]}, trust_env=False)
+    settings = ApiSettings(data_dir=site.bench.settings.data_dir, trial_seconds=1.0)
+    with serving(settings) as server:
+        with openai.OpenAI(base_url=server.base_url, api_key=server.admin_key, http_client=http) as client:
+            yield Hurried(client, predictor, requests)
+        predictor.resume()
+
+
+LONG: dict[str, Any] = {"model": "tiny-causal", "messages": SAY_X, "max_tokens": 512, "temperature": 0}
+
+
+def test_a_text_whose_time_is_over_ends_with_what_is_written(hurried: Hurried) -> None:
+    def slowly() -> None:
+        while not asked.done():
+            hurried.predictor.suspend()
+            time.sleep(0.05)
+            hurried.predictor.resume()
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(hurried.client.chat.completions.create, **LONG)
+        pool.submit(slowly).result(timeout=30)
+        whole = asked.result()
+    assert whole.choices[0].message.content and whole.choices[0].finish_reason == "length"
+    assert whole.usage is not None and 0 < whole.usage.completion_tokens < 512
+    assert len(hurried.requests) == 1
+
+
+def test_a_stream_whose_time_is_over_ends_with_what_is_written(hurried: Hurried) -> None:
+    pieces: list[str] = []
+    for chunk in hurried.client.chat.completions.create(stream=True, **LONG):
+        pieces.append(chunk.choices[0].delta.content or "")
+        if pieces[-1]:
+            hurried.predictor.suspend()
+    assert "".join(pieces) and chunk.choices[0].finish_reason == "length"
+
+
+def test_a_trial_that_wrote_nothing_in_its_time_says_what_to_change_and_is_not_repeated(hurried: Hurried) -> None:
+    hurried.predictor.suspend()
+    with pytest.raises(openai.InternalServerError) as caught:
+        hurried.client.chat.completions.create(**LONG)
+    assert (caught.value.status_code, caught.value.code) == (503, "trial_overdue")
+    assert "not finished within 1 seconds. Ask for fewer tokens, or raise SGG_TRIAL_SECONDS." in caught.value.message
+    assert len(hurried.requests) == 1
+
+
 def trials_of(server: ApiServer) -> int:
     """How many wait or are answered."""
     with server.database.read() as session:
