@@ -79,7 +79,13 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "file_in_use",
         400,
-        "The file is needed by jobs that are not finished.",
+        "The file is needed by jobs that are not finished, or is the adapter of a model.",
+        "Cancel the jobs in the message, or wait for their end; delete the model, and its file goes with it.",
+    ),
+    Refusal(
+        "model_in_use",
+        400,
+        "The model is needed by jobs that are not finished: they start from it, or it is a checkpoint of theirs.",
         "Cancel the jobs in the message, or wait for their end.",
     ),
     Refusal("model_not_found", 400, "The base model is not in the catalogue.", "Use one of the names in the message."),
@@ -163,7 +169,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "insufficient_permissions",
         403,
-        "The key lacks the scope for this route or for a priority above 0, or a base model was to be deleted.",
+        "The key lacks the scope; or a priority above 0 without `admin`; or the model to delete is not the project's.",
         "Use a key that has it.",
     ),
     Refusal(

@@ -184,6 +184,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     store.ModelNotFoundError: Answer(404, param="model"),
     store.CursorNotFoundError: Answer(400, param="after"),
     store.FileInUseError: Answer(400, param="file_id"),
+    store.ModelInUseError: Answer(400, param="model"),
     store.TransitionError: Answer(400),
     store.TooManyEndpointsError: Answer(400),
     store.DeliveryPendingError: Answer(400),

@@ -91,7 +91,7 @@ def delete(
     ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete files. A file that a queued or running job needs is kept, and the job is named."""
+    """Delete files. A file that a queued or running job or a model needs is kept, and the job or model is named."""
     with Client.from_environment() as client:
         one_by_one(
             file_ids,

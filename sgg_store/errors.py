@@ -76,6 +76,40 @@ class FileInUseError(StoreError):
         return type(self), (self.file_id, self.job_ids)
 
 
+class FileOfModelError(FileInUseError):
+    """A file cannot be deleted while it is the adapter of a model, which would be lost with it."""
+
+    def __init__(self, file_id: str, model: str) -> None:
+        StoreError.__init__(
+            self,
+            f"The file {file_id} is the adapter of the model {model}.",
+            f"Delete the model, and the file goes with it: DELETE /v1/models/{model}.",
+        )
+        self.file_id = file_id
+        self.job_ids = ()
+        self.model = model
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.file_id, self.model)
+
+
+class ModelInUseError(StoreError):
+    """A model cannot be deleted while a job that is not finished needs it."""
+
+    code = "model_in_use"
+
+    def __init__(self, name: str, job_ids: tuple[str, ...]) -> None:
+        super().__init__(
+            f"The model {name} is used by {', '.join(job_ids)}.",
+            "Cancel these jobs or wait for their end, then delete the model.",
+        )
+        self.name = name
+        self.job_ids = job_ids
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.job_ids)
+
+
 class TooManyEndpointsError(StoreError):
     """A project has as many webhook endpoints as it may have."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, Text, bindparam, ca
 from sqlalchemy.orm import Session, defer
 
 from sgg_store.checkpoints import named_for
-from sgg_store.errors import FileInUseError, RecordNotFoundError
+from sgg_store.errors import FileInUseError, FileOfModelError, RecordNotFoundError
 from sgg_store.job_state import ACTIVE
 from sgg_store.pages import Order, Page, read_page
 from sgg_store.records import CheckpointPermissionRecord, CheckpointRecord, FileRecord, JobRecord, database_now
@@ -108,8 +108,9 @@ class Files:
     def delete(self, project_id: str, file_id: str) -> FileRecord:
         """Delete the file's row and give it back, so that the caller can delete the object after the commit.
 
-        With a file of a checkpoint goes the checkpoint.
-        Raises RecordNotFoundError, or FileInUseError if a job that is not finished uses the file.
+        With a file of a damaged checkpoint goes the checkpoint.
+        Raises RecordNotFoundError, FileOfModelError if a model would be lost with it, or FileInUseError if a job that
+        is not finished uses the file.
         """
         named = (FileRecord.id == file_id, FileRecord.project_id == project_id, _alive())
         of_file = select(CheckpointRecord).join(FileRecord, FileRecord.checkpoint_id == CheckpointRecord.id)
@@ -118,7 +119,10 @@ class Files:
         file = self.session.scalars(select(FileRecord).where(*named).with_for_update()).one_or_none()
         if file is None:
             raise RecordNotFoundError("file", file_id)
-        users = self.jobs_using(file_id) if checkpoint is None else self._jobs_needing(checkpoint)
+        model = self._model_of(file, checkpoint)
+        if model is not None:
+            raise FileOfModelError(file_id, model)
+        users = self.jobs_using(file_id) if checkpoint is None else self.jobs_needing(checkpoint)
         if users:
             raise FileInUseError(file_id, tuple(users))
         self.session.delete(file if checkpoint is None else checkpoint)
@@ -157,11 +161,25 @@ class Files:
         )
         return list(self.session.scalars(query.order_by(JobRecord.created_at)))
 
-    def _jobs_needing(self, checkpoint: CheckpointRecord) -> Sequence[str]:
+    def jobs_needing(self, checkpoint: CheckpointRecord) -> Sequence[str]:
         """Names of the unfinished jobs that made this checkpoint, or start from it."""
         users = or_(JobRecord.id == checkpoint.job_id, JobRecord.start_checkpoint_id == checkpoint.id)
         query = select(JobRecord.id, JobRecord.project_id).where(JobRecord.status.in_(ACTIVE), users)
         return named_for(checkpoint.project_id, self.session.execute(query.order_by(JobRecord.created_at)))
+
+    def _model_of(self, file: FileRecord, checkpoint: CheckpointRecord | None) -> str | None:
+        """Name of the model that this file is the adapter of, or a part of it."""
+        if checkpoint is not None:
+            job = self.session.get_one(JobRecord, checkpoint.job_id)
+            return None if checkpoint.damaged else job.checkpoint_name(checkpoint.step)
+        makers = select(JobRecord).where(
+            JobRecord.project_id == file.project_id,
+            JobRecord.fine_tuned_model.is_not(None),
+            JobRecord.model_deleted_at.is_(None),
+            cast(JobRecord.result_file_ids, Text).contains(f'"{file.id}"', autoescape=True),
+        )
+        maker = self.session.scalars(makers).one_or_none()
+        return maker.fine_tuned_model if maker is not None and maker.bundle_file_id == file.id else None
 
     def _expired_unused(self) -> Select[FileRecord]:
         """Expired files that no unfinished job uses as in `jobs_using`; the jobs are read once for all files."""

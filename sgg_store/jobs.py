@@ -17,7 +17,6 @@ from sgg_store.records import (
     FileRecord,
     JobMetadataRecord,
     JobRecord,
-    database_now,
 )
 from sgg_store.transitions import cancel_job, pause_job, requeue_job
 
@@ -148,7 +147,7 @@ class Jobs:
         return named_for(job.project_id, self.session.execute(query.order_by(JobRecord.created_at)))
 
     def get_by_fine_tuned_model(self, project_id: str, name: str) -> JobRecord:
-        """The job that made this model. Raises ModelNotFoundError, also after `delete_model`."""
+        """The job that made this model. Raises ModelNotFoundError, also if the model was deleted."""
         job = self.session.scalars(_models(project_id).where(JobRecord.fine_tuned_model == name)).one_or_none()
         if job is None:
             raise ModelNotFoundError("model", name)
@@ -157,13 +156,6 @@ class Jobs:
     def list_models(self, project_id: str) -> list[JobRecord]:
         """The jobs whose models exist, oldest first."""
         return list(self.session.scalars(_models(project_id).order_by(JobRecord.finished_at, JobRecord.id)))
-
-    def delete_model(self, project_id: str, name: str) -> JobRecord:
-        """Delete a model; its job and result files stay. Raises ModelNotFoundError."""
-        job = self.get_by_fine_tuned_model(project_id, name)
-        job.model_deleted_at = self.session.execute(select(database_now())).scalar_one()
-        self.session.flush()
-        return job
 
     def _held(self, project_id: str, job_id: str) -> JobRecord:
         """The job, which neither a worker nor another caller can change until this transaction ends."""

@@ -45,9 +45,10 @@ class StartingPoints:
             job, checkpoint = CheckpointPermissions(self.session).usable(self.project_id, name)
             return FoundStart(Start(name, checkpoint_id=checkpoint.id), job=job)
         job = Jobs(self.session).get_by_fine_tuned_model(self.project_id, name)
-        if job.bundle_file_id is None:
-            raise RecordNotFoundError("adapter of the model", name)
-        bundle = Files(self.session).get(self.project_id, job.bundle_file_id)
+        try:
+            bundle = Files(self.session).get(self.project_id, job.bundle_file_id or "")
+        except RecordNotFoundError:  # it may have expired
+            raise RecordNotFoundError("adapter of the model", name) from None
         return FoundStart(Start(name, file_id=bundle.id), job=job)
 
     def _checkpoint(self, checkpoint_id: str) -> FoundStart:

@@ -107,7 +107,7 @@ def retrieve(services: Services, caller: Caller, file_id: str) -> FileRecord:
 
 
 def delete(services: Services, caller: Caller, file_id: str) -> None:
-    """Delete a file. Raises RecordNotFoundError, or FileInUseError naming the jobs that still need it."""
+    """Delete a file. Raises RecordNotFoundError, FileOfModelError, or FileInUseError naming the jobs that need it."""
     with services.database.begin() as session:
         record = Files(session).delete(caller.project_id, file_id)
         caller.trail.write(session, file_id)

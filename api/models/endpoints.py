@@ -25,6 +25,6 @@ def retrieve_model(model: str, services: ServicesDep, caller: JobsReader) -> Mod
 
 @router.delete("/{model:path}")
 def delete_model(model: str, services: ServicesDep, caller: JobsWriter) -> DeletedOut:
-    """Delete a fine-tuned model; the files that its job left stay."""
+    """Delete a fine-tuned model with its adapter, or a checkpoint with its files; the job and its metrics stay."""
     service.delete(services, caller, model)
     return DeletedOut(id=model, object="model")

@@ -10,8 +10,10 @@ from api.errors import PermissionDeniedError
 from api.models.schemas import ModelOut, SggModelOut
 from sgg_core.catalogue import BaseModelEntry
 from sgg_store.checkpoints import Checkpoints
+from sgg_store.cleaning import delete_objects
 from sgg_store.errors import ModelNotFoundError
 from sgg_store.jobs import Jobs
+from sgg_store.models import Models
 from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
 from sgg_store.records import CheckpointRecord, FileRecord, JobRecord
 
@@ -36,21 +38,21 @@ def retrieve(services: Services, caller: Caller, name: str) -> ModelOut:
 
 
 def delete(services: Services, caller: Caller, name: str) -> None:
-    """Delete a fine-tuned model; its job and result files stay.
+    """Delete a fine-tuned model with its adapter, or a checkpoint with its files; the job and its metrics stay.
 
-    Raises ModelNotFoundError, or PermissionDeniedError for a base model or a checkpoint.
+    Raises ModelNotFoundError, ModelInUseError, or PermissionDeniedError for what is not the caller's own.
     """
     if _entry(services, name) is not None:
         raise PermissionDeniedError(
             f"{name!r} is a base model, which the API cannot delete. If it was added, run `sgg models remove` where "
             "the server runs."
         )
-    if is_checkpoint_name(name):
-        retrieve(services, caller, name)
-        raise PermissionDeniedError(f"{name!r} is a checkpoint, which is deleted with its job. Delete the job instead.")
+    if retrieve(services, caller, name).owned_by != caller.project_id:
+        raise PermissionDeniedError(f"{name!r} is a checkpoint of another project, which alone can delete it.")
     with services.database.begin() as session:
-        Jobs(session).delete_model(caller.project_id, name)
+        deleted = Models(session, caller.project_id).delete(name)
         caller.trail.write(session, name)
+    delete_objects(services.objects, deleted.folders, deleted.keys)
 
 
 def _entry(services: Services, name: str) -> BaseModelEntry | None:

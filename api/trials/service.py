@@ -23,7 +23,7 @@ from sgg_core.catalogue import BaseModelEntry
 from sgg_core.spec import TrainingSpec
 from sgg_core.trials import GivenLabels, Trial, TrialAnswer, WrittenText
 from sgg_store.checkpoints import ADAPTER_FILES
-from sgg_store.errors import ModelNotFoundError
+from sgg_store.errors import ModelNotFoundError, RecordNotFoundError
 from sgg_store.files import Files
 from sgg_store.jobs import Jobs
 from sgg_store.permissions import CheckpointPermissions, is_checkpoint_name
@@ -95,9 +95,10 @@ def find_model(services: Services, caller: Caller, name: str) -> Target:
 
 def _of_job(session: Session, project_id: str, name: str) -> tuple[str, StoredAdapter]:
     job = Jobs(session).get_by_fine_tuned_model(project_id, name)
-    if job.bundle_file_id is None:
-        raise ModelNotFoundError("adapter of the model", name)
-    bundle = Files(session).get(project_id, job.bundle_file_id)
+    try:
+        bundle = Files(session).get(project_id, job.bundle_file_id or "")
+    except RecordNotFoundError:  # it may have expired
+        raise ModelNotFoundError("adapter of the model", name) from None
     stored = StoredFile(key=bundle.object_key, sha256=bundle.sha256)
     return job.base_model, StoredAdapter(files={bundle.filename: stored})
 

@@ -228,6 +228,28 @@ def test_a_file_in_use_is_not_deleted(client: Client) -> None:
     assert caught.value.code == "file_in_use" and job.id in caught.value.message
 
 
+def test_the_usual_cleaning_up_of_files_leaves_the_models(client: Client, server: ApiServer) -> None:
+    job = create(client)
+    worker = server.claim(job.id)
+    worker.checkpoint(2)
+    model = worker.succeed(RESULTS)
+    metrics, adapter = client.call("fine_tuning.jobs.retrieve", job.id).result_files
+    (checkpoint,) = client.all("fine_tuning.jobs.checkpoints.list", job.id)
+    files = [file["file_id"] for file in checkpoint.model_extra["sgg"]["files"]]
+    for file_id, name in ((adapter, model), *((each, checkpoint.fine_tuned_model_checkpoint) for each in files)):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.call("files.delete", file_id)
+        assert (caught.value.code, caught.value.param) == ("file_in_use", "file_id")
+        assert f"Delete the model, and the file goes with it: DELETE /v1/models/{name}." in caught.value.message
+        assert client.call("models.retrieve", name).id == name
+    assert client.call("files.delete", metrics).deleted and client.call("files.delete", job.training_file).deleted
+    for name in (model, checkpoint.fine_tuned_model_checkpoint):
+        assert client.call("models.delete", name).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.call("models.retrieve", name)
+    assert {adapter, *files}.isdisjoint(one.id for one in client.all("files.list"))
+
+
 def test_permissions_of_checkpoints(client: Client, server: ApiServer) -> None:
     job = create(client)
     server.claim(job.id).checkpoint(3)

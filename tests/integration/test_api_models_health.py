@@ -10,6 +10,7 @@ import pytest
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
 from sgg_core.catalogue import BaseModelEntry, Catalogue, DirectorySource
+from sgg_store.records import FileRecord
 
 
 def test_base_models_come_with_what_the_catalogue_says(api_server: ApiServer) -> None:
@@ -33,7 +34,7 @@ def test_a_model_added_to_the_catalogue_can_be_used_at_once(api_server: ApiServe
 
 def test_a_fine_tuned_model_is_listed_until_it_is_deleted(api_server: ApiServer) -> None:
     job_id = api_server.job_id()
-    name = api_server.claim(job_id).succeed({"metrics.csv": b"step\n"})
+    name = api_server.claim(job_id).succeed({"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"})
     results = api_server.job(job_id)["result_files"]
     with api_server.http() as http:
         model = http.get(f"/v1/models/{name}").json()
@@ -43,7 +44,8 @@ def test_a_fine_tuned_model_is_listed_until_it_is_deleted(api_server: ApiServer)
         assert http.delete(f"/v1/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
         assert http.get(f"/v1/models/{name}").status_code == 404
         assert http.delete(f"/v1/models/{name}").status_code == 404
-        assert http.get(f"/v1/files/{results[0]}/content").status_code == 200
+        assert [http.get(f"/v1/files/{each}/content").status_code for each in results] == [200, 404]
+    assert not [found.key for found in api_server.objects.list("") if found.key.endswith("adapter.tar.gz")]
 
 
 @pytest.mark.parametrize("name", ["owner/name", "owner%2Fname", "ft%3Aa%3Ab%3A%3Ac", "a%20b"])
@@ -60,19 +62,33 @@ def test_a_base_model_cannot_be_deleted(api_server: ApiServer) -> None:
     assert response.status_code == 403 and "`sgg models remove`" in response.json()["error"]["message"]
 
 
-def test_a_checkpoint_is_not_deleted_as_a_model(api_server: ApiServer) -> None:
+def test_a_checkpoint_is_deleted_by_its_name_and_its_jobs_model_stays(api_server: ApiServer) -> None:
     job_id = api_server.job_id()
     worker = api_server.claim(job_id)
     worker.step(1)
     worker.checkpoint(1)
-    worker.succeed({"metrics.csv": b"step\n"})
+    model = worker.succeed({"metrics.csv": b"step\n"})
     with api_server.http() as http:
         [found] = http.get(f"/v1/fine_tuning/jobs/{job_id}/checkpoints").json()["data"]
         name = found["fine_tuned_model_checkpoint"]
-        response = http.delete(f"/v1/models/{name}")
-        assert response.status_code == 403 and "is deleted with its job" in response.json()["error"]["message"]
-        assert http.get(f"/v1/models/{name}").status_code == 200
         assert http.delete(f"/v1/models/{name}0").status_code == 404
+        assert http.delete(f"/v1/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
+        assert [http.get(f"/v1/models/{each}").status_code for each in (name, model)] == [404, 200]
+        assert http.get(f"/v1/fine_tuning/jobs/{job_id}/checkpoints").json()["data"] == []
+
+
+def test_a_model_whose_adapter_has_expired_is_missed_by_its_name(api_server: ApiServer) -> None:
+    job_id = api_server.job_id()
+    model = api_server.claim(job_id).succeed({"metrics.csv": b"step\n", "adapter.tar.gz": b"bundle"})
+    bundle = api_server.job(job_id)["result_files"][1]
+    with api_server.database.begin() as session:
+        session.get_one(FileRecord, bundle).expires_at = 1.0
+    with api_server.http() as http:
+        asked = http.post("/v1/classifications", json={"model": model, "input": "x"}).json()["error"]
+    created = api_server.create_job(model=model, training_file=api_server.file_id()).json()["error"]
+    assert (asked["code"], created["code"]) == ("model_not_found", "starting_point_not_found")
+    for error in (asked, created):
+        assert model in error["message"] and bundle not in error["message"]
 
 
 def test_health_needs_no_key(api_server: ApiServer) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from api.testing import ApiServer, labelled
 from sgg_store.checkpoints import Checkpoints
-from sgg_store.errors import FileInUseError
+from sgg_store.errors import FileOfModelError, ModelInUseError
 from sgg_store.files import Files
 from sgg_store.keys import DEFAULT_PROJECT_ID
 from sgg_store.leases import Leases
+from sgg_store.models import Models
 from sgg_store.records import CheckpointRecord
 
 MODEL = "smollm2-135m-instruct"
@@ -156,8 +157,11 @@ def test_what_a_waiting_job_starts_from_stays(api_server: ApiServer, earlier: di
     for name in (earlier["fine_tuned_model"], checkpoint):
         api_server.job_id(training_file=training_file, method=sgg(start_from=name))
     with api_server.database.begin() as session:
-        with pytest.raises(FileInUseError):
+        with pytest.raises(FileOfModelError):
             Files(session).delete(DEFAULT_PROJECT_ID, bundle)
+        for model in (earlier["fine_tuned_model"], earlier["sgg"]["last_checkpoint"]["name"]):
+            with pytest.raises(ModelInUseError), session.begin_nested():
+                Models(session, DEFAULT_PROJECT_ID).delete(model)
         assert Checkpoints(session).outdated(-10.0) == []
         assert session.get(CheckpointRecord, checkpoint) is not None
 

@@ -86,11 +86,14 @@ def test_a_permission_lets_a_project_use_this_checkpoint_until_it_is_taken_back(
             friend.models.retrieve(other)
         for what in (
             lambda: friend.files.delete(files_of(checkpoints[0])[0]),
+            lambda: friend.models.delete(other),
             lambda: friend.fine_tuning.checkpoints.permissions.create(newest, project_ids=["proj-friend"]),
             lambda: friend.fine_tuning.jobs.retrieve(checkpoints[0].fine_tuning_job_id),
         ):
             with pytest.raises(openai.NotFoundError):
                 what()
+        with pytest.raises(openai.PermissionDeniedError, match="another project"):
+            friend.models.delete(newest)
         assert [one.id for one in friend.files.list()] == [file]
         deleted = permissions.delete(granted.id, fine_tuned_model_checkpoint=newest)
         assert deleted.deleted is True and not may_use()
@@ -117,25 +120,28 @@ def test_permissions_are_listed_in_both_orders_and_page_by_page(
         permissions.list(name.replace("step-8", "step-9"))
 
 
-def test_files_go_with_their_checkpoint_and_not_while_its_job_may_need_it(
+def test_a_checkpoint_goes_by_its_name_with_its_files_and_not_while_its_job_may_need_it(
     client: openai.OpenAI, api_server: ApiServer, checkpoints: list[Any]
 ) -> None:
-    job_id = checkpoints[0].fine_tuning_job_id
-    weights, configuration = files_of(checkpoints[0])
+    job_id, name = checkpoints[0].fine_tuning_job_id, checkpoints[0].fine_tuned_model_checkpoint
     with pytest.raises(openai.BadRequestError) as caught:
-        client.files.delete(weights)
-    assert caught.value.code == "file_in_use" and job_id in caught.value.message
-    worker_lease_ends = api_server.job(job_id)["status"] == "running"
-    assert worker_lease_ends
+        client.models.delete(name)
+    assert caught.value.code == "model_in_use" and job_id in caught.value.message
+    assert api_server.job(job_id)["status"] == "running"
     with api_server.http() as http:
         http.post(f"/v1/fine_tuning/jobs/{job_id}/cancel")
     with api_server.database.begin() as session:
         Leases(session).expire_owned_by("by-hand")
     assert api_server.job(job_id)["status"] == "cancelled"
-    assert client.files.delete(weights).deleted is True
-    for file_id in (weights, configuration):
+    for file_id in files_of(checkpoints[0]):
+        with pytest.raises(openai.BadRequestError) as kept:
+            client.files.delete(file_id)
+        assert kept.value.code == "file_in_use" and f"DELETE /v1/models/{name}." in kept.value.message
+    assert client.models.delete(name).deleted is True
+    for file_id in files_of(checkpoints[0]):
         with pytest.raises(openai.NotFoundError):
             client.files.retrieve(file_id)
+    assert not any("step-00000008" in found.key for found in api_server.objects.list(""))
     (left,) = client.fine_tuning.jobs.checkpoints.list(job_id)
     with api_server.database.begin() as session:
         assert len(Checkpoints(session).files_of([left.id])[left.id]) == 2

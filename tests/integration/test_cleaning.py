@@ -19,7 +19,9 @@ from sgg_store.cleaning import Cleaned, Cleaner, begin_chore, delete_objects
 from sgg_store.database import Database, upgrade_schema
 from sgg_store.errors import (
     FileInUseError,
+    FileOfModelError,
     ForeignObjectsError,
+    ModelInUseError,
     ObjectStoreUnavailableError,
     RecordNotFoundError,
     TransitionError,
@@ -30,6 +32,7 @@ from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, SCOPES, ApiKeys, ensure_project
 from sgg_store.leases import JobResult, Leases
 from sgg_store.local_objects import LocalObjectStore
+from sgg_store.models import Models
 from sgg_store.new_jobs import Start
 from sgg_store.objects import ObjectStore, StoredObject, checkpoint_prefix, file_key, report_key, result_key
 from sgg_store.ownership import OWNER, adopt_objects, require_own_objects
@@ -468,7 +471,7 @@ def test_what_a_job_needs_that_came_while_it_was_chosen_stays(
     database.dispose()
 
 
-def test_a_file_of_a_checkpoint_stays_while_jobs_start_from_it_and_names_no_foreign_ones(database: Database) -> None:
+def test_a_checkpoint_stays_while_jobs_start_from_it_and_names_no_foreign_ones(database: Database) -> None:
     lease = claim(database)
     manifest = {"adapter_model.safetensors": {"bytes": 1, "sha256": "0" * 64}}
     with database.begin() as session:
@@ -479,10 +482,13 @@ def test_a_file_of_a_checkpoint_stays_while_jobs_start_from_it_and_names_no_fore
         start = Start("x", checkpoint_id=checkpoint.id)
         mine, foreign = (add_job(session, each, start=start) for each in (DEFAULT_PROJECT_ID, "proj-friend"))
         [file] = Checkpoints(session).files_of([checkpoint.id])[checkpoint.id]
+        name = session.get_one(JobRecord, lease.job_id).checkpoint_name(1)
 
     def refusal() -> str:
-        with pytest.raises(FileInUseError) as caught, database.begin() as session:
+        with pytest.raises(FileOfModelError, match=name), database.begin() as session:
             Files(session).delete(DEFAULT_PROJECT_ID, file.id)
+        with pytest.raises(ModelInUseError) as caught, database.begin() as session:
+            Models(session, DEFAULT_PROJECT_ID).delete(name)
         return caught.value.message
 
     assert mine.id in refusal() and foreign.id not in refusal()
@@ -493,7 +499,25 @@ def test_a_file_of_a_checkpoint_stays_while_jobs_start_from_it_and_names_no_fore
         Jobs(session).delete(DEFAULT_PROJECT_ID, lease.job_id)
     with database.begin() as session:
         Jobs(session).request_cancel("proj-friend", foreign.id)
+        assert Models(session, DEFAULT_PROJECT_ID).delete(name).folders == ("somewhere",)
+    with pytest.raises(RecordNotFoundError), database.read() as session:
+        Files(session).get(DEFAULT_PROJECT_ID, file.id)
+
+
+def test_a_file_of_a_damaged_checkpoint_is_of_no_model_and_goes_with_it(database: Database) -> None:
+    lease = claim(database)
+    manifest = {"adapter_model.safetensors": {"bytes": 1, "sha256": "0" * 64}}
+    with database.begin() as session:
+        checkpoint = Checkpoints(session).append(lease, 1, "somewhere", manifest, {})
+        Checkpoints(session).mark_damaged(lease, checkpoint.id)
+        [file] = Checkpoints(session).files_of([checkpoint.id])[checkpoint.id]
+    with pytest.raises(FileInUseError, match=lease.job_id), database.begin() as session:
         Files(session).delete(DEFAULT_PROJECT_ID, file.id)
+    with database.begin() as session:
+        Leases(session).fail(lease, "x", "It failed.")
+        Files(session).delete(DEFAULT_PROJECT_ID, file.id)
+    with database.read() as session:
+        assert session.get(CheckpointRecord, checkpoint.id) is None
 
 
 class SilentStore(LocalObjectStore):

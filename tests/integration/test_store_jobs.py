@@ -15,6 +15,7 @@ from sgg_store.errors import (
     DatabaseUnavailableError,
     IdempotencyMismatchError,
     InvalidTextError,
+    ModelNotFoundError,
     RecordNotFoundError,
     TransitionError,
 )
@@ -24,6 +25,7 @@ from sgg_store.job_state import JobStatus
 from sgg_store.jobs import Jobs
 from sgg_store.keys import DEFAULT_PROJECT_ID, ensure_project
 from sgg_store.leases import JobResult, Leases
+from sgg_store.models import Models
 from sgg_store.new_jobs import NewJob, NewJobs
 from sgg_store.quota_limits import QuotaLimits
 from sgg_store.quotas import Quotas
@@ -233,10 +235,10 @@ def test_models_are_listed_until_they_are_deleted(database: Database) -> None:
         assert jobs.get_by_fine_tuned_model(DEFAULT_PROJECT_ID, "ft:tiny:default::1").trained_tokens == 5
         with pytest.raises(RecordNotFoundError):
             jobs.get_by_fine_tuned_model("proj-other", "ft:tiny:default::1")
-        jobs.delete_model(DEFAULT_PROJECT_ID, "ft:tiny:default::1")
+        Models(session, DEFAULT_PROJECT_ID).delete("ft:tiny:default::1")
         assert jobs.list_models(DEFAULT_PROJECT_ID) == []
-        with pytest.raises(RecordNotFoundError):
-            jobs.delete_model(DEFAULT_PROJECT_ID, "ft:tiny:default::1")
+        with pytest.raises(ModelNotFoundError):
+            Models(session, DEFAULT_PROJECT_ID).delete("ft:tiny:default::1")
         assert jobs.get(DEFAULT_PROJECT_ID, job.id).result_file_ids == ["file-1", "file-2"]
 
 

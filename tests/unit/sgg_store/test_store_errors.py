@@ -12,6 +12,7 @@ EXAMPLES = [
     errors.RecordNotFoundError("file", "file-1"),
     errors.CursorNotFoundError("job", "ftjob-1"),
     errors.FileInUseError("file-1", ("ftjob-1", "ftjob-2")),
+    errors.ModelInUseError("ft:tiny:default::1", ("ftjob-1",)),
     errors.TransitionError("ftjob-1", "failed", "cancelled"),
     errors.IdempotencyMismatchError("key", "ftjob-1"),
     errors.QuotaExceededError("stored_bytes", 100),
@@ -30,13 +31,14 @@ EXAMPLES = [
         if kind.__init__ is errors.StoreError.__init__
     ),
 ]
+SPECIAL = [errors.ModelNotFoundError("model", "x"), errors.FileOfModelError("file-1", "ft:tiny:default::1")]
 
 
 def test_all_errors_are_here() -> None:
     assert {type(error) for error in EXAMPLES} == set(errors.StoreError.__subclasses__())
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [*EXAMPLES, *SPECIAL], ids=lambda error: type(error).__name__)
 def test_errors_survive_pickling_and_carry_a_remedy(error: errors.StoreError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)

@@ -18,7 +18,7 @@ function rowOf(file, chosen, drop) {
     bytes(file.bytes),
     ago(file.created_at),
     html`<div class="row">${examples && can("jobs:write") && html`<a class="button small" href=${`#/new?file=${file.id}`}>Train on it<span class="sr"> (${file.filename})</span></a>`}
-      ${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text="Finished jobs keep their results." yes="Yes, delete it" onYes=${drop} />`}</div>`,
+      ${can("files:write") && html`<${Confirm} className="small danger" label="Delete" title=${`Delete ${file.filename}?`} text=${file.purpose === "fine-tune" ? "Finished jobs keep their results." : "A job's metrics can be deleted alone. An adapter is deleted with its model or its job."} yes="Yes, delete it" onYes=${drop} />`}</div>`,
   ] };
 }
 
