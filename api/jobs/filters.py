@@ -30,7 +30,8 @@ def metadata_filter(query: QueryParams) -> dict[str, str] | None:
     for name, value in items:
         match = _PAIR.fullmatch(name)
         if match is None or pairs.get(match["key"], value) != value:
-            message = f"{name!r} is not a valid filter. Write metadata[key]=value, with each key once, or metadata=null alone."
+            way = "Write metadata[key]=value, with each key once, or metadata=null alone."
+            message = f"{name!r} is not a valid filter. {way}"
             raise InvalidRequestError([RequestProblem("metadata", "invalid_value", message)])
         pairs[match["key"]] = value
         if len(pairs) > MOST_PAIRS:
