@@ -7,7 +7,9 @@ from urllib.parse import SplitResult, urlsplit
 
 _POSTGRES = "postgresql+psycopg"
 _HOST = re.compile(r"[\w.:-]+", re.ASCII)  # also of an IPv6 address, without its brackets
-_IN_MEMORY = (None, "", ":memory:")  # of SQLite; each connection would have its own
+_DATABASE = re.compile(  # as SQLAlchemy reads it, which clients of a server do without
+    r"(?P<scheme>[\w+]+)://([^:/]*(:[^@]*)?@)?((\[[^/?]+\]|[^/:?]+)?(:(?P<port>[^/?]*))?)?(/(?P<database>[^?]*))?"
+)
 _WRITE_DATABASE = f"Write it as {_POSTGRES}://user:password@host/db or sqlite:////path/to/file"
 _WRITE_BROKER = "Write it as redis://:password@host:6379/0, or rediss:// for TLS"
 _WRITE_ENDPOINT = "Write it as http://host:8333 or https://host"
@@ -18,20 +20,17 @@ def checked_database_url(text: str) -> str:
 
     Providers hand out `postgres://` and `postgresql://`. Raises ValueError that says how to write one.
     """
-    from sqlalchemy import exc, make_url  # slow to load, and no client of a server has this setting
-
-    try:
-        parsed = make_url(text)
-    except (exc.ArgumentError, ValueError):  # whose words may hold the password
-        raise ValueError(
-            f"It cannot be read. {_WRITE_DATABASE}, with %2F for a / in the password and %40 for an @"
-        ) from None
-    if parsed.drivername in ("postgres", "postgresql", _POSTGRES):
-        return f"{_POSTGRES}://{text.partition('://')[2]}"
-    if parsed.drivername in ("sqlite", "sqlite+pysqlite") and parsed.database not in _IN_MEMORY:
-        return text
-    kind = f"{parsed.drivername}://" + (" without a file" if parsed.database in _IN_MEMORY else "")
-    raise ValueError(f"{kind} is no database that SGG can use. {_WRITE_DATABASE}")
+    found = _DATABASE.match(text)
+    if found is None or not re.fullmatch("[0-9]+", "0" if found["port"] is None else found["port"]):
+        raise ValueError(f"It cannot be read. {_WRITE_DATABASE}, with %2F for a / in the password and %40 for an @")
+    scheme, rest = found["scheme"], text.partition("://")[2]
+    if scheme in ("postgres", "postgresql", _POSTGRES):
+        return f"{_POSTGRES}://{rest}"
+    if scheme not in ("sqlite", "sqlite+pysqlite"):
+        raise ValueError(f"{scheme}:// is no database that SGG can use. {_WRITE_DATABASE}")
+    if not rest.startswith("/") or found["database"] in ("", ":memory:"):  # of which each connection would have its own
+        raise ValueError(f"{scheme}:// needs a third slash and the path of a file. {_WRITE_DATABASE}")
+    return text
 
 
 def checked_broker_url(text: str) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from sqlalchemy import create_engine
 
 from cli.settings_problems import problems_of
+from sgg_store.addresses import checked_database_url
 from sgg_store.database import Database
 from sgg_store.settings import S3Settings, StoreSettings
 
@@ -39,6 +43,16 @@ def test_given_addresses_win(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.object_store_url == "/srv/objects"
 
 
+@given(st.text("ab1:/@[]?#%", max_size=12))
+def test_what_is_taken_for_an_address_is_one(rest: str) -> None:
+    for scheme in ("postgres", "sqlite"):
+        try:
+            url = checked_database_url(f"{scheme}://{rest}")
+        except ValueError:
+            continue
+        create_engine(url).dispose()
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_postgres_is_reached_with_the_driver_that_is_installed(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGG_DATABASE_URL", f"{scheme}://sgg:p%40w@db:5432/sgg?sslmode=require")
@@ -56,7 +70,7 @@ def test_a_file_of_sqlite_is_left_as_it_is_written(tmp_path: Path, monkeypatch: 
     "url",
     [
         "foo", "mysql://sgg:Pa55word@db/sgg", "postgresql+asyncpg://sgg:Pa55word@db/sgg", "postgres://db:Pa55word/sgg",
-        "sgg:Pa55word@db/sgg", "sqlite://", "sqlite:///:memory:",
+        "sgg:Pa55word@db/sgg", "sqlite://", "sqlite://srv/db", "sqlite:///:memory:",
     ],
 )  # fmt: skip
 def test_another_database_is_refused_with_how_to_write_one_and_without_its_password(
