@@ -14,7 +14,7 @@ from sgg_core.cross_validation import FoldOutcome, best_rate
 from sgg_core.errors import SpecError
 from sgg_core.examples import ExampleSet
 from sgg_core.folds import Part, deal
-from sgg_core.plan import make_plan, usual_batch_size
+from sgg_core.plan import Plan, make_plan, usual_batch_size
 from sgg_core.spec import EvaluationSpec, OptimizationSpec, TrainingSpec
 
 MOST_STEPS_ASKED = 1_000_000  # of all runs of a spec together
@@ -69,6 +69,11 @@ def spec_of_folds(spec: TrainingSpec, kind: Literal["causal", "encoder"], exampl
         return spec
     size = {"batch_size": usual_batch_size(spec, kind, examples, labels)}
     return spec.model_copy(update={"optimization": spec.optimization.model_copy(update=size)})
+
+
+def plan_of_part(spec: TrainingSpec, kind: Literal["causal", "encoder"], examples: int, labels: int, part: int) -> Plan:
+    """How a run would be on `part` of so many examples, with batches as large as on all of them."""
+    return make_plan(spec_of_folds(spec, kind, examples, labels), kind, part, labels)
 
 
 class Lineup:

@@ -2,17 +2,25 @@
 
 Cosines of training gradients cannot tell: once the training examples are memorized, their gradient turns against even
 the most helpful source. So the adapter is first trained on the source alone (`plan.rehearsal_plan`), and the target's
-examples are asked before and after: a label-word or text task for its loss on them, which owes nothing to
-them; an encoder, whose head needs labels, for the cross-validated loss of a linear probe. Confidence that merely grew
-or shrank is no gain: the temperature that suits the answers best is taken out of them first. What a source that helps
-has taught is where the run begins; else everything is put back.
+examples are asked before and after: an encoder, whose head needs labels, for the cross-validated loss of a linear
+probe; a language model for its loss on them, which owes nothing to them.
+
+For a language model that alone would be too kind: any source teaches it to answer with a label at all, which the
+target's few examples teach as well. So where this loss fell, the target is also trained on each half of its examples,
+from the start and from what the source taught, and asked about the other half: only a source that lowers that, too,
+helps.
+
+Confidence that merely grew or shrank is no gain: the temperature that suits the answers best is taken out of them
+first. What a source that helps has taught is where the run begins; else everything is put back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -30,18 +38,25 @@ from sgg_core.weights import Weights
 
 FOLDS = 8
 
+Training = Callable[[list[Encoded]], Objective]  # how a run would be trained on some of the target's examples
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """Mean held-out loss of the target's examples before and after a rehearsal on a source alone."""
+    """Mean held-out loss of the target's examples before and after a rehearsal on a source alone.
+
+    `learned` is the same where the target was trained on the other half of its examples, from the start and from what
+    the source taught; None where that was not asked.
+    """
 
     before: float
     after: float
+    learned: tuple[float, float] | None = None
 
     @property
     def helps(self) -> bool:
         """Whether the source is worth being used."""
-        return self.after < self.before
+        return self.after < self.before and (self.learned is None or self.learned[1] < self.learned[0])
 
 
 def rehearse(
@@ -50,27 +65,79 @@ def rehearse(
     weight_decay: float,
     go_on: Callable[[], bool],
     names: Sequence[Encoded] = (),
+    training: Training | None = None,
 ) -> Verdict | None:
     """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no.
 
     `names` of labels are what the target's examples are judged by beside each other, where they count as examples.
+    With `training` a source that seems to help has to do so for the target's own training, too.
     """
-    parameters = Weights(list(source.parameters.values()), target.task.base.adapter)
-    start = [block.detach().clone() for block in parameters.blocks]
+    stage = _Stage(Weights(list(source.parameters.values()), target.task.base.adapter), weight_decay, go_on)
+    start = stage.weights()
     before = held_out_loss(target.task, target.items, names)
-    optimizer = torch.optim.AdamW(parameters.blocks, lr=source.plan.learning_rate, weight_decay=weight_decay)
     verdict = None
     try:
-        for step in range(1, source.plan.total_steps + 1):
-            if not go_on():
-                return None
-            clipped_step(optimizer, parameters, source.batch(step).gradient().gradient, source.plan, step)
+        if not stage.train(source):
+            return None
         verdict = Verdict(before, held_out_loss(target.task, target.items, names))
+        if verdict.helps and training is not None:
+            taught = stage.weights()
+            untaught = _learned_loss(target, stage, start, training)
+            learned = None if untaught is None else _learned_loss(target, stage, taught, training)
+            verdict = None if untaught is None or learned is None else replace(verdict, learned=(untaught, learned))
+            stage.put(taught)
         return verdict
     finally:
         if verdict is None or not verdict.helps:
-            with torch.no_grad():
-                torch._foreach_copy_(list(parameters.blocks), start)
+            stage.put(start)
+
+
+class _Stage:
+    """The parameters of a rehearsal, which are trained as plain LoRA and put back."""
+
+    def __init__(self, parameters: Weights, weight_decay: float, go_on: Callable[[], bool]) -> None:
+        self._parameters, self._weight_decay, self._go_on = parameters, weight_decay, go_on
+
+    def weights(self) -> list[Tensor]:
+        """A copy of them as they are."""
+        return [block.detach().clone() for block in self._parameters.blocks]
+
+    def put(self, weights: list[Tensor]) -> None:
+        """Make them what they were when `weights` was copied."""
+        with torch.no_grad():
+            torch._foreach_copy_(list(self._parameters.blocks), weights)
+
+    def train(self, objective: Objective) -> bool:
+        """Train on `objective` for as long as its plan says; False if `go_on` said no."""
+        plan = objective.plan
+        optimizer = torch.optim.AdamW(self._parameters.blocks, lr=plan.learning_rate, weight_decay=self._weight_decay)
+        for step in range(1, plan.total_steps + 1):
+            if not self._go_on():
+                return False
+            clipped_step(optimizer, self._parameters, objective.batch(step).gradient().gradient, plan, step)
+        return True
+
+
+def _learned_loss(target: TaskData, stage: _Stage, start: list[Tensor], training: Training) -> float | None:
+    """Mean loss on each half of the target's examples after training on the other one; None if that was stopped."""
+    losses = []
+    for kept, left_out in permutations(halves(target.items)):
+        stage.put(start)
+        if not stage.train(training(kept)):
+            return None
+        losses.append(held_out_loss(target.task, left_out))
+    return fmean(losses)
+
+
+def halves(items: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
+    """The examples in two parts, each with every label's share."""
+    order = sorted(items, key=lambda item: item.label)
+    return order[::2], order[1::2]
+
+
+def can_be_halved(items: Sequence[Encoded]) -> bool:
+    """Whether each half has an example of every label, or of a text."""
+    return min(Counter(item.label for item in items).values()) > 1
 
 
 def can_judge(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 from torch.nn import Parameter
 
+from sgg_core.encoding import Encoded
 from sgg_core.gradients import Gradient
 from sgg_core.guidance.passes import SourceBatch
 from sgg_core.guidance.step import GuidedStep
+from sgg_core.lineup import plan_of_part
 from sgg_core.objective import Objective
 from sgg_core.plan import Plan, rehearsal_plan
-from sgg_core.rehearsal import Verdict, can_judge, rehearse
+from sgg_core.rehearsal import Verdict, can_be_halved, can_judge, rehearse
 from sgg_core.reporting import Control, Notice, Reporter, Wish
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
@@ -61,11 +64,14 @@ class SourceTasks:
             return "continue"
         wish = Wish(reporter)
         target, names = objective.target, objective.names
+        training = None
+        if target.task.base.entry.kind == "causal" and can_be_halved(target.items):
+            training = partial(self._training, target)
         for number, source in enumerate(self.tasks):
             verdict = None
             if can_judge(target.task, target.items, names):
                 decay = self.spec.optimization.weight_decay
-                verdict = rehearse(target, self._rehearsal(source), decay, wish.may_go_on, names)
+                verdict = rehearse(target, self._rehearsal(source), decay, wish.may_go_on, names, training)
                 if verdict is None:
                     return wish.last
             self.guided.trust[number] = 1.0 if verdict and verdict.helps else 0.0
@@ -101,6 +107,12 @@ class SourceTasks:
             objective.probe()
         return objective
 
+    def _training(self, target: TaskData, items: list[Encoded]) -> Objective:
+        """Some of the target's examples as those of a run of its own."""
+        data = TaskData(target.task, items, target.parameters)
+        plan = plan_of_part(self.spec, target.task.base.entry.kind, *target.sizes, len(items))
+        return Objective(data, target.parameters, plan, self.spec.seed)
+
     def _batch(self, number: int, turn: int, step: int) -> SourceBatch:
         batch = self.tasks[number].turn(turn, self.plan.batch_size, step, self.spec.seed)
         return SourceBatch(batch, self.shared, number)
@@ -113,6 +125,8 @@ def _notice(filename: str, verdict: Verdict | None) -> Notice:
         return Notice(level="warn", message=f"Source {filename} is left out: {reason}.")
     loss = f"the training examples' held-out loss went from {verdict.before:.3f} to {verdict.after:.3f}"
     found = f"in a rehearsal on it alone, {loss}"
+    if verdict.learned is not None:
+        found += ", and after training on half of them from {:.3f} to {:.3f}".format(*verdict.learned)
     if verdict.helps:
         return Notice(message=f"Source {filename} is used: {found}.")
     return Notice(level="warn", message=f"Source {filename} does not help and is left out: {found}.")

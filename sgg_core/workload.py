@@ -12,9 +12,11 @@ from sgg_core.encoding import Encoded
 from sgg_core.estimate import Workload
 from sgg_core.guidance.guide import every_kth, ramp
 from sgg_core.in_context import positions_in_context, wanted_in_context
+from sgg_core.lineup import plan_of_part
 from sgg_core.lora_layers import linear_layers
 from sgg_core.plain_rival import rival_of
 from sgg_core.plan import Plan, make_plan, rehearsal_plan
+from sgg_core.rehearsal import can_be_halved, halves
 from sgg_core.retention import RetentionSet
 from sgg_core.run_files import RunFiles
 from sgg_core.spec import TrainingSpec
@@ -80,7 +82,7 @@ def workload(
         positions=_mean(passes),
         trained=sum(map(_trained, batches)) / len(batches) if over_vocabulary else 0.0,
         source_positions=at_once if spec.guided else 0.0,
-        rehearsal_positions=_rehearsed(spec, plan, data.sources) if spec.guided else 0.0,
+        rehearsal_positions=_rehearsed(spec, plan, target, data.sources) if spec.guided else 0.0,
         evaluations=evaluations + 1 + of_rival if held_out else 0,
         evaluation_positions=sum(target.task.positions(held_out, scoring=True)) if held_out else 0,
         evaluation_trained=_trained(held_out) if over_vocabulary else 0,
@@ -141,14 +143,28 @@ def _gradients(spec: TrainingSpec, plan: Plan) -> float:
     return 1.0 + extra + drift
 
 
-def _rehearsed(spec: TrainingSpec, run: Plan, sources: Sequence[TaskData]) -> float:
-    """Of all steps on sources alone."""
+def _rehearsed(spec: TrainingSpec, run: Plan, target: TaskData, sources: Sequence[TaskData]) -> float:
+    """Of all steps on sources alone, and of those that judge them: on halves of the target, for a language model."""
     if spec.guidance.source_rule != "cross_fitted":
         return 0.0
-    plans = [rehearsal_plan(spec, source.task.base.entry.kind, run, *source.sizes) for source in sources]
+    kind = target.task.base.entry.kind
+    plans = [rehearsal_plan(spec, kind, run, *source.sizes) for source in sources]
     batches = [source.items[: plan.batch_size] for source, plan in zip(sources, plans, strict=True)]
     per_step = [sum(source.task.positions(batch)) for source, batch in zip(sources, batches, strict=True)]
-    return float(sum(plan.total_steps * positions for plan, positions in zip(plans, per_step, strict=True)))
+    on_sources = sum(plan.total_steps * positions for plan, positions in zip(plans, per_step, strict=True))
+    return float(on_sources + len(sources) * _judged(spec, target))
+
+
+def _judged(spec: TrainingSpec, target: TaskData) -> float:
+    """Of all steps on halves of a language model's target, before and after one source."""
+    kind = target.task.base.entry.kind
+    if kind != "causal" or not can_be_halved(target.items):
+        return 0.0
+    positions = 0.0
+    for half in halves(target.items):
+        plan = plan_of_part(spec, kind, *target.sizes, len(half))
+        positions += plan.total_steps * sum(target.task.positions(half[: plan.batch_size]))
+    return 2 * positions
 
 
 def _compares(plan: Plan, target: TaskData, names: Sequence[Encoded]) -> bool:

@@ -36,7 +36,7 @@ def test_a_contradiction_is_shown_even_where_the_split_parts_it_and_goes_when_co
     expect(second).to_have_count(1)
     second.get_by_label("Label of example 31").select_option("bug")
     expect(first).to_have_count(0)
-    expect(phone.get_by_text("1 example says what an earlier one says")).to_be_visible()
+    expect(phone.get_by_text("1 example repeats an earlier one word for word.")).to_be_visible()
 
 
 def test_a_label_that_is_being_chosen_stays_its_examples_when_the_servers_findings_arrive(phone, service, tmp_path):

@@ -84,7 +84,7 @@ def test_keys_that_cannot_be_listed_are_asked_for_again_and_none_is_made_elsewhe
     for days in ("90 days", "1,5", "0"):
         page.get_by_label("Days until it expires").fill(days)
         make.click()
-        expect(page.get_by_role("alert")).to_contain_text(f'empty for never; "{days}" is none')
+        expect(page.get_by_role("alert")).to_contain_text(f'"{days}" is not a valid number of days')
     page.route(projects, lambda route: route.fulfill(status=500, json={"error": {"message": "The disk is away."}}))
     page.get_by_label("Project", exact=True).select_option(team["id"])
     expect(page.get_by_role("alert")).to_contain_text("The disk is away.")

@@ -1,5 +1,6 @@
 """Whether a source helps is measured on examples that nothing was fitted to, and the run begins with what helped."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,7 +11,15 @@ from sgg_core import trainer
 from sgg_core.lora_layers import lora
 from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
-from sgg_core.rehearsal import _best_scaled_loss, can_judge, cross_validated_scores, held_out_loss, rehearse
+from sgg_core.rehearsal import (
+    _best_scaled_loss,
+    can_be_halved,
+    can_judge,
+    cross_validated_scores,
+    halves,
+    held_out_loss,
+    rehearse,
+)
 from sgg_core.reporting import SilentReporter
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task, probe_head
@@ -30,6 +39,12 @@ def contrary(file_of, training):
 @pytest.fixture
 def agreeing(file_of, training):
     return file_of([{"text": e.text, "label": e.label} for e in training.classification], "agreeing.jsonl")
+
+
+def turned(items):
+    """The same examples, the labels turned by one."""
+    labels = 1 + max(item.label for item in items)
+    return [replace(item, label=(item.label + 1) % labels) for item in items]
 
 
 def data_of(spec, base, adapted, examples, number=None):
@@ -59,6 +74,46 @@ def test_a_source_that_agrees_helps_and_one_that_contradicts_does_not(causal, tr
     assert verdicts[0].before == verdicts[1].before
     assert [verdict.helps for verdict in verdicts] == [False, True]
     assert verdicts[1].after < verdicts[1].before - 0.1
+
+
+def test_what_the_targets_own_examples_teach_better_is_no_help(causal, training, agreeing, spec_for):
+    """The source lowers the loss of the target's examples, and then stands in the way of training on them."""
+    spec = spec_for(causal, optimization=OPTIMIZATION)
+    asked = []
+    with lora(causal, spec.lora, 0) as adapted:
+        target, source = data_of(spec, causal, adapted, training), objective_of(spec, causal, adapted, agreeing)
+        start = [parameter.detach().clone() for parameter in target.parameters.values()]
+
+        def on_a_half(items, *, worse_after):
+            asked.append(items)
+            taught = len(asked) > 2 and worse_after
+            data = TaskData(target.task, turned(items) if taught else items, target.parameters)
+            return Objective(data, target.parameters, make_plan(spec, causal.entry.kind, *data.sizes), 0)
+
+        refused = rehearse(target, source, 0.0, lambda: True, (), partial(on_a_half, worse_after=True))
+        assert refused.after < refused.before and refused.learned[0] < refused.learned[1] and not refused.helps
+        assert all(map(torch.equal, target.parameters.values(), start))
+        assert asked == [*halves(target.items)] * 2
+        asked.clear()
+        used = rehearse(target, source, 0.0, lambda: True, (), partial(on_a_half, worse_after=False))
+        assert used.learned[1] < used.learned[0] == refused.learned[0] and used.helps
+        assert held_out_loss(target.task, target.items) == used.after  # not what the halves were trained to
+        asked.clear()
+        steps = iter([True] * (source.plan.total_steps + 1))
+        assert (
+            rehearse(target, source, 0.0, lambda: next(steps, False), (), partial(on_a_half, worse_after=False)) is None
+        )
+        assert len(asked) == 1 and held_out_loss(target.task, target.items) == used.after
+
+
+def test_halves_have_every_labels_share(causal, training, spec_for):
+    items = encoded(make_task(spec_for(causal), causal, training), training)
+    one, other = halves(items)
+    assert sorted(map(id, one + other)) == sorted(map(id, items))
+    for label in {item.label for item in items}:
+        shares = [sum(item.label == label for item in half) for half in (one, other)]
+        assert abs(shares[0] - shares[1]) <= 1
+    assert can_be_halved(items) and not can_be_halved(items[:1])
 
 
 def test_a_rehearsal_that_does_not_help_leaves_weights_and_random_state_as_they_were(
@@ -103,12 +158,16 @@ def test_confidence_alone_is_no_gain():
 @pytest.mark.parametrize(("name", "used"), [("agreeing", True), ("contrary", False)])
 def test_a_run_uses_what_helped_and_tells(name, used, causal, training, spec_for, tmp_path, told, request):
     guidance = {"source_weight": "cross_fitted"}
-    spec = spec_for(causal, optimization=OPTIMIZATION, guidance=guidance)
+    slow = OPTIMIZATION | {"learning_rate": 0.005}  # else this tiny model forgets by half of the examples what it knew
+    spec = spec_for(causal, optimization=slow, guidance=guidance)
     reporter = SilentReporter()
     sources = [request.getfixturevalue(name)]
     train(spec, causal, training, sources=sources, output=tmp_path / "out", reporter=reporter)
     (notice,) = [notice for notice in told(reporter, "notice") if "Source" in notice["message"]]
     assert notice["level"] == ("info" if used else "warn")
+    assert (
+        "after training on half of them" in notice["message"]
+    ) is used  # one that teaches nothing is not asked twice
     assert f"Source {name}.jsonl {'is used' if used else 'does not help and is left out'}" in notice["message"]
     steps = told(reporter, "step")
     assert all((step["source_weight"] is not None) is used for step in steps)
