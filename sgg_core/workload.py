@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sgg_core.backbone import LoadedBase
@@ -148,23 +148,20 @@ def _rehearsed(spec: TrainingSpec, run: Plan, target: TaskData, sources: Sequenc
     if spec.guidance.source_rule != "cross_fitted":
         return 0.0
     kind = target.task.base.entry.kind
-    plans = [rehearsal_plan(spec, kind, run, *source.sizes) for source in sources]
-    batches = [source.items[: plan.batch_size] for source, plan in zip(sources, plans, strict=True)]
-    per_step = [sum(source.task.positions(batch)) for source, batch in zip(sources, batches, strict=True)]
-    on_sources = sum(plan.total_steps * positions for plan, positions in zip(plans, per_step, strict=True))
-    return float(on_sources + len(sources) * _judged(spec, target))
-
-
-def _judged(spec: TrainingSpec, target: TaskData) -> float:
-    """Of all steps on halves of a language model's target, before and after one source."""
-    kind = target.task.base.entry.kind
+    on_sources = sum(
+        _trained_on(spec, rehearsal_plan(spec, kind, run, *source.sizes), source, source.items) for source in sources
+    )
     if kind != "causal" or not can_be_halved(target.items):
-        return 0.0
-    positions = 0.0
-    for half in halves(target.items):
-        plan = plan_of_part(spec, kind, *target.sizes, len(half))
-        positions += plan.total_steps * sum(target.task.positions(half[: plan.batch_size]))
-    return 2 * positions
+        return on_sources
+    parts = [(half, plan_of_part(spec, kind, *target.sizes, len(half))) for half in halves(target.items)]
+    judged = sum(_trained_on(spec, plan, target, half) for half, plan in parts)
+    return on_sources + 2 * len(sources) * judged
+
+
+def _trained_on(spec: TrainingSpec, plan: Plan, data: TaskData, items: list[Encoded]) -> float:
+    """Of all steps of a plain training on some of a task's examples."""
+    batches = _batches(plan, spec.seed, replace(data, items=items), _names(plan, data))
+    return plan.total_steps * _mean([data.task.positions(batch) for batch in batches])
 
 
 def _compares(plan: Plan, target: TaskData, names: Sequence[Encoded]) -> bool:

@@ -1,5 +1,6 @@
 """Whether a source helps is measured on examples that nothing was fitted to, and the run begins with what helped."""
 
+import json
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
 from sgg_core.rehearsal import (
     _best_scaled_loss,
+    _Stage,
     can_be_halved,
     can_judge,
     cross_validated_scores,
@@ -21,8 +23,10 @@ from sgg_core.rehearsal import (
     rehearse,
 )
 from sgg_core.reporting import SilentReporter
+from sgg_core.survey import survey
 from sgg_core.task_data import TaskData
 from sgg_core.tasks.choice import encoded, make_task, probe_head
+from sgg_core.tasks.label_names import with_names
 
 train = partial(trainer.train, with_documents=False)  # nobody reads them here
 
@@ -175,6 +179,32 @@ def test_a_run_uses_what_helped_and_tells(name, used, causal, training, spec_for
     without = SilentReporter()
     train(spec, causal, training, output=tmp_path / "alone", reporter=without)
     assert (steps[0]["train_loss"] < told(without, "step")[0]["train_loss"] - 0.1) is used
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_forecasts_count_what_a_rehearsal_takes(kind, training, agreeing, spec_for, tmp_path, monkeypatch, request):
+    base = request.getfixturevalue(kind)
+    groups = {"guidance": {"source_weight": "cross_fitted"}, "task": {"label_names": False}}
+    spec = spec_for(base, optimization=OPTIMIZATION, **groups)
+    taken = []
+    train_as_ever = _Stage.train
+
+    def counting(stage, objective):
+        steps = range(1, objective.plan.total_steps + 1)
+        batches = [with_names(objective.examples(step), objective.names) for step in steps]
+        taken.append(sum(sum(objective.target.task.positions(batch)) for batch in batches))
+        return train_as_ever(stage, objective)
+
+    monkeypatch.setattr(_Stage, "train", counting)
+    train(spec, base, training, sources=[agreeing], output=tmp_path / "out", reporter=SilentReporter())
+    assert len(taken) == {"causal": 1 + 4, "encoder": 1}[kind]
+    files = {"training": training, "source0": agreeing}
+    content = {
+        role: "\n".join(json.dumps({"text": e.text, "label": e.label}) for e in file.examples).encode()
+        for role, file in files.items()
+    }
+    load = survey(spec, base, {role: f"{role}.jsonl" for role in files}, content.__getitem__, "cpu").workload
+    assert load.rehearsal_positions == pytest.approx(sum(taken), rel=0.2)
 
 
 def test_a_source_that_does_not_help_changes_nothing(causal, training, contrary, spec_for, tmp_path, adapter_bytes):
