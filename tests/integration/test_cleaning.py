@@ -206,6 +206,20 @@ def test_an_installation_of_old_that_needs_nothing_any_more_still_owns_its_objec
     assert objects.exists(OWNER)
 
 
+def test_a_database_of_old_that_needs_other_objects_than_those_of_a_store_does_not_own_them(
+    database: Database, objects: LocalObjectStore
+) -> None:
+    objects.put(file_key("file-of-another"), b"theirs")
+    make_older(objects)
+    with database.begin() as session:
+        ApiKeys(session, b"secret").create(ensure_project(session).id, SCOPES, name="old")
+        session.execute(update(ApiKeyRecord).values(created_at=0.0))
+        add_file(session)  # whose object is elsewhere
+    with pytest.raises(ForeignObjectsError):
+        require_own_objects(database, objects)
+    assert not objects.exists(OWNER)
+
+
 def test_an_empty_store_becomes_its_first_databases(database: Database, each_store: ObjectStore) -> None:
     require_own_objects(database, each_store)
     owner = b"".join(each_store.open(OWNER))

@@ -6,13 +6,14 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.orm import ORMExecuteState
 
 from sgg_store.attempts import Lease
 from sgg_store.checkpoints import Checkpoints
 from sgg_store.database import Database
 from sgg_store.doorbells import Doorbells
-from sgg_store.errors import FileInUseError, RecordNotFoundError, TransitionError
+from sgg_store.errors import DatabaseUnavailableError, FileInUseError, RecordNotFoundError, TransitionError
 from sgg_store.events import Events
 from sgg_store.files import Files
 from sgg_store.job_state import AttemptState, JobStatus
@@ -270,3 +271,34 @@ def test_wishes_at_the_moment_of_an_ending_are_obeyed_or_refused_but_never_lost(
         else:
             assert told_yes == ["cancel"]
             assert ended is JobStatus.CANCELLED
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("ending", ["paused", "give_back"])
+def test_a_pause_that_is_asked_for_while_an_attempts_end_is_written_is_never_lost(
+    postgres_url: str, ending: str
+) -> None:
+    database = Database(postgres_url)
+    with database.begin() as session:
+        claim = Leases(session).claim(add_job(session).id, "w")
+    assert claim is not None
+    job_id = claim.lease.job_id
+    asking = threading.Thread(target=pause, args=(database, job_id))
+
+    def ask_meanwhile(state: ORMExecuteState) -> None:
+        """Ask between the ending's look at the job's wishes and its change of the job, which nobody else can change."""
+        if state.is_update and state.bind_mapper is not None and state.bind_mapper.class_ is JobRecord:
+            as_any_update = select(JobRecord.id).with_for_update(nowait=True, key_share=True)
+            with pytest.raises(DatabaseUnavailableError, match="could not obtain lock"), database.begin() as other:
+                other.execute(as_any_update)
+            asking.start()
+
+    with database.begin() as session:
+        event.listen(session, "do_orm_execute", ask_meanwhile)
+        if ending == "paused":
+            Leases(session).paused(claim.lease)
+        else:
+            Leases(session).give_back(claim.lease, Cause.PREEMPTED)
+    asking.join()
+    assert status(database, job_id) is JobStatus.PAUSED
+    database.dispose()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sgg_store import keys as stored
 from sgg_store.database import Database
 from sgg_store.errors import RecordNotFoundError
 from sgg_store.keys import DEFAULT_PROJECT_ID, SCOPES, ApiKeys, ensure_admin_key, ensure_project, load_key_secret
@@ -88,6 +89,20 @@ def test_the_admin_key_is_made_once_and_kept_private(database: Database, tmp_pat
         key = ApiKeys(session, load_key_secret(directory)).verify(plaintext)
         assert key is not None
         assert key.scopes == sorted(SCOPES)
+
+
+def test_of_two_first_starts_at_once_both_have_the_same_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, of_the_faster = stored._link_unless_taken, []
+
+    def be_overtaken(part: Path, path: Path) -> None:
+        """Between its look at what is there and its own file's place, another process does all of it."""
+        monkeypatch.undo()
+        of_the_faster.append(load_key_secret(tmp_path))
+        link(part, path)
+
+    monkeypatch.setattr(stored, "_link_unless_taken", be_overtaken)
+    assert [load_key_secret(tmp_path), load_key_secret(tmp_path)] == of_the_faster * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["key-secret"]
 
 
 @pytest.mark.parametrize("damage", ["gone", "garbage"])

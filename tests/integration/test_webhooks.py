@@ -231,6 +231,34 @@ def test_a_sender_that_was_late_says_nothing_of_an_attempt_that_another_has_begu
         assert (delivery.state, len(delivery.log)) == (state, attempts)
 
 
+def test_what_an_endpoint_did_not_take_waits_while_it_is_disabled(database: Database) -> None:
+    with database.begin() as session:
+        ensure_project(session)
+        endpoint = stored.Webhooks(session).add(DEFAULT_PROJECT_ID, "https://example.com/", EVENT_TYPES, None).id
+        assert Leases(session).claim(add_job(session).id, "w") is not None
+
+    def claim() -> stored.Due | None:
+        with database.begin() as session:
+            return stored.Webhooks(session).claim_due(DEFAULT_PROJECT_ID, (), 60.0)
+
+    def waiting() -> list[str]:
+        with database.read() as session:
+            return stored.Webhooks(session).waiting_projects(())
+
+    first = claim()
+    assert first is not None
+    with database.begin() as session:
+        stored.Webhooks(session).record(first, stored.Outcome(500, None, 0.1))
+        stored.Webhooks(session).get(DEFAULT_PROJECT_ID, endpoint).enabled = False
+        session.execute(update(WebhookDeliveryRecord).values(next_attempt_at=0.0))
+    assert waiting() == [] and claim() is None
+    with database.begin() as session:
+        stored.Webhooks(session).get(DEFAULT_PROJECT_ID, endpoint).enabled = True
+    assert waiting() == [DEFAULT_PROJECT_ID]
+    again = claim()
+    assert again is not None and (again.delivery.id, again.attempt) == (first.delivery.id, 2)
+
+
 @pytest.fixture
 def open_settings(api_settings: ApiSettings) -> ApiSettings:
     return api_settings.model_copy(
