@@ -105,14 +105,17 @@ def test_a_running_job_is_cancelled_by_its_worker(api_server: ApiServer) -> None
     assert api_server.job(job_id)["status"] == "cancelled"
 
 
-def test_a_finished_job_cannot_be_cancelled(api_server: ApiServer) -> None:
-    job_id = api_server.job_id()
-    api_server.claim(job_id).succeed(RESULTS)
-    with api_server.http() as http:
-        response = http.post(f"/v1/fine_tuning/jobs/{job_id}/cancel")
-    error = response.json()["error"]
-    assert (response.status_code, error["code"]) == (400, "invalid_job_status")
-    assert "succeeded" in error["message"] and "submit a new one" in error["message"]
+@pytest.mark.parametrize("headers", [{}, {"x-stainless-retry-count": "1"}], ids=["first", "retry"])
+def test_a_finished_job_cannot_be_cancelled(api_server: ApiServer, headers: dict[str, str]) -> None:
+    succeeded, failed = api_server.job_id(), api_server.job_id()
+    api_server.claim(succeeded).succeed(RESULTS)
+    api_server.claim(failed).fail("training_diverged", "NaN")
+    for job_id, status in ((succeeded, "succeeded"), (failed, "failed")):
+        with api_server.http() as http:
+            response = http.post(f"/v1/fine_tuning/jobs/{job_id}/cancel", headers=headers)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"]) == (400, "invalid_job_status")
+        assert status in error["message"] and "submit a new one" in error["message"]
 
 
 def test_queue_positions_count_the_jobs_before(api_server: ApiServer) -> None:

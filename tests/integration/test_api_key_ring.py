@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.auth import Identity, KeyRing
+from sgg_store.browser_sessions import BrowserSessions
 from sgg_store.database import Database
 from sgg_store.keys import DEFAULT_PROJECT_ID, ApiKeys, ensure_project
 from sgg_store.testing import statements
@@ -78,3 +79,21 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(database:
     assert keys.identify(plaintext) is not None  # it was good when it was looked up
     assert keys.remembered(plaintext) is None
     assert KeyRing(database, SECRET, seconds=3600).identify(plaintext) is None
+
+
+def test_a_session_that_ends_while_it_is_looked_up_is_not_remembered(database: Database) -> None:
+    key_id, _ = new_key(database)
+    with database.begin() as session:
+        token, _ = BrowserSessions(session).begin(key_id, seconds=3600)
+
+    class Overtaken(KeyRing):
+        def _found(self, token: str) -> Identity | None:
+            identity = super()._found(token)
+            with database.begin() as session:
+                BrowserSessions(session).end(token)
+            self.forget_session(token)
+            return identity
+
+    keys = Overtaken(database, SECRET, seconds=3600)
+    assert keys.identify_session(token) is not None  # it was good when it was looked up
+    assert keys.identify_session(token) is None

@@ -9,8 +9,14 @@ import openai
 import pytest
 from openai import OpenAI
 
+from api.files import service
+from api.files.adapters import AdapterFileFacts
+from api.files.facts import FileFacts
+from api.files.inspection import inspect
+from api.files.schemas import Upload
 from api.settings import ApiSettings
 from api.testing import ApiServer, labelled, serving
+from sgg_store.testing import add_file
 
 MODEL = "smollm2-135m-instruct"
 
@@ -53,6 +59,23 @@ def test_a_file_that_does_not_fit_is_not_kept(api_settings: ApiSettings) -> None
             [file] = http.get("/v1/files").json()["data"]
             assert http.delete(f"/v1/files/{file['id']}").status_code == 200
         server.file_id(content)
+
+
+def test_of_two_files_at_once_that_fit_alone_one_is_not_kept(
+    api_settings: ApiSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = labelled()
+    with serving(api_settings.model_copy(update={"max_stored_bytes": len(content)})) as server:
+
+        def inspect_meanwhile(upload: Upload, max_bytes: int) -> FileFacts | AdapterFileFacts:
+            """While one is inspected, which had room when it came, the other one takes the room."""
+            with server.database.begin() as session:
+                add_file(session, bytes=len(content))
+            return inspect(upload, max_bytes)
+
+        monkeypatch.setattr(service, "inspect", inspect_meanwhile)
+        assert_refused(server.upload(content), "bytes of stored files")
+        assert list(server.objects.list("files")) == []
 
 
 def test_a_small_quota_of_one_project_is_nothing_to_another(api_server: ApiServer) -> None:

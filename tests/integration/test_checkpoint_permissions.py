@@ -21,6 +21,7 @@ from sgg_store.leases import Leases
 from sgg_store.new_jobs import Start
 from sgg_store.permissions import CheckpointPermissions
 from sgg_store.records import CheckpointRecord, JobRecord
+from sgg_store.starting_points import StartingPoints
 from sgg_store.testing import add_job
 
 
@@ -88,6 +89,8 @@ def test_a_permission_lets_a_project_use_this_checkpoint_until_it_is_taken_back(
             lambda: friend.files.delete(files_of(checkpoints[0])[0]),
             lambda: friend.models.delete(other),
             lambda: friend.fine_tuning.checkpoints.permissions.create(newest, project_ids=["proj-friend"]),
+            lambda: friend.fine_tuning.checkpoints.permissions.list(newest),
+            lambda: friend.fine_tuning.checkpoints.permissions.delete(granted.id, fine_tuned_model_checkpoint=newest),
             lambda: friend.fine_tuning.jobs.retrieve(checkpoints[0].fine_tuning_job_id),
         ):
             with pytest.raises(openai.NotFoundError):
@@ -187,6 +190,16 @@ def test_no_job_starts_from_a_checkpoint_of_another_project(database: Database) 
         add_job(session, start=Start("theirs", checkpoint_id=theirs.id))
     with database.begin() as session:
         add_job(session, "proj-other", start=Start("theirs", checkpoint_id=theirs.id))
+
+
+def test_no_job_starts_from_a_damaged_checkpoint_that_is_named_by_its_id(database: Database) -> None:
+    lease, checkpoint = with_checkpoint(database)
+    with database.read() as session:
+        assert StartingPoints(session, DEFAULT_PROJECT_ID).find(checkpoint.id).start.checkpoint_id == checkpoint.id
+    with database.begin() as session:
+        Checkpoints(session).mark_damaged(lease, checkpoint.id)
+    with database.read() as session, pytest.raises(RecordNotFoundError, match=checkpoint.id):
+        StartingPoints(session, DEFAULT_PROJECT_ID).find(checkpoint.id)
 
 
 def test_only_a_sound_checkpoint_is_found_and_only_by_its_whole_name(database: Database) -> None:

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from api import connections, middleware
@@ -154,12 +156,17 @@ def test_a_body_that_is_too_large_and_stops_is_answered(impatient: ApiServer) ->
 
 def asked_often(server: ApiServer, times: int, buffered: int) -> socket.socket:
     """A connection over which more answers come than anything between holds."""
+    return asked(server, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * times, buffered)
+
+
+def asked(server: ApiServer, requests: bytes, buffered: int) -> socket.socket:
+    """A connection over which these were sent, and which holds so many bytes of their answers."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffered)
     url = httpx.URL(server.url)
     connection.connect((url.host, url.port))
     connection.settimeout(20)
-    connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * times)
+    connection.sendall(requests)
     return connection
 
 
@@ -167,6 +174,54 @@ def test_an_answer_that_nobody_reads_is_broken_off(impatient: ApiServer) -> None
     with asked_often(impatient, 100, 4096) as connection:
         time.sleep(3 * UNREAD_SECONDS)
         assert everything(connection).count(b"HTTP/1.1 200 ") < 100
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sockets of servers hold little, so that what is not read waits in the server's own memory."""
+    create_server = socket.create_server
+
+    def create(*where: Any, **how: Any) -> socket.socket:
+        listener = create_server(*where, **how)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # those of its connections inherit it
+        return listener
+
+    monkeypatch.setattr(socket, "create_server", create)
+
+
+def wait_until_broken_off(connection: socket.socket) -> None:
+    """Wait, without reading, until the server, which runs in this process, holds its end no more."""
+    connection.recv(1, socket.MSG_PEEK)  # by now it has accepted the connection
+    deadline, held = time.monotonic() + 10, True
+    while held:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        held = any(each.raddr == connection.getsockname() for each in psutil.Process().net_connections("tcp"))
+
+
+@pytest.mark.usefixtures("narrow")
+def test_an_answer_whose_reader_stops_after_a_while_is_broken_off_as_well(
+    impatient: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.3)
+    told = b""
+    with asked_often(impatient, 20, 16384) as connection:
+        while len(told) < 3 * connections.LEAST_READ and (part := connection.recv(4096)):
+            told += part
+        wait_until_broken_off(connection)
+        assert (told + everything(connection)).count(b"HTTP/1.1 200 ") < 20
+
+
+@pytest.mark.usefixtures("narrow")
+def test_few_bytes_that_nobody_reads_keep_no_connection_that_is_to_be_closed(
+    impatient: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last answer closes it, and the request behind, which is never answered, is waited for by nobody."""
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.3)
+    too_large = BODY + b"1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n"
+    with asked(impatient, 150 * REQUEST + too_large + REQUEST, 4096) as connection:
+        wait_until_broken_off(connection)
+        assert everything(connection).count(b"HTTP/1.1 200 ") < 150
 
 
 def test_an_answer_that_is_read_slowly_is_not(impatient: ApiServer) -> None:
