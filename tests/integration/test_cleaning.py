@@ -175,7 +175,7 @@ def test_a_database_collects_nothing_that_belongs_to_another_one(
         Cleaner(new, objects, settings()).run()
     assert keys(objects) >= before
     assert Cleaner(database, objects, settings()).run().garbage_objects == len(garbage)
-    with pytest.raises(ForeignObjectsError, match="those of inst-"):
+    with pytest.raises(ForeignObjectsError, match="belong to inst-"):
         Cleaner(new, objects, settings()).run()
     new.dispose()
 
@@ -184,7 +184,7 @@ def test_a_restored_database_is_told_to_be_the_right_one(database: Database, obj
     _, garbage = scatter(database, objects)
     make_older(objects)
     objects.put(OWNER, b"inst-of-later")  # by the upgrade after the dump that was restored
-    with pytest.raises(ForeignObjectsError, match="those of inst-of-later"):
+    with pytest.raises(ForeignObjectsError, match="belong to inst-of-later"):
         Cleaner(database, objects, settings()).run()
     adopt_objects(database, objects)
     assert Cleaner(database, objects, settings()).run().garbage_objects == len(garbage)
