@@ -108,7 +108,7 @@ def test_suspicious_lines_are_told_and_accepted(api_server: ApiServer) -> None:
     facts = api_server.upload(jsonl(same, same, other, {"text": "x", "label": "b"})).json()["sgg"]
     assert facts["warning_count"] == len(facts["warnings"]) == 2
     assert [warning["line"] for warning in facts["warnings"]] == [2, 3]
-    assert "equals" in facts["warnings"][0]["reason"] and "label" in facts["warnings"][1]["reason"]
+    assert "same as" in facts["warnings"][0]["reason"] and "label" in facts["warnings"][1]["reason"]
 
 
 def test_a_label_with_one_example_is_told_and_accepted(api_server: ApiServer) -> None:

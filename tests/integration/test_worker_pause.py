@@ -141,7 +141,7 @@ def test_an_event_says_that_a_checkpoint_is_set_aside_and_from_where_the_job_rea
 ) -> None:
     bench = service.bench
     steps = {"epochs": 1000, "max_steps": STEPS, "batch_size": 4}
-    paused = service.begin(optimization=steps)
+    paused = service.begin(optimization=steps, checkpoint={"every_steps": 1000})  # none but that of the pause
     step = service.pause_at(paused, 5)
     bench.wait_for_end(service.begin(seed=1, optimization={"max_steps": 4}, checkpoint={"every_steps": 2}))
     with bench.database.read() as session:

@@ -472,7 +472,7 @@ def test_metrics_have_one_complete_row_a_step_and_are_what_was_reported(
 
 
 def test_the_report_can_be_recomputed(base, training, validation, source, spec_for, tmp_path):
-    spec = spec_for(base, optimization=TWELVE, checkpoint={"every_steps": 1})
+    spec = spec_for(base, optimization=TWELVE, checkpoint={"every_steps": 1}, guidance={"source_weight": "fixed"})
     output, checkpoints = tmp_path / "out", tmp_path / "c"
     data = {"validation": validation, "sources": [source]}
     train(spec, base, training, **data, output=output, reporter=SilentReporter(), checkpoints=checkpoints)

@@ -182,7 +182,7 @@ def test_the_base_models_context_bounds_max_tokens(base):
     task = TextTask(base, 8192)
     assert task.max_tokens == base.entry.context_tokens
     remedy = task.too_long(Encoded(tuple(range(2000))), 1).remedy
-    assert "has 1,024 tokens" in remedy and "task.max_tokens" not in remedy  # raising it would change nothing
+    assert "sees 1,024 tokens" in remedy and "task.max_tokens" not in remedy  # raising it would change nothing
 
 
 def guessed_right(base, tokens):
