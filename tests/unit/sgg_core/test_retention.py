@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sgg_core.errors import RetentionFileError
+from sgg_core.errors import CheckpointError, RetentionFileError
 from sgg_core.figures import Answers, Evaluation
 from sgg_core.forgetting import retained
 from sgg_core.reporting import SilentReporter
@@ -62,6 +62,15 @@ def test_the_training_is_the_same_with_and_without_it(causal, training, file_of,
     for name, data in (("with", file_of(COLOURS)), ("without", None)):
         train(spec_for(causal), causal, training, retention=data, output=tmp_path / name, reporter=SilentReporter())
     assert adapter_bytes(tmp_path / "with") == adapter_bytes(tmp_path / "without")
+
+
+def test_a_run_is_resumed_with_its_own_retention_file_only(causal, training, file_of, spec_for, tmp_path):
+    spec = spec_for(causal, optimization={"max_steps": 2})
+    how = {"output": tmp_path / "out", "checkpoints": tmp_path / "c", "reporter": SilentReporter()}
+    train(spec, causal, training, retention=file_of(COLOURS), with_documents=False, **how)
+    for other in (file_of(TALK), None):
+        with pytest.raises(CheckpointError, match="belongs to another run. These differ: retention"):
+            train(spec, causal, training, retention=other, resume_from=tmp_path / "c" / "step-00000002", **how)
 
 
 def test_examples_that_cannot_be_asked_are_refused(encoder, file_of):

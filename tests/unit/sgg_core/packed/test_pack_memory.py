@@ -166,6 +166,25 @@ def test_a_job_that_needs_too_much_by_itself_fails_and_no_other_loses_a_step(pac
         assert_same(found, trained(pack.base, number))
 
 
+def test_a_job_that_alone_asks_for_too_much_beside_anothers_graph_waits_until_that_is_used_up(sharp):
+    base, (host, guest) = sharp("encoder"), (0, 3)
+    peaks = []
+    for number in (host, guest):
+        pack = new_pack(base)
+        memory = Memory(pack)
+        pack.run([lambda own, n=number: trained(own, n, steps=1)])
+        peaks.append(memory.peak)
+    pack = new_pack(base)
+    limit = 1.05 * max(peaks)
+    assert limit < sum(peaks)
+    memory = Memory(pack, limit=limit)
+    coming = iter([(), [lambda own: trained(own, guest)]])  # when the host has states, and no gradient yet
+    packed = pack.run([lambda own: trained(own, host)], lambda: next(coming, ()))
+    assert memory.refused == 1 and memory.bytes == 0
+    for number, found in zip((host, guest), packed, strict=True):
+        assert_same(found, trained(base, number))
+
+
 @pytest.mark.parametrize("limits", [{"limit": 0.4}, {"in_backward": 0.4}])
 def test_whole_trainings_in_little_memory_are_those_made_one_by_one(causal, spec_for, training, tmp_path, limits):
     specs = [

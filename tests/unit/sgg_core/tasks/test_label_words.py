@@ -250,3 +250,18 @@ def test_passes_stay_within_the_token_budget_with_every_label_of_every_example(b
             prompts = [items[index].ids[: task._prompt_length(items[index])] for index in group]
             packed = pack(prompts, CPU, task.trie) if scoring else pack([items[index].ids for index in group], CPU)
             assert packed.ids.shape[1] <= 512
+
+
+def test_a_pass_that_fails_leaves_no_kept_prefix_behind_that_would_change_later_answers(base):
+    def run_out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task = LabelWords(base, FEW, None, 300)
+    items = task.encode(examples(FEW))
+    with torch.inference_mode():
+        alone = task.log_probabilities(items)
+        task.keep_prefix()
+        assert task.keeps_prefix
+        with base.model.base_model.register_forward_hook(run_out_of_memory), pytest.raises(torch.OutOfMemoryError):
+            task.log_probabilities(items)  # by then, the cache has taken in what follows the prefix
+        torch.testing.assert_close(task.log_probabilities(items), alone, rtol=0, atol=1e-4)
