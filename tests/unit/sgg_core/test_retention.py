@@ -69,7 +69,7 @@ def test_a_run_is_resumed_with_its_own_retention_file_only(causal, training, fil
     how = {"output": tmp_path / "out", "checkpoints": tmp_path / "c", "reporter": SilentReporter()}
     train(spec, causal, training, retention=file_of(COLOURS), with_documents=False, **how)
     for other in (file_of(TALK), None):
-        with pytest.raises(CheckpointError, match="belongs to another run. These differ: retention"):
+        with pytest.raises(CheckpointError, match=r"belongs to another run\. These differ: retention"):
             train(spec, causal, training, retention=other, resume_from=tmp_path / "c" / "step-00000002", **how)
 
 
