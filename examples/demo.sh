@@ -24,6 +24,7 @@ trap stop_server EXIT
 headline "Starting a server on a free port"
 export SGG_DATA_DIR="$home/server"
 unset SGG_API_KEY # the key comes from the data directory
+rm -f "$home/server.json" # an earlier demo's, which would be read before the new one is there
 sgg serve --port 0 --json >"$home/server.json" 2>"$home/server.log" &
 server=$!
 until [[ -s "$home/server.json" ]]; do
