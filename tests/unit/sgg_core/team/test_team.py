@@ -125,6 +125,20 @@ def test_sources_seeds_and_the_plain_rival_are_shared_as_well(
     assert curve(pair("encoder"), spec, texts, tmp_path / "two", **more) == pytest.approx(expected, rel=TOLERANCE)
 
 
+def test_a_source_is_judged_alike(alone, pair, spec_for, training, file_of, tmp_path):
+    """Which trains a language model on the source, and on halves of the target."""
+    rows = [{"text": example.text, "label": example.label} for example in training.examples]
+    optimization = {"max_steps": 12, "epochs": 12, "batch_size": 4, "learning_rate": 0.005}
+    spec = spec_for(alone["causal"], lora=LORA, optimization=optimization, guidance={"source_weight": "cross_fitted"})
+    told = []
+    for base in (alone["causal"], pair("causal")):
+        reporter = SilentReporter()
+        how = {"sources": [file_of(rows, "same.jsonl")], "output": tmp_path / str(len(told)), "reporter": reporter}
+        train(spec, base, training, **how, with_documents=False)
+        told.append([each.message for each in reporter.messages if each.type == "notice" and "Source" in each.message])
+    assert told[0] == told[1] and "after training on half of them" in told[0][0]
+
+
 @pytest.mark.parametrize("first", [1, 2])
 def test_a_paused_run_goes_on_with_another_number_of_processes(first, alone, pair, spec_for, texts, tmp_path):
     bases = {1: alone["encoder"], 2: pair("encoder")}
