@@ -59,37 +59,58 @@ class Verdict:
         return self.after < self.before and (self.learned is None or self.learned[1] < self.learned[0])
 
 
-def rehearse(
-    target: TaskData,
-    source: Objective,
-    weight_decay: float,
-    go_on: Callable[[], bool],
-    names: Sequence[Encoded] = (),
-    training: Training | None = None,
-) -> Verdict | None:
-    """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no.
+class Rehearsals:
+    """Judges one source after the other; the next one begins with what those that helped have taught.
 
     `names` of labels are what the target's examples are judged by beside each other, where they count as examples.
     With `training` a source that seems to help has to do so for the target's own training, too.
     """
-    stage = _Stage(Weights(list(source.parameters.values()), target.task.base.adapter), weight_decay, go_on)
-    start = stage.weights()
-    before = held_out_loss(target.task, target.items, names)
-    verdict = None
-    try:
-        if not stage.train(source):
+
+    def __init__(
+        self,
+        target: TaskData,
+        weight_decay: float,
+        go_on: Callable[[], bool],
+        names: Sequence[Encoded] = (),
+        training: Training | None = None,
+    ) -> None:
+        self._target, self._names, self._training = target, names, training
+        self._weight_decay, self._go_on = weight_decay, go_on
+        self._before: float | None = None  # of the weights as they are, until a source changes them
+        self._untaught: float | None = None
+
+    def judge(self, source: Objective) -> Verdict | None:
+        """Train on `source` alone, and put everything back unless it helped the target; None if `go_on` said no."""
+        target = self._target
+        parameters = Weights(list(source.parameters.values()), target.task.base.adapter)
+        stage = _Stage(parameters, self._weight_decay, self._go_on)
+        start = stage.weights()
+        if self._before is None:
+            self._before = held_out_loss(target.task, target.items, self._names)
+        verdict = None
+        try:
+            if not stage.train(source):
+                return None
+            verdict = Verdict(self._before, held_out_loss(target.task, target.items, self._names))
+            if verdict.helps and self._training is not None:
+                verdict = self._asked_again(verdict, stage, start, self._training)
+            return verdict
+        finally:
+            if verdict is None or not verdict.helps:
+                stage.put(start)
+            else:
+                self._before, self._untaught = verdict.after, verdict.learned[1] if verdict.learned else None
+
+    def _asked_again(self, verdict: Verdict, stage: _Stage, start: list[Tensor], training: Training) -> Verdict | None:
+        """The verdict with what the target's own training makes of `start`, and of the weights as they are now."""
+        taught = stage.weights()
+        if self._untaught is None:
+            self._untaught = _learned_loss(self._target, stage, start, training)
+        learned = None if self._untaught is None else _learned_loss(self._target, stage, taught, training)
+        stage.put(taught)
+        if self._untaught is None or learned is None:
             return None
-        verdict = Verdict(before, held_out_loss(target.task, target.items, names))
-        if verdict.helps and training is not None:
-            taught = stage.weights()
-            untaught = _learned_loss(target, stage, start, training)
-            learned = None if untaught is None else _learned_loss(target, stage, taught, training)
-            verdict = None if untaught is None or learned is None else replace(verdict, learned=(untaught, learned))
-            stage.put(taught)
-        return verdict
-    finally:
-        if verdict is None or not verdict.helps:
-            stage.put(start)
+        return replace(verdict, learned=(self._untaught, learned))
 
 
 class _Stage:
@@ -136,8 +157,8 @@ def halves(items: Sequence[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
 
 
 def can_be_halved(items: Sequence[Encoded]) -> bool:
-    """Whether each half has an example of every label, or of a text."""
-    return min(Counter(item.label for item in items).values()) > 1
+    """Whether most examples have another one of their label, or of a text, which may be in the other half."""
+    return sum(count for count in Counter(item.label for item in items).values() if count > 1) > len(items) / 2
 
 
 def can_judge(task: Task, items: list[Encoded], names: Sequence[Encoded] = ()) -> bool:

@@ -15,7 +15,7 @@ from sgg_core.guidance.step import GuidedStep
 from sgg_core.lineup import plan_of_part
 from sgg_core.objective import Objective
 from sgg_core.plan import Plan, rehearsal_plan
-from sgg_core.rehearsal import Verdict, can_be_halved, can_judge, rehearse
+from sgg_core.rehearsal import Rehearsals, Verdict, can_be_halved, can_judge
 from sgg_core.reporting import Control, Notice, Reporter, Wish
 from sgg_core.spec import TrainingSpec
 from sgg_core.task_data import TaskData
@@ -67,11 +67,11 @@ class SourceTasks:
         training = None
         if target.task.base.entry.kind == "causal" and can_be_halved(target.items):
             training = partial(self._training, target)
+        rehearsals = Rehearsals(target, self.spec.optimization.weight_decay, wish.may_go_on, names, training)
         for number, source in enumerate(self.tasks):
             verdict = None
             if can_judge(target.task, target.items, names):
-                decay = self.spec.optimization.weight_decay
-                verdict = rehearse(target, self._rehearsal(source), decay, wish.may_go_on, names, training)
+                verdict = rehearsals.judge(self._rehearsal(source))
                 if verdict is None:
                     return wish.last
             self.guided.trust[number] = 1.0 if verdict and verdict.helps else 0.0

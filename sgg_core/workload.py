@@ -155,7 +155,7 @@ def _rehearsed(spec: TrainingSpec, run: Plan, target: TaskData, sources: Sequenc
         return on_sources
     parts = [(half, plan_of_part(spec, kind, *target.sizes, len(half))) for half in halves(target.items)]
     judged = sum(_trained_on(spec, plan, target, half) for half, plan in parts)
-    return on_sources + 2 * len(sources) * judged
+    return on_sources + (1 + len(sources)) * judged
 
 
 def _trained_on(spec: TrainingSpec, plan: Plan, data: TaskData, items: list[Encoded]) -> float:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from sgg_core.lora_layers import lora
 from sgg_core.objective import Objective
 from sgg_core.plan import make_plan
 from sgg_core.rehearsal import (
+    Rehearsals,
     _best_scaled_loss,
     _Stage,
     can_be_halved,
@@ -20,7 +22,6 @@ from sgg_core.rehearsal import (
     cross_validated_scores,
     halves,
     held_out_loss,
-    rehearse,
 )
 from sgg_core.reporting import SilentReporter
 from sgg_core.survey import survey
@@ -70,9 +71,9 @@ def test_a_source_that_agrees_helps_and_one_that_contradicts_does_not(causal, tr
     spec = spec_for(causal, optimization=OPTIMIZATION)
     with lora(causal, spec.lora, 0) as adapted:
         target = data_of(spec, causal, adapted, training)
+        rehearsals = Rehearsals(target, 0.0, lambda: True)
         verdicts = [
-            rehearse(target, objective_of(spec, causal, adapted, examples), 0.0, lambda: True)
-            for examples in (contrary, agreeing)
+            rehearsals.judge(objective_of(spec, causal, adapted, examples)) for examples in (contrary, agreeing)
         ]
         assert held_out_loss(target.task, target.items) == verdicts[1].after  # what it learned is kept
     assert verdicts[0].before == verdicts[1].before
@@ -88,26 +89,35 @@ def test_what_the_targets_own_examples_teach_better_is_no_help(causal, training,
         target, source = data_of(spec, causal, adapted, training), objective_of(spec, causal, adapted, agreeing)
         start = [parameter.detach().clone() for parameter in target.parameters.values()]
 
-        def on_a_half(items, *, worse_after):
+        spoilt = True
+
+        def on_a_half(items):
             asked.append(items)
-            taught = len(asked) > 2 and worse_after
-            data = TaskData(target.task, turned(items) if taught else items, target.parameters)
+            data = TaskData(target.task, turned(items) if spoilt and len(asked) > 2 else items, target.parameters)
             return Objective(data, target.parameters, make_plan(spec, causal.entry.kind, *data.sizes), 0)
 
-        refused = rehearse(target, source, 0.0, lambda: True, (), partial(on_a_half, worse_after=True))
+        steps = count()
+        rehearsals = Rehearsals(target, 0.0, lambda: next(steps) < most, (), on_a_half)
+        most = 10_000
+        refused = rehearsals.judge(source)
         assert refused.after < refused.before and refused.learned[0] < refused.learned[1] and not refused.helps
         assert all(map(torch.equal, target.parameters.values(), start))
         assert asked == [*halves(target.items)] * 2
+
         asked.clear()
-        used = rehearse(target, source, 0.0, lambda: True, (), partial(on_a_half, worse_after=False))
-        assert used.learned[1] < used.learned[0] == refused.learned[0] and used.helps
+        spoilt = False
+        used = rehearsals.judge(source)
+        assert used.before == refused.before and used.learned[1] < used.learned[0] == refused.learned[0] and used.helps
+        assert asked == [*halves(target.items)]  # what the untaught model learns is known by now
         assert held_out_loss(target.task, target.items) == used.after  # not what the halves were trained to
+
         asked.clear()
-        steps = iter([True] * (source.plan.total_steps + 1))
-        assert (
-            rehearse(target, source, 0.0, lambda: next(steps, False), (), partial(on_a_half, worse_after=False)) is None
-        )
+        most = next(steps) + source.plan.total_steps + 1
+        assert rehearsals.judge(source) is None
         assert len(asked) == 1 and held_out_loss(target.task, target.items) == used.after
+        most = 10_000
+        again = rehearsals.judge(source)
+        assert (again.before, again.learned[0]) == (used.after, used.learned[1])
 
 
 def test_halves_have_every_labels_share(causal, training, spec_for):
@@ -118,6 +128,8 @@ def test_halves_have_every_labels_share(causal, training, spec_for):
         shares = [sum(item.label == label for item in half) for half in (one, other)]
         assert abs(shares[0] - shares[1]) <= 1
     assert can_be_halved(items) and not can_be_halved(items[:1])
+    alone = replace(items[0], label=2)
+    assert can_be_halved([*items, alone]) and not can_be_halved([items[0], alone])
 
 
 def test_a_rehearsal_that_does_not_help_leaves_weights_and_random_state_as_they_were(
@@ -128,9 +140,9 @@ def test_a_rehearsal_that_does_not_help_leaves_weights_and_random_state_as_they_
         target, source = data_of(spec, causal, adapted, training), objective_of(spec, causal, adapted, contrary)
         everything = [*target.parameters.values(), *source.parameters.values()]
         before, state = [p.detach().clone() for p in everything], torch.get_rng_state()
-        assert not rehearse(target, source, 0.0, lambda: True).helps
+        assert not Rehearsals(target, 0.0, lambda: True).judge(source).helps
         left = iter([True] * 3)
-        assert rehearse(target, source, 0.0, lambda: next(left, False)) is None
+        assert Rehearsals(target, 0.0, lambda: next(left, False)).judge(source) is None
         assert all(torch.equal(p, start) for p, start in zip(everything, before, strict=True))
         assert torch.equal(torch.get_rng_state(), state)
         assert all(p.grad is None for p in adapted.parameters())
