@@ -259,7 +259,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         "trial_overdue",
         503,
-        "A worker was at the trial when its time was over, and had written nothing.",
+        "A worker was at the trial for most of its time, and had nothing to show when that was over.",
         "Ask for less, or raise `SGG_TRIAL_SECONDS`; do not repeat.",
     ),
     Refusal(

@@ -137,7 +137,7 @@ class TrialFailedError(ApiError):
 
 
 class TrialOverdueError(TrialFailedError):
-    """A worker was at a trial when its time was over, and had written nothing. Another try would end alike."""
+    """A worker had most of a trial's time, and nothing to show at its end. Another try would end alike."""
 
     code = "trial_overdue"
 

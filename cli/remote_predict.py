@@ -67,10 +67,10 @@ class RemotePredictor:
         common = {"model": self._model, "temperature": 0, "max_tokens": MOST_TOKENS}
         if kind == "completion":
             answers = [self._client.post("/completions", common | {"prompt": row["prompt"]}) for row in rows]
-            return [{"completion": answer["choices"][0]["text"]} for answer in answers]
+            return [{"completion": _finished(answer)["text"]} for answer in answers]
         chats = [common | {"messages": _question(row["messages"])} for row in rows]
         answers = [self._client.post("/chat/completions", chat) for chat in chats]
-        return [{"completion": answer["choices"][0]["message"]["content"]} for answer in answers]
+        return [{"completion": _finished(answer)["message"]["content"]} for answer in answers]
 
 
 def row_of(text: str, kind: str) -> dict[str, Any]:
@@ -78,6 +78,19 @@ def row_of(text: str, kind: str) -> dict[str, Any]:
     if kind == "chat":
         return {"messages": [{"role": "user", "content": text}]}
     return {FIELDS[kind]: text}
+
+
+def _finished(answer: dict[str, Any]) -> dict[str, Any]:
+    """The one choice of an answer. Raises CliError if it ended early, since half of a text is no prediction."""
+    [choice] = answer["choices"]
+    written = answer["usage"]["completion_tokens"]
+    if choice["finish_reason"] == "length" and written < MOST_TOKENS:
+        raise CliError(
+            f"An answer ended after {written} tokens, before the model was done: the server's time for it was over, or "
+            "the model's context was full.",
+            "Ask again when the server is less busy, have SGG_TRIAL_SECONDS raised there, or shorten the row.",
+        )
+    return choice
 
 
 def _question(messages: Any) -> list[dict[str, Any]]:

@@ -65,14 +65,11 @@ class TrialLimits:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A trial as it is now. `lost`: nobody will answer it, since its worker fell silent or its time is over.
-
-    It is `expired` if no worker took it, and `overdue` if one did that wrote nothing.
-    """
+    """A trial as it is now. `lost`: nobody will answer it, since its worker fell silent or its time is over."""
 
     state: TrialState
     answer: dict[str, Any] | None
-    lost: Literal["silent", "expired", "overdue"] | None
+    lost: Literal["silent", "expired"] | None
 
 
 class Trials:
@@ -115,12 +112,11 @@ class Trials:
         rows = self.session.execute(select(*columns).where(row.id.in_(trial_ids)))
         found = {}
         for trial_id, state, answer, heard_at, expires_at, now in rows:
-            lost: Literal["silent", "expired", "overdue"] | None = None
+            lost: Literal["silent", "expired"] | None = None
+            late = now - expires_at
             if state is TrialState.RUNNING and now > heard_at + SILENT_SECONDS:
                 lost = "silent"
-            elif state is TrialState.RUNNING and now > expires_at + GRACE_SECONDS:
-                lost = "overdue"
-            elif state is TrialState.WAITING and now > expires_at:
+            elif (state is TrialState.WAITING and late > 0) or (state is TrialState.RUNNING and late > GRACE_SECONDS):
                 lost = "expired"
             found[trial_id] = Progress(state, answer, lost)
         return found

@@ -40,6 +40,9 @@ DEFECT_SECONDS = 1.0
 """For so long it looks for no trial after it met a defect, which the next one may meet again."""
 LEFT_TO_OTHERS_SECONDS = 0.5
 """For so long a trial is left to workers that have its base model loaded."""
+TRIAL_FAILED, OVERDUE = "trial_failed", "trial_overdue"
+WRITTEN = ("chat", "completion")
+TOO_LATE = "Too much of the trial's time went into waiting for its turn, or for the base model to load."
 
 
 class TrialRunner:
@@ -108,9 +111,8 @@ class TrialRunner:
 
     def _serve(self, trial: TrialRecord) -> None:
         began = time.monotonic()
-        deadline = began + trial.expires_at - trial.heard_at  # both are of the database's clock, the latter is now
         with bound_contextvars(trial_id=trial.id):
-            ending = self._ending(trial, deadline)
+            ending = self._ending(trial, began)
             if ending is not None:
                 state = TrialState.FAILED if isinstance(ending, TrialFailure) else TrialState.ANSWERED
                 self._tell(trial, state, ending)
@@ -119,7 +121,7 @@ class TrialRunner:
             TRIAL_SECONDS.labels(trial.request["type"], outcome).observe(seconds)
             _log.info("a trial ended", outcome=outcome, base_model=trial.base_model, seconds=round(seconds, 3))
 
-    def _ending(self, trial: TrialRecord, deadline: float) -> TrialAnswer | TrialFailure | None:
+    def _ending(self, trial: TrialRecord, began: float) -> TrialAnswer | TrialFailure | None:
         """The answer, or why there is none; None if nobody waits for it any more."""
         try:
             entry = Catalogue.load(self._settings.catalogue_dir).get(trial.base_model)
@@ -127,8 +129,9 @@ class TrialRunner:
             if trial.adapter is not None:
                 adapter = self._adapters.fetch(StoredAdapter.model_validate(trial.adapter))
             data = self._fetch_data(trial)
+            at_it_since = began if entry.name in self._predictor.loaded else None
             self._predictor.ask(entry, adapter, trial_adapter.validate_python(trial.request), data)
-            return self._follow(trial, deadline)
+            return self._follow(trial, began, at_it_since)
         except TrainerDiedError as error:
             _log.error("the predictor died", error=str(error))
             cause = "There was not enough memory" if error.out_of_memory else "The process that answers died"
@@ -162,7 +165,9 @@ class TrialRunner:
                 )
         return self._data
 
-    def _follow(self, trial: TrialRecord, deadline: float) -> TrialAnswer | TrialFailure | None:
+    def _follow(self, trial: TrialRecord, began: float, at_it_since: float | None) -> TrialAnswer | TrialFailure | None:
+        """`at_it_since` is None while the base model may still be loading."""
+        deadline = began + trial.expires_at - trial.heard_at  # both are of the database's clock; the latter is `began`
         latest: TrialAnswer | None = None
         unsaid = False
         spoke_at = time.monotonic()
@@ -175,8 +180,9 @@ class TrialRunner:
                     if message.over:
                         return message.answer
                     latest, unsaid = message.answer, True
-                if time.monotonic() > deadline and isinstance(latest, WrittenText) and latest.text:
-                    return self._cut(trial, latest)
+                    at_it_since = at_it_since or time.monotonic()
+                if time.monotonic() > deadline:
+                    return self._break_off(trial, latest, 0.0 if at_it_since is None else deadline - at_it_since)
                 streams = trial.streamed and unsaid
                 if time.monotonic() - spoke_at >= (STREAM_SECONDS if streams else SIGN_OF_LIFE_SECONDS):
                     spoke_at, unsaid = time.monotonic(), False
@@ -188,12 +194,22 @@ class TrialRunner:
             raise
         return _failed("The worker is stopping.")
 
-    def _cut(self, trial: TrialRecord, latest: WrittenText) -> WrittenText:
-        """End a text at the trial's deadline, as if no more had been asked for."""
-        answer = latest.model_copy(update={"finish_reason": "length"})
-        self._tell(trial, TrialState.ANSWERED, answer)  # first, since the predictor may be long at its next token
+    def _break_off(self, trial: TrialRecord, latest: TrialAnswer | None, seconds: float) -> TrialAnswer | TrialFailure:
+        """End a trial at its deadline, of whose time the predictor had so many seconds."""
+        whole = trial.expires_at - trial.created_at
+        ending: TrialAnswer | TrialFailure
+        if seconds < whole / 2:
+            ending = TrialFailure(code=TRIAL_FAILED, message=f"{TOO_LATE} Try again in a moment.", users_fault=False)
+        elif isinstance(latest, WrittenText) and latest.text:  # as if no more had been asked for
+            ending = latest.model_copy(update={"finish_reason": "length"})
+        else:
+            less = "Ask for fewer tokens" if trial.request["type"] in WRITTEN else "Ask for less at once"
+            message = f"The answer was not finished within {whole:.0f} seconds. {less}, or raise SGG_TRIAL_SECONDS."
+            ending = TrialFailure(code=OVERDUE, message=message, users_fault=False)
+        state = TrialState.FAILED if isinstance(ending, TrialFailure) else TrialState.ANSWERED
+        self._tell(trial, state, ending)  # first, since the predictor may be long at its next token
         self._predictor.stop()
-        return answer
+        return ending
 
     def _tell(self, trial: TrialRecord, state: TrialState, said: TrialAnswer | TrialFailure | None) -> bool:
         with self._database.begin() as session:
@@ -201,4 +217,4 @@ class TrialRunner:
 
 
 def _failed(message: str) -> TrialFailure:
-    return TrialFailure(code="trial_failed", message=f"{message} Try again.", users_fault=False)
+    return TrialFailure(code=TRIAL_FAILED, message=f"{message} Try again.", users_fault=False)

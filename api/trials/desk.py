@@ -28,7 +28,6 @@ LOOK_SECONDS = 1.0
 UNAVAILABLE = {"base_model_unavailable", "invalid_checkpoint", "model_not_found", "invalid_catalogue"}
 NOBODY_SECONDS = 20.0
 """A trial waits so long for a worker that answers trials: that of a server that has just started may be on its way."""
-WRITTEN = ("chat", "completion")
 LOST = {
     "expired": "No worker answered in time: all are busy or loading the base model, or none is running.",
     "silent": "The worker that took the trial stopped responding.",
@@ -64,7 +63,7 @@ class TrialDesk:
         with CancelScope(shield=True):  # else a caller that goes now would leave a trial that nobody forgets
             trial_id = await run_in_threadpool(self._ask, new)
         try:
-            async for answer in self._follow(trial_id, new, caller_gone):
+            async for answer in self._follow(trial_id, caller_gone):
                 yield answer
         finally:
             self._waiting.pop(trial_id, None)
@@ -77,9 +76,7 @@ class TrialDesk:
         for waiter in self._waiting.values():
             waiter.changed.set()
 
-    async def _follow(
-        self, trial_id: str, new: NewTrial, caller_gone: Callable[[], Awaitable[bool]]
-    ) -> AsyncIterator[TrialAnswer]:
+    async def _follow(self, trial_id: str, caller_gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[TrialAnswer]:
         waiter = self._waiting[trial_id] = Waiter()
         asked = time.monotonic()
         deadline = asked + self._limits.seconds + GRACE_SECONDS + LOOK_SECONDS  # in case that the database falls silent
@@ -105,8 +102,6 @@ class TrialDesk:
                 continue
             if progress.state is TrialState.FAILED:
                 raise _refusal(TrialFailure.model_validate(progress.answer))
-            if progress.lost == "overdue":
-                raise _overdue(new, self._limits.seconds)
             if progress.lost is not None:
                 raise _lost(progress.lost)
             if progress.answer is not None:
@@ -162,14 +157,9 @@ def _lost(how: str) -> TrialFailedError:
     return TrialFailedError(f"{LOST[how]} Try again in a moment.")
 
 
-def _overdue(new: NewTrial, seconds: float) -> TrialOverdueError:
-    less = "Ask for fewer tokens" if new.request["type"] in WRITTEN else "Ask for less at once"
-    return TrialOverdueError(
-        f"The answer was not finished within {seconds:g} seconds. {less}, or raise SGG_TRIAL_SECONDS."
-    )
-
-
 def _refusal(failure: TrialFailure) -> ApiError:
     if failure.users_fault:
         return InvalidRequestError([RequestProblem(failure.param, failure.code, failure.message)])
+    if failure.code == TrialOverdueError.code:
+        return TrialOverdueError(failure.message)
     return (ModelUnavailableError if failure.code in UNAVAILABLE else TrialFailedError)(failure.message)

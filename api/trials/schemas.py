@@ -77,8 +77,7 @@ class MessageIn(In):
     @field_validator("name", mode="before")
     @classmethod
     def _without_name(cls, name: object) -> None:
-        if name not in (None, ""):
-            raise ValueError("Names of speakers are not supported: leave `name` out")
+        raise ValueError("Names of speakers are not supported: leave `name` out")
 
     @model_validator(mode="before")
     @classmethod

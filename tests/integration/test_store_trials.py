@@ -161,17 +161,17 @@ def test_a_trial_whose_worker_fell_silent_is_lost_and_so_is_one_whose_time_is_ov
     assert waiting(database, "tiny") is None and take(database, trial.id) is None
 
 
-def test_a_worker_may_answer_for_a_moment_after_the_time_is_over_and_is_overdue_then(database: Database) -> None:
-    answered, overdue = take(database, ask(database)), take(database, ask(database))
-    assert answered is not None and overdue is not None
-    for trial in (answered, overdue):
+def test_a_worker_may_answer_for_a_moment_after_the_time_is_over_and_not_later(database: Database) -> None:
+    answered, late = take(database, ask(database)), take(database, ask(database))
+    assert answered is not None and late is not None
+    for trial in (answered, late):
         change(database, trial.id, expires_at=database_now() - GRACE_SECONDS / 2)
         found = progress(database, trial.id)
         assert found is not None and found.lost is None
     assert tell(database, answered, TrialState.ANSWERED, HALF)
-    change(database, overdue.id, expires_at=database_now() - GRACE_SECONDS - 1)
-    found = progress(database, overdue.id)
-    assert found is not None and found.lost == "overdue"
+    change(database, late.id, expires_at=database_now() - GRACE_SECONDS - 1)
+    found = progress(database, late.id)
+    assert found is not None and found.lost == "expired"
 
 
 def test_what_nobody_forgot_leaves_when_the_next_one_comes_or_the_cleaner(database: Database, tmp_path: Path) -> None:
