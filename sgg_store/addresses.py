@@ -22,24 +22,28 @@ def checked_database_url(text: str) -> str:
     """
     found = _DATABASE.match(text)
     if found is None or not re.fullmatch("[0-9]+", "0" if found["port"] is None else found["port"]):
+        if "," in re.split("[/?]", text.partition("://")[2])[0]:
+            raise ValueError(f"Write several hosts as {_POSTGRES}://user:password@/db?host=one:5432&host=two:5432")
         raise ValueError(f"It cannot be read. {_WRITE_DATABASE}, with %2F for a / in the password and %40 for an @")
-    scheme, rest = found["scheme"], text.partition("://")[2]
+    scheme, rest = found["scheme"].lower(), text.partition("://")[2]
     if scheme in ("postgres", "postgresql", _POSTGRES):
         return f"{_POSTGRES}://{rest}"
     if scheme not in ("sqlite", "sqlite+pysqlite"):
         raise ValueError(f"{scheme}:// is no database that SGG can use. {_WRITE_DATABASE}")
     if not rest.startswith("/") or found["database"] in ("", ":memory:"):  # of which each connection would have its own
         raise ValueError(f"{scheme}:// needs a third slash and the path of a file. {_WRITE_DATABASE}")
-    return text
+    return f"{scheme}://{rest}"
 
 
 def checked_broker_url(text: str) -> str:
     """Give the address back if it is one of Redis, or of the broker within a process. Raises ValueError."""
+    if re.search(r";\w+://", text):
+        raise ValueError(f"It names several servers, and one is used. {_WRITE_BROKER}")
     parts = _parts(text, _WRITE_BROKER)
     if parts.scheme == "memory":
         return text
     if parts.scheme not in ("redis", "rediss"):
-        raise ValueError(f"It does not begin with redis://. {_WRITE_BROKER}")
+        raise ValueError(f"Only a Redis server over TCP is used, no socket or Sentinel. {_WRITE_BROKER}")
     number = parts.path.removeprefix("/")
     if number and not number.isdecimal():
         raise ValueError(f"Redis numbers its databases, and what stands behind the host is no number. {_WRITE_BROKER}")

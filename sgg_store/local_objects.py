@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from sgg_core.errors import NO_SPACE
 from sgg_core.files import fsync
 from sgg_store.errors import ObjectStoreUrlError
 from sgg_store.objects import CHUNK_BYTES, Source, StoredObject, check_key, is_key, missing, taken
@@ -34,7 +35,9 @@ class LocalObjectStore:
         except OSError as error:
             raise ObjectStoreUrlError(
                 f"{root} cannot be the object store's directory: {error.strerror or error}.",
-                "Set SGG_OBJECT_STORE_URL to a directory that this user may make or write to.",
+                "Free space there, or set SGG_OBJECT_STORE_URL to a directory on another disk."
+                if error.errno in NO_SPACE
+                else "Set SGG_OBJECT_STORE_URL to a directory that this user may make or write to.",
             ) from error
         for part in left:  # by killed processes
             with suppress(FileNotFoundError):  # somebody else's, who is done with it by now

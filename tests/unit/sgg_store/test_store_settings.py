@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from cli.settings_problems import problems_of
 from sgg_store.addresses import checked_database_url
@@ -61,6 +61,25 @@ def test_postgres_is_reached_with_the_driver_that_is_installed(scheme: str, monk
     Database(url).dispose()
 
 
+def test_several_hosts_of_postgres_are_written_as_the_driver_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_DATABASE_URL", "postgresql://sgg:Pa55word@one:5432,two:5433/sgg")
+    with pytest.raises(ValidationError) as refused:
+        StoreSettings()
+    [problem] = problems_of(refused.value)
+    assert "several hosts as postgresql+psycopg://user:password@/db?host=one:5432&host=two:5432" in problem
+    assert "Pa55word" not in problem
+    written = "postgresql+psycopg://sgg:secret@/sgg?host=one:5432&host=two:5433"
+    monkeypatch.setenv("SGG_DATABASE_URL", written)
+    dialect = create_engine(StoreSettings().database_url).dialect
+    _, options = dialect.create_connect_args(make_url(written))
+    assert (options["host"], options["port"]) == ("one,two", "5432,5433")
+
+
+@pytest.mark.parametrize("scheme", ["POSTGRES", "SQLite"])
+def test_the_case_of_a_scheme_does_not_matter(scheme: str, tmp_path: Path) -> None:
+    Database(checked_database_url(f"{scheme}:///{tmp_path}/db")).dispose()
+
+
 def test_a_file_of_sqlite_is_left_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGG_DATABASE_URL", f"sqlite:///{tmp_path}/other.sqlite3")
     assert StoreSettings().database_url == f"sqlite:///{tmp_path}/other.sqlite3"
@@ -98,7 +117,8 @@ def test_redis_is_a_broker_and_so_is_the_process_s_memory(url: str, monkeypatch:
     "url",
     [
         "bar", "redis//127.0.0.1", "amqp://u:Pa55word@db", "redis://:Pa55word@db/notadb", "redis://:Pa55word@db:99999/0",
-        "redis://:Pa55word/@db/0", "redis://[::1/0",
+        "redis://:Pa55word/@db/0", "redis://[::1/0", "redis+socket:///run/redis.sock", "sentinel://db:26379",
+        "redis://:Pa55word@one:6379;redis://two:6379",
     ],
 )  # fmt: skip
 def test_another_broker_is_refused_with_how_to_write_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
