@@ -229,6 +229,9 @@ def fetch_adapter(client: Client, job: dict[str, Any], out: Path) -> dict[str, A
         }.get(job["status"], f"Wait for its end with: sgg jobs watch {job['id']}")
         raise CliError(f"{job['id']} is {job['status']} and has no adapter to download.", remedy)
     bundle_id = job["result_files"][1]
+    if all(artifact["file_id"] != bundle_id for artifact in job["sgg"]["artifacts"]):
+        reason = f"The adapter of {job['id']} is gone: its model was deleted, or its file has expired."
+        raise CliError(reason, "Submit a new job to train it again, or use a checkpoint: `sgg jobs checkpoints`.")
     file = client.get(f"/files/{bundle_id}")
     expected = (file.get("sgg") or {}).get("sha256")
     try:

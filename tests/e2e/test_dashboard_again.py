@@ -231,6 +231,14 @@ def test_a_model_is_tried_whose_training_file_is_deleted(page, service, tmp_path
     page.get_by_role("button", name="Ask both").click()
     expect(page.locator(".said")).to_have_count(2)
     expect(page.get_by_role("alert")).to_have_count(0)
+    offered = page.locator("main").get_by_role("link", name="Try it", exact=True)
+    show(page, service, f"jobs/{job_id}")
+    expect(offered).to_be_visible()
+    with api(service) as http:
+        assert http.delete(f"/models/{job['fine_tuned_model']}").status_code == 200
+    page.reload()
+    expect(page.get_by_role("heading", name="Downloads")).to_be_visible()
+    expect(offered).to_have_count(0)
 
 
 def test_a_file_that_is_there_is_trained_on_from_the_list_of_files(page, service, table):

@@ -19,6 +19,12 @@ JOB = {
 }  # fmt: skip
 
 
+SUCCEEDED = JOB | {
+    "status": "succeeded", "result_files": ["file-1", "file-2"], "error": None,
+    "sgg": JOB["sgg"] | {"artifacts": [{"file_id": "file-1"}, {"file_id": "file-2"}], "failure": None},
+}  # fmt: skip
+
+
 def test_a_failed_job_tells_its_code_and_whose_fault_it_is():
     assert _facts(JOB)[-4:] == (
         ("error", "The GPU has no memory left."),
@@ -57,9 +63,19 @@ def test_checkpoints_are_listed_with_their_names_steps_and_losses(sgg_to):
 
 def test_a_place_that_cannot_be_written_is_named(sgg_to, tmp_path):
     (tmp_path / "file").write_text("")
-    job = JOB | {"status": "succeeded", "result_files": ["file-1", "file-2"], "error": None}
+    job = SUCCEEDED
     answers = {"/v1/fine_tuning/jobs/ftjob-1": job, "/v1/files/file-2": {"id": "file-2", "sgg": {"sha256": "0"}}}
     sgg = sgg_to(lambda request: httpx.Response(200, json=answers[request.url.path]))
     refused = sgg("jobs", "download", "ftjob-1", "--out", tmp_path / "file" / "adapter", "--json")
     assert refused.exit_code == 1
     assert "Cannot write" in json.loads(refused.stderr or refused.stdout)["error"]["message"]
+
+
+def test_of_a_job_whose_model_was_deleted_the_adapter_is_told_to_be_gone(sgg_to, tmp_path):
+    left = SUCCEEDED["sgg"] | {"artifacts": [{"file_id": "file-1"}]}
+    answers = {"/v1/fine_tuning/jobs/ftjob-1": SUCCEEDED | {"sgg": left}}
+    sgg = sgg_to(lambda request: httpx.Response(200, json=answers[request.url.path]))
+    refused = sgg("jobs", "download", "ftjob-1", "--out", tmp_path / "adapter", "--json")
+    assert refused.exit_code == 1 and not (tmp_path / "adapter").exists()
+    message = json.loads(refused.stderr or refused.stdout)["error"]["message"]
+    assert "ftjob-1 is gone: its model was deleted, or its file has expired" in message

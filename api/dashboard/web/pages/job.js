@@ -53,7 +53,7 @@ function Actions({ job, changed }) {
     ${["queued", "running"].includes(job.status) && html`<button disabled=${act.busy || stopping} onClick=${() => act.run("pause")}>Pause</button>`}
     ${(job.status === "paused" || (job.status === "running" && job.sgg.pause_requested)) && html`<button class="primary" disabled=${act.busy} onClick=${() => act.run("resume")}>Resume</button>`}
     ${!over(job) && html`<${Confirm} label="Cancel" disabled=${act.busy || job.sgg.cancel_requested} title="Cancel this job?" text="It stops before its next step and keeps its newest checkpoint. A cancelled job cannot be resumed; pause it if you may want to." yes="Yes, cancel it" onYes=${() => act.run("cancel")} />`}
-    ${job.fine_tuned_model && can("models:try") && html`<a class="button primary" href=${`#/try?model=${encodeURIComponent(job.fine_tuned_model)}`}>Try it</a>`}
+    ${job.fine_tuned_model && job.sgg.artifacts.some((file) => file.filename === "adapter.tar.gz") && can("models:try") && html`<a class="button primary" href=${`#/try?model=${encodeURIComponent(job.fine_tuned_model)}`}>Try it</a>`}
     <a class="button" href=${`#/new?from=${job.id}`}>Run again with changes</a>
     ${over(job) && html`<${Confirm} label="Delete" disabled=${drop.busy} title="Delete this job?" text="Its adapter, checkpoints, figures and report are deleted too, and cannot be restored. The data files stay." yes="Yes, delete it" onYes=${drop.run} />`}
   </div><${Problem} error=${drop.error || act.error} /></div>`;
