@@ -82,7 +82,7 @@ def row_of(text: str, kind: str) -> dict[str, Any]:
 
 def _finished(answer: dict[str, Any]) -> dict[str, Any]:
     """The one choice of an answer. Raises CliError if it ended early, since half of a text is no prediction."""
-    [choice] = answer["choices"]
+    choice: dict[str, Any] = answer["choices"][0]
     written = answer["usage"]["completion_tokens"]
     if choice["finish_reason"] == "length" and written < MOST_TOKENS:
         raise CliError(
