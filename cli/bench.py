@@ -11,7 +11,7 @@ import typer
 from cli.bench_cluster import cluster
 from cli.bench_peers import peers
 from cli.bench_start import start
-from cli.errors import CliError
+from cli.errors import CliError, WrongUseError
 from cli.numbers import numbers
 from cli.output import JsonFlag, complain, print_json_line, say
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure accuracy and cost on this machine, with peers for comparison.", no_args_is_help=True)
 for command in (start, peers, cluster):  # each has a module of its own
     app.command()(command)
-USAGE = 2
 DEFAULT_METHODS = "zero_shot,linear_probe,full,bitfit,ia3,prompt,prefix,lora,lora_2x,lora_2_seeds,lora_sam,lora_clip"
 DEFAULT_METHODS += ",sgg_magnitude,sgg_direction,sgg,setfit"
 DEFAULT_PAIR_METHODS = "target_only,mixing,source_then_target,pcgrad,sgg_gated,sgg_cross_fitted"
@@ -62,7 +61,7 @@ def accuracy(
     pairs = [_pair(text) for text in pair or ()]
     folders = _by_name([*(task or ()), *(path for both in pairs for path in both)])
     if not folders or not model:
-        raise CliError("Nothing to measure.", "Give --task or --pair, and --model.", exit_code=USAGE)
+        raise WrongUseError("Nothing to measure.", "Give --task or --pair, and --model.")
     catalogue = Catalogue.load(StoreSettings().catalogue_dir)
     cells = list(
         grid(
@@ -188,10 +187,9 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
     for path in paths:
         other = found.setdefault(path.name, path)
         if other.resolve() != path.resolve():
-            raise CliError(
+            raise WrongUseError(
                 f"Two tasks are called {path.name!r}: {other} and {path}.",
                 "Rows know a task by its folder's name: rename one of them.",
-                exit_code=USAGE,
             )
     return found
 
@@ -199,5 +197,5 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
 def _pair(text: str) -> tuple[Path, Path]:
     target, colon, source = text.partition(":")
     if not colon or not target or not source:
-        raise CliError(f"--pair {text!r} is no pair.", "Write TARGET:SOURCE, two folders.", exit_code=USAGE)
+        raise WrongUseError(f"--pair {text!r} is no pair.", "Write TARGET:SOURCE, two folders.")
     return Path(target), Path(source)

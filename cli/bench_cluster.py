@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import WrongUseError
 from cli.output import JsonFlag, print_json_line
 
 if TYPE_CHECKING:
     from sgg_core.bench.cluster import Pace
-
-USAGE = 2
 
 
 def cluster(
@@ -66,14 +64,14 @@ def _pace(speeds: Path | None, packs: str | None, job_seconds: float | None) -> 
         except (OSError, ValueError, KeyError, TypeError) as error:
             told = f"{type(error).__name__}: {error}"
             remedy = "Give the file that `sgg bench throughput --json` or `sgg bench peers --json` wrote."
-            raise CliError(f"--speeds {speeds} cannot be read ({told}).", remedy, exit_code=USAGE) from error
+            raise WrongUseError(f"--speeds {speeds} cannot be read ({told}).", remedy) from error
         return pace if job_seconds is None else pace.scaled(job_seconds)
     if job_seconds is None:
-        raise CliError("Nothing is known of a job's time.", "Give --speeds or --job-seconds.", exit_code=USAGE)
+        raise WrongUseError("Nothing is known of a job's time.", "Give --speeds or --job-seconds.")
     try:
         known = {
             int(jobs): float(seconds) for jobs, _, seconds in (p.partition("=") for p in (packs or "").split(",") if p)
         }
     except ValueError as error:
-        raise CliError(f"--packs {packs!r} cannot be read.", "Write --packs 4=20,8=38.", exit_code=USAGE) from error
+        raise WrongUseError(f"--packs {packs!r} cannot be read.", "Write --packs 4=20,8=38.") from error
     return Pace({1: job_seconds} | known)

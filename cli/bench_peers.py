@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import WrongUseError
 from cli.numbers import numbers
 from cli.output import JsonFlag, complain, print_json_line, say
-
-USAGE = 2
 
 
 def peers(
@@ -32,7 +30,7 @@ def peers(
 ) -> None:
     """Time of a job against transformers' Trainer with peft, SetFit, a pack, and a process for each job."""
     if not train.is_file():
-        raise CliError(f"There is no file {train}.", "Name a training file with --train.", exit_code=USAGE)
+        raise WrongUseError(f"There is no file {train}.", "Name a training file with --train.")
 
     counts = numbers(jobs, "--jobs 4,8")
 

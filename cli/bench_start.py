@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import CliError, WrongUseError
 from cli.fresh_server import FreshServer, fresh_server, wait_for
 from cli.jobs import fetch_adapter
 from cli.output import JsonFlag, print_json_line, say
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sgg_core.bench.machine import Machine
     from sgg_core.bench.start import Case, JobTimes, Row
 
-USAGE = 2
 POLL_SECONDS = 0.01  # times are as exact as this, and each look costs the server some milliseconds
 
 
@@ -47,7 +46,7 @@ def start(
     from sgg_core.bench.start import as_tables
 
     if not train.is_file():
-        raise CliError(f"There is no file {train}.", "Name a training file with --train.", exit_code=USAGE)
+        raise WrongUseError(f"There is no file {train}.", "Name a training file with --train.")
     setting = Setting(tuple(model or ("all-minilm-l6-v2", "smollm2-135m-instruct")), train, jobs, steps)
     rows: list[Row] = []
     for row in (row for number in range(servers) for row in measured(setting, number)):

@@ -21,6 +21,13 @@ class CliError(Exception):
         return f"{self.message} {self.remedy}".strip()
 
 
+class WrongUseError(CliError):
+    """The command was called in a way that it cannot be; nothing was done."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy, exit_code=2)
+
+
 class ServerUnreachableError(CliError):
     """No answer came from the server, or one that says it is not ready; trying again later may help."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import WrongUseError
 
 Settings = dict[str, dict[str, Any]]  # group -> name -> value
 
@@ -31,7 +31,6 @@ SpecOption = Annotated[
     Path | None,
     typer.Option("--spec", help="The whole job as YAML or JSON, with the fields of the HTTP API; files by path or id."),
 ]
-USAGE = 2
 
 
 def setting_names() -> tuple[str, ...]:
@@ -54,12 +53,12 @@ def parse_settings(assignments: Iterable[str]) -> Settings:
         name, equals, text = assignment.partition("=")
         name = name.strip()
         if not equals:
-            raise CliError(f"--set {assignment!r} has no value.", "Write --set name=value.", exit_code=USAGE)
+            raise WrongUseError(f"--set {assignment!r} has no value.", "Write --set name=value.")
         if name not in known:
-            raise CliError(f"There is no setting {name!r}.", _suggestion(name, known), exit_code=USAGE)
+            raise WrongUseError(f"There is no setting {name!r}.", _suggestion(name, known))
         group, _, field = name.partition(".")
         if field in settings.setdefault(group, {}):
-            raise CliError(f"--set {name} is given twice.", "Keep one of them.", exit_code=USAGE)
+            raise WrongUseError(f"--set {name} is given twice.", "Keep one of them.")
         settings[group][field] = _value(text.strip())
     return settings
 
@@ -85,7 +84,7 @@ def build_spec(base_model: str, method: str, seed: int, settings: Settings) -> A
     try:
         return TrainingSpec.model_validate({"base_model": base_model, "method": method, "seed": seed, **settings})
     except ValidationError as error:
-        raise CliError(_bounds(error.errors()), "Correct these values.", exit_code=USAGE) from error
+        raise WrongUseError(_bounds(error.errors()), "Correct these values.") from error
 
 
 def to_request(settings: Settings) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.errors import ApiError, CliError
+from cli.errors import ApiError, CliError, WrongUseError
 
 if TYPE_CHECKING:
     from sgg_core.spec import TrainingSpec
 
-USAGE = 2
 FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 REQUEST = ("model", "training_file", "validation_file", "suffix", "seed", "metadata", "method", "hyperparameters")
 METHODS = ("sgg", "supervised")
@@ -60,7 +59,7 @@ class JobFile:
         """Make the error that tells everything that is wrong, each with its line."""
         placed = sorted((self._line(field), field, reason) for field, reason in found)
         told = [f"{self.path}, line {line}, field {field}: {reason}" for line, field, reason in placed]
-        return CliError("\n".join(told), exit_code=USAGE)
+        return WrongUseError("\n".join(told))
 
     def explained(self, error: ApiError) -> CliError:
         """Make the server's refusal one that names lines; a refusal of something else stays as it is."""
@@ -113,10 +112,9 @@ def spec_of(file: JobFile, lora: Mapping[str, Any] | None = None) -> TrainingSpe
 def refuse_beside_spec(*options: object) -> None:
     """Raise CliError if an option that the file speaks of was given, too."""
     if any(option is not None and option not in ([], ()) for option in options):
-        raise CliError(
+        raise WrongUseError(
             "--spec describes the whole job, so it cannot be combined with other options of the job.",
             "Leave out --spec or the other options.",
-            exit_code=USAGE,
         )
 
 
@@ -230,11 +228,9 @@ def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             value = yaml.load(text, Loader=Loader)  # nosec B506 # a safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CliError(
-            f"{path}, line {line}: {error.problem}.", "Write the job in YAML or JSON.", exit_code=USAGE
-        ) from error
+        raise WrongUseError(f"{path}, line {line}: {error.problem}.", "Write the job in YAML or JSON.") from error
     except yaml.YAMLError as error:
-        raise CliError(f"{path}: {error}.", "Write the job in YAML or JSON.", exit_code=USAGE) from error
+        raise WrongUseError(f"{path}: {error}.", "Write the job in YAML or JSON.") from error
     if not isinstance(value, dict):
-        raise CliError(f"{path}, line 1: it holds no fields.", "Begin with `model: ...`.", exit_code=USAGE)
+        raise WrongUseError(f"{path}, line 1: it holds no fields.", "Begin with `model: ...`.")
     return value, lines

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import WrongUseError
 
-USAGE = 2
 MetadataOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,10 +27,8 @@ def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CliError(
-                f"--metadata {pair!r} has no key or no value.", "Write --metadata key=value.", exit_code=USAGE
-            )
+            raise WrongUseError(f"--metadata {pair!r} has no key or no value.", "Write --metadata key=value.")
         if key in found:
-            raise CliError(f"--metadata {key} is given twice.", "Keep one of them.", exit_code=USAGE)
+            raise WrongUseError(f"--metadata {key} is given twice.", "Keep one of them.")
         found[key] = value
     return found

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.errors import CliError
+from cli.errors import CliError, WrongUseError
 from cli.output import JsonFlag, complain, print_json, print_table, say
 
 if TYPE_CHECKING:
     from sgg_core.catalogue import BaseModelEntry, Catalogue
 
 app = typer.Typer(help="Base models: list, add, remove.", no_args_is_help=True)
-USAGE = 2
 FEWEST_TOKENS = 16
 MOST_TOKENS = 8192  # task.max_tokens goes no higher, and a trial's time grows with what it may show the model
 # Kinds of models whose positions are counted from behind the padding's id, so that so many fewer are for tokens.
@@ -111,10 +110,10 @@ def _catalogue() -> Catalogue:
 
 def _source(directory: Path | None, hub: str | None, revision: str | None) -> dict[str, Any]:
     if (directory is None) == (hub is None):
-        raise CliError("Where are the files?", "Give either --directory or --hub with --revision.", exit_code=USAGE)
+        raise WrongUseError("Where are the files?", "Give either --directory or --hub with --revision.")
     if directory is None:
         if revision is None:
-            raise CliError("--hub needs --revision.", "Pin the full commit hash of the repository.", exit_code=USAGE)
+            raise WrongUseError("--hub needs --revision.", "Pin the full commit hash of the repository.")
         return {"type": "hub", "repo_id": hub, "revision": revision}
     if not (directory / "config.json").is_file():
         raise CliError(f"{directory} has no config.json.", "Give a directory in Hugging Face layout.")
@@ -158,7 +157,7 @@ def _entry(**fields: Any) -> BaseModelEntry:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise CliError(f"{place}: {first['msg']}.", "Correct this value.", exit_code=USAGE) from error
+        raise WrongUseError(f"{place}: {first['msg']}.", "Correct this value.") from error
 
 
 def _describe(entry: BaseModelEntry) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from cli.errors import CliError
-
-USAGE = 2
+from cli.errors import WrongUseError
 
 
 def numbers(text: str, example: str) -> tuple[int, ...]:
@@ -13,9 +11,7 @@ def numbers(text: str, example: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise CliError(
-            f"{option} {text!r} is not a list of whole numbers.", f"Write {example}.", exit_code=USAGE
-        ) from error
+        raise WrongUseError(f"{option} {text!r} is not a list of whole numbers.", f"Write {example}.") from error
     if min(found) < 1:
-        raise CliError(f"{option} {text!r} holds a number below 1.", f"Write {example}.", exit_code=USAGE)
+        raise WrongUseError(f"{option} {text!r} holds a number below 1.", f"Write {example}.")
     return found

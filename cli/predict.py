@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.errors import CliError, cannot_read
+from cli.errors import CliError, WrongUseError, cannot_read
 from cli.output import JsonFlag, complain, print_json_line, print_table
 from cli.remote_predict import RemotePredictor, row_of
 from sgg_core.imports import without_collector
 
 if TYPE_CHECKING:
     from sgg_core.parsing import Row
-
-USAGE = 2
 
 
 def predict(
@@ -40,21 +38,19 @@ def predict(
     Labelled rows keep their own label as `given_label`.
     """
     if (directory is None) == (model is None):
-        raise CliError(
+        raise WrongUseError(
             "No adapter is named." if model is None else "Both a directory and --model are given.",
             "Give the directory of a trained adapter, or --model with the name of a model on the server.",
-            exit_code=USAGE,
         )
     if directory is not None and not directory.is_dir():
         raise CliError(f"There is no directory {directory}.", "Give the directory of a trained adapter.")
     if (text is None) == (file is None):
-        raise CliError(
+        raise WrongUseError(
             "Nothing to predict." if text is None else "Both --text and --file are given.",
             "Give --text '...' (repeatable) or --file ROWS.",
-            exit_code=USAGE,
         )
     if not all(each.strip() for each in text or ()):
-        raise CliError("The --text is empty.", "Give --text '...' with the text to predict for.", exit_code=USAGE)
+        raise WrongUseError("The --text is empty.", "Give --text '...' with the text to predict for.")
     read = [] if file is None else _rows(file)
     answered = _there(model, text, read) if directory is None else _here(directory, text, read, file)
     if as_json or file is not None:

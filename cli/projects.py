@@ -7,13 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from cli.client import Client
-from cli.errors import CliError
+from cli.errors import WrongUseError
 from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say, size
 
 app = typer.Typer(help="Projects and their quotas: create, list, show, set.", no_args_is_help=True)
 
 PATH = "/organization/projects"
-USAGE = 2
 ProjectId = Annotated[str, typer.Argument(metavar="PROJECT_ID", help="An id such as proj-....")]
 
 
@@ -83,7 +82,7 @@ def set_(
     """Rename a project or set its quotas; options left out change nothing."""
     quotas = _quotas(max_running_jobs, max_queued_jobs, max_stored_bytes, max_trainer_seconds_per_day)
     if name is None and not quotas:
-        raise CliError("There is nothing to set.", "Give --name or one of the --max-... options.", exit_code=USAGE)
+        raise WrongUseError("There is nothing to set.", "Give --name or one of the --max-... options.")
     change: dict[str, Any] = {"sgg": {"quotas": quotas}} | ({"name": name} if name is not None else {})
     with Client.from_environment() as client:
         project = client.post(f"{PATH}/{project_id}", change)
@@ -123,5 +122,5 @@ def _number(name: str, text: str) -> int | None:
         return None
     if not (text.isascii() and text.isdigit()):
         option = f"--max-{name.replace('_', '-')}"
-        raise CliError(f"{option} is {text!r}.", "Give a whole number, or `default`.", exit_code=USAGE)
+        raise WrongUseError(f"{option} is {text!r}.", "Give a whole number, or `default`.")
     return int(text)

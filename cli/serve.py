@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.data_dir_lock import locked
-from cli.errors import CliError
+from cli.errors import CliError, WrongUseError
 from cli.late_worker import LateWorker
 from cli.metrics_server import metrics_served, share_metrics
 from cli.output import JsonFlag, print_json_line, say
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sgg_store.objects import ObjectStore
     from worker.embedded import EmbeddedWorker
 
-USAGE = 2
 LINK_SECONDS = 600.0
 MOST_OPEN_FILES = 65_536
 
@@ -105,16 +104,14 @@ def _run(listener: socket.socket, with_worker: bool, processes: int, announce: C
     stop = _StopSignals()
     settings = ApiSettings()
     if not with_worker and settings.broker_is_embedded:
-        raise CliError(
+        raise WrongUseError(
             "Without a worker inside, jobs reach workers through a broker only, and SGG_BROKER_URL is not set.",
             "Set it to the address of a Redis server, or leave --no-worker out.",
-            exit_code=USAGE,
         )
     if with_worker and processes > 1:
-        raise CliError(
+        raise WrongUseError(
             "The built-in worker needs a server of one process, but --processes asks for several.",
             "Add --no-worker and start `sgg worker` beside it, or leave --processes out.",
-            exit_code=USAGE,
         )
     database = Database(settings.database_url)
     try:
@@ -230,10 +227,9 @@ def _is_loopback(host: str) -> bool:
 
 def _check_bind(host: str, allow_remote: bool) -> None:
     if not _is_loopback(host) and not allow_remote:
-        raise CliError(
+        raise WrongUseError(
             f"{host} can be reached by other machines, and API keys would cross the network unencrypted.",
             "Keep 127.0.0.1 and put a reverse proxy with TLS in front, or add --allow-remote on a trusted network.",
-            exit_code=USAGE,
         )
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from cli.errors import CliError
+from cli.errors import CliError, WrongUseError
 
-USAGE = 2
 REMEDY = "Correct or unset the variable."
 
 
@@ -27,7 +26,7 @@ def require_settings(*kinds: type[BaseSettings]) -> None:
 
 def refusal(problems: Iterable[str]) -> CliError:
     """The failure of a command whose variables are wrong; kinds of settings share some."""
-    return CliError("\n".join(dict.fromkeys(problems)), REMEDY, exit_code=USAGE)
+    return WrongUseError("\n".join(dict.fromkeys(problems)), REMEDY)
 
 
 def refused_by(kind: type[BaseSettings]) -> list[str]:

@@ -11,10 +11,9 @@ import typer
 from cli.client import Client
 from cli.completion import complete_files, complete_models
 from cli.dry_run import print_dry_run
-from cli.errors import ApiError, CliError
+from cli.errors import ApiError, WrongUseError
 from cli.hyperparameters import (
     DEFAULT_METHOD,
-    USAGE,
     MethodOption,
     SetOption,
     SpecOption,
@@ -77,7 +76,7 @@ def submit(
     A file that the server has already is not uploaded again. A dry run, or a refused job, leaves no upload behind.
     """
     if watch and dry_run:
-        raise CliError("A dry run makes no job to watch.", "Leave out --watch or --dry-run.", exit_code=USAGE)
+        raise WrongUseError("A dry run makes no job to watch.", "Leave out --watch or --dry-run.")
     if spec is not None:
         refuse_beside_spec(
             model, training, validation, source, retention, method, start, suffix, seed, settings, metadata, priority
@@ -89,7 +88,7 @@ def submit(
             _tell(client, made, watch=watch, as_json=as_json)
         return
     if model is None or training is None:
-        raise CliError("A job needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
+        raise WrongUseError("A job needs --model and --train.", "Give both, or --spec with a file.")
     method = method or DEFAULT_METHOD
     chosen, carried = parse_settings(settings or ()), parse_metadata(metadata or ())
     build_spec(model, method, seed or 0, chosen)
@@ -164,4 +163,4 @@ def _create(client: Client, request: dict[str, Any], dry_run: bool) -> dict[str,
 
 def _check_sources(method: str, source: list[str] | None) -> None:
     if source and method != "sgg":
-        raise CliError("--source needs --method sgg.", "Plain LoRA does not look at source files.", exit_code=USAGE)
+        raise WrongUseError("--source needs --method sgg.", "Plain LoRA does not look at source files.")

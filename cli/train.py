@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.bundle import refuse_existing
-from cli.errors import CliError
+from cli.errors import CliError, WrongUseError
 from cli.hyperparameters import (
     DEFAULT_METHOD,
-    USAGE,
     MethodOption,
     SetOption,
     SpecOption,
@@ -89,7 +88,7 @@ def train(
         refuse_beside_spec(model, training, validation, source, retention, method, seed, settings, start)
         order = _order_from_file(read_job_file(job))
     elif model is None or training is None:
-        raise CliError("A training needs --model and --train.", "Give both, or --spec with a file.", exit_code=USAGE)
+        raise WrongUseError("A training needs --model and --train.", "Give both, or --spec with a file.")
     else:
         chosen = settings_from(parse_settings(settings or ()), start)
         spec = build_spec(model, method or DEFAULT_METHOD, seed or 0, chosen)
