@@ -41,6 +41,7 @@ class Progress(BaseModel):
     """Scalars of a run after `step` steps, and what it reported so far (step and evaluation messages)."""
 
     step: int = 0
+    prepared: bool = False  # whether nothing is left to do before the first step
     trained_tokens: int = 0
     seconds: float = 0.0
     path_length: float = 0.0

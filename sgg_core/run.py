@@ -93,7 +93,7 @@ class Run:
             setup = self.setup = setup.following(self.state.plan)
             self.saved, self.saved_step = resume_from, self.progress.step
             setup.objective.kinship = self.progress.kinship
-        if self.progress.step == 0:
+        if self.progress.step == 0 and not self.progress.prepared:
             self.progress.baseline = self._evaluate()
             self.progress.retention = setup.retention.measure() if setup.retention else None
             found, wish = setup.rivals.ask_in_context()
@@ -105,6 +105,9 @@ class Run:
                 return self._stopped(wish, checkpoints)
             self.progress.path_length = setup.trained.distance(self.state.initial)  # where sources led to
             setup.guided.begin(setup.objective.support())
+            self.progress.prepared = True
+            if setup.sources.judged:
+                self._save(checkpoints)  # what took as long as several runs is not done again
         self.reporter.report(started(setup.plan, setup.workload, self.progress.step + 1))
         stopped_early = self._patience_is_over()
         for step in range(self.progress.step + 1, setup.plan.total_steps + 1):

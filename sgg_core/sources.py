@@ -58,9 +58,14 @@ class SourceTasks:
             found |= {parameter: part.to(parameter.dtype) for parameter, part in parts}
         return found
 
+    @property
+    def judged(self) -> bool:
+        """Whether `judge` has something to find out."""
+        return self.rule == "cross_fitted" and bool(self.tasks)
+
     def judge(self, objective: Objective, reporter: Reporter) -> Control:
         """With `cross_fitted`, find out which sources help and tell. Anything but `continue`: the reporter's wish."""
-        if self.rule != "cross_fitted":
+        if not self.judged:
             return "continue"
         wish = Wish(reporter)
         target, names = objective.target, objective.names

@@ -241,6 +241,26 @@ def test_a_run_can_be_stopped_during_its_rehearsal(causal, training, source, spe
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_sources_are_not_judged_again_by_a_run_that_goes_on(
+    kind, agreeing, contrary, training, spec_for, tmp_path, adapter_bytes, told, request
+):
+    base = request.getfixturevalue(kind)
+    spec = spec_for(base, optimization=OPTIMIZATION, guidance={"source_weight": "cross_fitted"})
+    data = {"sources": [agreeing, contrary], "checkpoints": tmp_path / "c"}
+    first, second = SilentReporter(), SilentReporter()
+    train(spec, base, training, **data, output=tmp_path / "whole", reporter=first)
+    begin = tmp_path / "c" / "step-00000000"
+    train(spec, base, training, **data, output=tmp_path / "resumed", reporter=second, resume_from=begin)
+    judged = [
+        [n["message"] for n in told(reporter, "notice") if "rehearsal" in n["message"]] for reporter in (first, second)
+    ]
+    assert (len(judged[0]), judged[1]) == (2, [])
+    assert told(second, "started")[0]["first_step"] == 1
+    assert told(first, "step") == told(second, "step")
+    assert adapter_bytes(tmp_path / "whole") == adapter_bytes(tmp_path / "resumed")
+
+
 def test_sources_that_mostly_point_against_the_target_are_told(
     causal, training, agreeing, contrary, spec_for, tmp_path
 ):
