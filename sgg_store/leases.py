@@ -263,11 +263,10 @@ class Leases:
             fail_job(self.session, attempt.job_id, verdict)
             self.session.flush()
             return JobStatus.FAILED
-        failures = JobRecord.infra_failures + 1
         if job.pause_requested:
-            return self._pause(job, infra_failures=failures)
+            return self._pause(job)
         told = f"Attempt {attempt.number} ended early ({cause}: {detail}). The job is queued again."
-        requeue_job(self.session, job, NewEvent(told, "warn"), verdict, infra_failures=failures)
+        requeue_job(self.session, job, NewEvent(told, "warn"), verdict)
         self.session.flush()
         return JobStatus.QUEUED
 
@@ -281,8 +280,8 @@ class Leases:
         self.session.flush()
         return JobStatus.CANCELLED
 
-    def _pause(self, job: JobRecord, **values: Any) -> JobStatus:
-        pause_job(self.session, job, **values)
+    def _pause(self, job: JobRecord) -> JobStatus:
+        pause_job(self.session, job)
         self.session.flush()
         return JobStatus.PAUSED
 

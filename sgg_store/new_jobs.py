@@ -51,7 +51,6 @@ class NewJob:
     retention_file_id: str | None = None
     start: Start | None = None
     suffix: str | None = None
-    method_request: dict[str, Any] | None = None
     user_metadata: dict[str, str] = field(default_factory=dict)
     api_key_id: str | None = None
     idempotency_key: str | None = None
@@ -193,7 +192,6 @@ _AT_FIRST: dict[str, Any] = {
     "step": 0,
     "result_file_ids": [],
     "current_attempt": 0,
-    "infra_failures": 0,
     "cancel_requested": False,
     "pause_requested": False,
     "rings": 0,
@@ -219,7 +217,6 @@ def _asked(new: NewJob) -> dict[str, Any]:
         "start_file_id": start.file_id if start else None,
         "start_checkpoint_id": start.checkpoint_id if start else None,
         "suffix": new.suffix,
-        "method_request": new.method_request,
         "api_key_id": new.api_key_id,
         "idempotency_key": new.idempotency_key,
         "request_hash": new.request_hash,

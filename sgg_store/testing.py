@@ -91,7 +91,7 @@ def add_history(
     job_ids = [ids.new_id("ftjob-") for _ in range(jobs)]
     base = {
         **{"project_id": project_id, "status": status, "base_model": "tiny", "spec": {"base_model": "tiny"}},
-        **{"method_request": None, "suffix": None, "seed": 0, "training_file_id": file_id, "source_file_ids": []},
+        **{"suffix": None, "seed": 0, "training_file_id": file_id, "source_file_ids": []},
         **{"request_hash": "", "result_file_ids": [], "step": points, "total_steps": points, "last_event_seq": points},
     }
     rows = [base | {"id": job_id, "created_at": began + number} for number, job_id in enumerate(job_ids)]

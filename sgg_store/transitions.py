@@ -66,18 +66,18 @@ def cancel_job(session: Session, job: JobRecord) -> JobRecord | None:
     )
 
 
-def pause_job(session: Session, job: JobRecord, **values: Any) -> JobRecord | None:
+def pause_job(session: Session, job: JobRecord) -> JobRecord | None:
     """Move a queued or running job to paused and tell from which checkpoint it will go on."""
     name, facts = _last_checkpoint(session, job)
     place = f"from {name}, exactly as it was" if name else "from the beginning"
     event = NewEvent(f"The job is paused. Resume it, and it goes on {place}.", data=facts)
-    return move_job(session, job.id, job.status, JobStatus.PAUSED, event, **values)
+    return move_job(session, job.id, job.status, JobStatus.PAUSED, event)
 
 
-def requeue_job(session: Session, job: JobRecord, event: NewEvent, delay_seconds: float, **values: Any) -> None:
+def requeue_job(session: Session, job: JobRecord, event: NewEvent, delay_seconds: float) -> None:
     """Move a running or paused job back to the queue; its doorbell is due after `delay_seconds`."""
     ring_at = database_now() + delay_seconds
-    move_job(session, job.id, job.status, JobStatus.QUEUED, event, rings=0, next_ring_at=ring_at, **values)
+    move_job(session, job.id, job.status, JobStatus.QUEUED, event, rings=0, next_ring_at=ring_at)
 
 
 def _last_checkpoint(session: Session, job: JobRecord) -> tuple[str | None, dict[str, Any]]:

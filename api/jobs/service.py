@@ -301,7 +301,6 @@ def _new_job(job_in: JobIn, caller: Caller, request_hash: str, idempotency_key: 
         source_file_ids=tuple(job_in.settings.sources),
         retention_file_id=job_in.settings.retention_file,
         suffix=job_in.suffix,
-        method_request=job_in.method.model_dump(mode="json", exclude_unset=True) if job_in.method else None,
         user_metadata=job_in.metadata or {},
         api_key_id=caller.key_id,
         idempotency_key=idempotency_key,

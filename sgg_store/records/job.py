@@ -45,7 +45,6 @@ class JobRecord(Record):
 
     base_model: Mapped[str]
     spec: Mapped[dict[str, Any]]  # a TrainingSpec
-    method_request: Mapped[dict[str, Any] | None]  # the method as the caller wrote it
     suffix: Mapped[str | None]
     seed: Mapped[int] = mapped_column(BigInteger)
     training_file_id: Mapped[str]
@@ -79,7 +78,6 @@ class JobRecord(Record):
     error_param: Mapped[str | None]
 
     current_attempt: Mapped[int] = mapped_column(default=0)
-    infra_failures: Mapped[int] = mapped_column(default=0)  # attempts that ended through no fault of the job
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())  # of the running attempt
     rings: Mapped[int] = mapped_column(default=0)  # doorbells since the job was last queued

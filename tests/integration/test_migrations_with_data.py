@@ -49,6 +49,10 @@ OLD_ROWS: dict[str, dict[str, Any]] = {
 }
 
 
+DROPPED = {"jobs": {"infra_failures"}}
+"""Columns of the first version that the newest one has not."""
+
+
 def migrate(database: Database, direction: Callable[[Config, str], None]) -> None:
     """Bring the tables to the first version."""
     with database.connect_for_migration() as connection:
@@ -59,15 +63,17 @@ def migrate(database: Database, direction: Callable[[Config, str], None]) -> Non
 
 
 def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
-    """Every row of the old tables, with the old columns alone."""
+    """Every row of the old tables, with those columns alone that the first version and the newest one have."""
     tables = MetaData()
     tables.reflect(database.engine)
     with database.engine.connect() as connection:
+        kept = {name: [key for key in old if key not in DROPPED.get(name, ())] for name, old in OLD_ROWS.items()}
         return {
             name: [
-                dict(row) for row in connection.execute(select(*(tables.tables[name].c[key] for key in old))).mappings()
+                dict(row)
+                for row in connection.execute(select(*(tables.tables[name].c[key] for key in keys))).mappings()
             ]
-            for name, old in OLD_ROWS.items()
+            for name, keys in kept.items()
         }
 
 

@@ -49,7 +49,6 @@ def test_a_new_job_is_queued_with_its_first_event(database: Database) -> None:
         assert (job.status, job.suffix, job.seed, job.step, job.current_attempt) == (JobStatus.QUEUED, "mine", 7, 0, 0)
         assert job.source_file_ids == list(sources)
         assert dict(job.user_metadata) == {"a": "1", "b": "2"}
-        assert job.method_request is None
         assert abs(job.created_at - database.now()) < 60
     assert messages(database, made.id) == ["The job is queued."]
 
