@@ -1,4 +1,7 @@
-"""`sgg models`: the catalogue of base models of this machine's data directory. Requests can only name its entries."""
+"""`sgg models`: the catalogue of base models of this machine's data directory, and the models of a server.
+
+Requests can only name entries of the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ import typer
 
 from cli.errors import CliError, WrongUseError
 from cli.output import JsonFlag, complain, print_json, print_table, say
+from cli.served_models import delete, served
 
 if TYPE_CHECKING:
     from sgg_core.catalogue import BaseModelEntry, Catalogue
 
-app = typer.Typer(help="Base models: list, add, remove.", no_args_is_help=True)
+app = typer.Typer(
+    help="Base models of this machine: list, add, remove. Models on the server: served, delete.", no_args_is_help=True
+)
 FEWEST_TOKENS = 16
 MOST_TOKENS = 8192  # task.max_tokens goes no higher, and a trial's time grows with what it may show the model
 # Kinds of models whose positions are counted from behind the padding's id, so that so many fewer are for tokens.
@@ -23,7 +29,7 @@ AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta",
 
 @app.command("list")
 def list_models(as_json: JsonFlag = False) -> None:
-    """List the base models that jobs may name, and where their files lie."""
+    """List the base models of this machine's catalogue, and where their files lie."""
     rows = [_describe(entry) for entry in _catalogue().entries()]
     if as_json:
         print_json(rows)
@@ -99,6 +105,10 @@ def remove(
         print_json({"name": name, "removed": True})
     else:
         say(f"Removed {name} from the catalogue.")
+
+
+app.command()(served)
+app.command()(delete)
 
 
 def _catalogue() -> Catalogue:

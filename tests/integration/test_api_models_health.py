@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from api.settings import ApiSettings
 from api.testing import ApiServer, serving
+from cli.main import app
 from sgg_core.catalogue import BaseModelEntry, Catalogue, DirectorySource
 from sgg_store.records import FileRecord
 
@@ -46,6 +49,24 @@ def test_a_fine_tuned_model_is_listed_until_it_is_deleted(api_server: ApiServer)
         assert http.delete(f"/v1/models/{name}").status_code == 404
         assert [http.get(f"/v1/files/{each}/content").status_code for each in results] == [200, 404]
     assert not [found.key for found in api_server.objects.list("") if found.key.endswith("adapter.tar.gz")]
+
+
+def test_the_command_lists_and_deletes_what_jobs_made(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGG_BASE_URL", api_server.base_url)
+    monkeypatch.setenv("SGG_API_KEY", api_server.admin_key)
+    name = api_server.claim(api_server.job_id()).succeed({"adapter.tar.gz": b"bundle"})
+    listed = CliRunner().invoke(app, ["models", "served"])
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
+        *(["smollm2-135m-instruct", "causal"], ["all-minilm-l6-v2", "encoder"], [name, "fine-tuned"])
+    ]
+    with api_server.http() as http:
+        told = http.get("/v1/models").json()["data"]
+    assert json.loads(CliRunner().invoke(app, ["models", "served", "--json"]).stdout) == told
+    deleted = CliRunner().invoke(app, ["models", "delete", name, "all-minilm-l6-v2"])
+    assert (deleted.exit_code, deleted.stdout) == (1, f"Deleted {name}.\n")
+    assert "is a base model, which the API cannot delete" in deleted.stderr
+    with api_server.http() as http:
+        assert http.get(f"/v1/models/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["owner/name", "owner%2Fname", "ft%3Aa%3Ab%3A%3Ac", "a%20b"])

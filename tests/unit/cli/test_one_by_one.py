@@ -35,7 +35,7 @@ def paths(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("what", ["files", "jobs"])
+@pytest.mark.parametrize("what", ["files", "jobs", "models"])
 def test_a_deletion_that_fails_does_not_stop_the_others(sgg_to, what):
     result = sgg_to(deleting)(what, "delete", "good-1", "bad-2", "good-3")
     assert result.exit_code == 1
@@ -44,7 +44,7 @@ def test_a_deletion_that_fails_does_not_stop_the_others(sgg_to, what):
     assert sgg_to(deleting)(what, "delete", "good-1", "good-3").exit_code == 0
 
 
-@pytest.mark.parametrize("what", ["files", "jobs"])
+@pytest.mark.parametrize("what", ["files", "jobs", "models"])
 def test_json_lists_what_was_deleted_and_tells_each_failure_on_a_line(sgg_to, what):
     result = sgg_to(deleting)(what, "delete", "bad-1", "good-2", "bad-3", "--json")
     assert result.exit_code == 1
