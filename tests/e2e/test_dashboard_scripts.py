@@ -72,6 +72,26 @@ AXES = """async ([address, series, log]) => {
   return found;
 }"""
 
+# A chart whose only figure is at the middle of its axes; the answer is whether anything is drawn there.
+DRAWS_ONE = """async (address) => {
+  const [{ html, render }, { Chart }] = await Promise.all(
+    ["core.js", "charts.js"].map((file) => import(address + file)));
+  const place = document.body.appendChild(document.createElement("div"));
+  const only = [{ label: "a", steps: [6], values: [0] }];
+  render(html`<${Chart} title="Cosine" text="" range=${() => [-1, 1]} series=${only} />`, place);
+  while (!place.querySelector("canvas")) await new Promise(requestAnimationFrame);
+  await new Promise((done) => setTimeout(done, 100));
+  const canvas = place.querySelector("canvas"), over = place.querySelector(".u-over");
+  const ratio = canvas.width / canvas.clientWidth;
+  const middle = [over.offsetLeft + over.clientWidth / 2, over.offsetTop + over.clientHeight / 2];
+  const { data } = canvas.getContext("2d").getImageData(...middle.map((at) => Math.round(at * ratio) - 6), 12, 12);
+  const wanted = getComputedStyle(place.querySelector(".c0")).color.match(/\\d+/g).map(Number);
+  render(null, place);
+  place.remove();
+  const alike = (at) => wanted.every((part, index) => Math.abs(data[at + index] - part) < 8);
+  return Array.from({ length: 144 }, (_, pixel) => pixel * 4).some(alike);
+}"""
+
 # What a page shows that reads something: at first, of another name, after news that fail, over an outage.
 READ = """async (address) => {
   const [{ html, render }, { useRead }, { get, Unreachable }] = await Promise.all(
@@ -179,6 +199,17 @@ def test_an_axis_of_steps_counts_them_and_a_narrow_logarithmic_one_has_two_ticks
     assert found["x"] == [1, 2, 3]
     assert len([tick for tick in found["y"] if tick]) >= 2
     assert page.evaluate(AXES, [address, [steps], False])["x"] == [1, 2, 3]
+
+
+def test_a_figure_that_is_the_only_one_is_drawn(workshop):
+    page, address = workshop
+    assert page.evaluate(DRAWS_ONE, address)
+
+
+def test_ticks_of_an_axis_are_short_and_written_differently(module):
+    assert module("charts", "written", [0, 0.25, 0.30000000000000004, None]) == ["0", "0.25", "0.3", ""]
+    assert module("charts", "written", [2.563, 2.5635, 2.564, 2.5645]) == ["2.563", "2.5635", "2.564", "2.5645"]
+    assert module("charts", "written", [1, 1]) == ["1", "1"]
 
 
 def test_ticks_of_logarithmic_axes_are_round_and_neither_too_few_nor_too_many(module):

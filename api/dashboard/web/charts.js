@@ -64,12 +64,22 @@ export function align(series) {
   return [steps, ...columns];
 }
 
+/** Ticks as they are written: short, but never two of them alike. */
+export function written(ticks) {
+  const at = (digits) => ticks.map((value) => (value === null ? "" : String(Number(value.toPrecision(digits)))));
+  const known = ticks.filter((value) => value !== null).length;
+  let digits = 4;
+  while (digits < 12 && new Set(at(digits).filter(Boolean)).size < known) digits += 1;
+  return at(digits);
+}
+
 function axes(log) {
   const shared = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-  const readable = (plot, splits) => splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(4)))));
   const logarithmicTicks = { splits: (plot, axis, low, high) => ticksOf(low, high), filter: (plot, splits) => splits, grid: { show: false } };
-  return [{ ...shared, grid: { show: false }, size: 24, incrs: WHOLE, label: "step", labelSize: 16, labelGap: 0, labelFont: shared.font }, { ...shared, size: 52, values: readable, ...(log && logarithmicTicks) }];
+  return [{ ...shared, grid: { show: false }, size: 24, incrs: WHOLE, label: "step", labelSize: 16, labelGap: 0, labelFont: shared.font }, { ...shared, size: 52, values: (plot, splits) => written(splits), ...(log && logarithmicTicks) }];
 }
+
+const isOne = (values) => values.filter((value) => value !== null).length === 1; // no line can be drawn through it
 
 function make(place, series, data, { log, range, sync }) {
   const lines = series.map((each) => ({
@@ -77,7 +87,7 @@ function make(place, series, data, { log, range, sync }) {
     stroke: each.edge ? "transparent" : colour(COLOURS[each.colour % COLOURS.length]),
     width: each.edge ? 0 : 1.8,
     spanGaps: true,
-    points: { show: Boolean(each.points && !each.edge), size: 5 },
+    points: { show: (plot, index) => !each.edge && (each.points || isOne(plot.data[index])), size: 5 },
     ...(each.dashed && { dash: [5, 4], width: 1.2 }),
   }));
   return new uPlot({
