@@ -195,6 +195,8 @@ def _data(checked: CheckedRequest, survey: Survey | None) -> DataOut | None:
     if facts is None:
         return None
     read = survey.files.get("training") if survey is not None else None
+    if read is not None and read.problems:  # then its tokens were not counted
+        read = None
     return DataOut(
         examples=facts.examples,
         labels=facts.label_counts if read is None else read.labels,

@@ -29,7 +29,7 @@ class DataOut(Out):
     """How many examples each label has; empty unless the kind is classification."""
     tokens: int | None
     truncated: int | None
-    """How many texts are cut to fit. Null, like `tokens`, where no worker could count."""
+    """How many texts are cut to fit. Null, like `tokens`, where they could not be counted."""
 
 
 class RangeOut(Out):

@@ -221,6 +221,7 @@ def test_examples_that_only_the_tokenizer_shows_to_be_wrong_are_errors(site: Sit
     (error,) = [each for each in told["findings"] if each["severity"] == "error"]
     assert (error["code"], error["line"]) == ("invalid_training_file", 2) and "tokens" in error["reason"]
     assert not told["valid"] and told["estimate"]["tokens"] is None
+    assert told["data"] == {"examples": 2, "labels": {}, "tokens": None, "truncated": None}  # not 0
 
 
 def test_a_long_chat_fits_where_the_base_model_sees_it_and_nobody_set_a_limit(site: Site) -> None:
