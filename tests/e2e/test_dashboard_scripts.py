@@ -460,6 +460,29 @@ def test_what_cannot_be_mended_on_the_page_is_not_asked_for_without_a_way(module
     assert without_labels[0]["said"][-1] == elsewhere  # there is nothing to choose from
 
 
+def test_a_label_with_more_examples_in_the_other_part_is_not_said_to_have_only_one(module):
+    rows = [module("examples", "fresh", {"text": f"text {n}", "label": label}) for n, label in enumerate("aab")]
+    only = [
+        {"place": place, "reason": f"The label '{label}' has only this example."}
+        for place, label in ((1, "a"), (2, "b"))
+    ]
+    others = [{"reason": "The label 'c' has only this example."}, {"place": 0, "reason": "The text is short."}]
+    assert module("pages/new_data", "holding", rows, [*only, *others]) == [only[1], *others]
+
+
+def test_what_is_not_listed_of_labels_and_warnings_is_said(part):
+    rows = [{"raw": "", "value": {"text": f"text {n}", "label": f"label {n}"}} for n in range(35)]
+    warning = {"line": 1, "field": None, "reason": "The text is short.", "remedy": "Write more."}
+    training = {"sgg": {"warning_count": 4, "warnings": [warning]}}
+    props = {"data": {"name": "t.jsonl", "rows": rows, "aside": False}, "opening": {"busy": False}}
+    shown = part("pages/new_data", "NewData", stored={"training": training, "train": rows, "valid": []}, **props)
+    assert "and 5 more" in shown
+    assert "3 more warnings are not listed here." in shown
+    training["sgg"]["warning_count"] = 1
+    shown = part("pages/new_data", "NewData", stored={"training": training, "train": rows, "valid": []}, **props)
+    assert "not listed here" not in shown
+
+
 def test_a_file_without_examples_is_said_to_have_none(part):
     problem = {"line": None, "field": None, "reason": "The file holds no examples.", "remedy": "Write one a line."}
     data = {"name": "none.jsonl", "rows": [], "aside": False}

@@ -8,7 +8,7 @@ const SHOWN = 200;
 
 const examplesOf = ({ sgg }) => html`<span class="nowrap">${plural(sgg.examples || 0, "example")}</span>${sgg.labels.length > 0 && html`<div class="soft small">${plural(sgg.labels.length, "label")}</div>`}`;
 
-const Warnings = ({ sgg }) => html`<details><summary class="small">${plural(sgg.warning_count, "warning")}</summary><ul class="small stack tight">${sgg.warnings.map((each) => html`<li>${each.line ? `Line ${each.line}: ` : ""}${each.reason} ${each.remedy}</li>`)}</ul></details>`;
+const Warnings = ({ sgg }) => html`<details><summary class="small">${plural(sgg.warning_count, "warning")}</summary><ul class="small stack tight">${sgg.warnings.map((each) => html`<li>${each.line ? `Line ${each.line}: ` : ""}${each.reason} ${each.remedy}</li>`)}${sgg.warning_count > sgg.warnings.length && html`<li class="soft">${plural(sgg.warning_count - sgg.warnings.length, "more warning")}, not listed here; <code>sgg files check</code> lists all.</li>`}</ul></details>`;
 
 function rowOf(file, chosen, drop) {
   const { sgg } = file, examples = file.purpose === "fine-tune" && sgg.kind !== "adapter";

@@ -3,7 +3,7 @@ import { post } from "../api.js";
 import { useAction, useReturn } from "../live.js";
 import { bytes, count, duration, plural } from "../format.js";
 import { Bones, Card, Problem } from "../parts.js";
-import { located } from "./new_data.js";
+import { holding, located } from "./new_data.js";
 
 const PAUSE = 400; // after the last change of a setting
 
@@ -64,7 +64,7 @@ function Preview({ request, place }) {
 export function NewCheck({ request, submit, rows, stored }) {
   const { value: told, error, again } = useDryRun(request);
   const part = (file) => (file === stored.validation?.id ? stored.valid : stored.train);
-  const findings = (told?.findings || []).map((finding) => located(rows || [], part(finding.file_id), finding, finding.reason.includes("training file") ? stored.train : part(finding.file_id)));
+  const findings = holding(rows || [], (told?.findings || []).map((finding) => located(rows || [], part(finding.file_id), finding, finding.reason.includes("training file") ? stored.train : part(finding.file_id))));
   const severe = findings.filter((finding) => finding.severity === "error");
   const mild = findings.filter((finding) => finding.severity === "warning");
   const place = (line) => (located(rows || [], stored.train, { line, reason: "" }).place ?? line - 1) + 1;

@@ -5,6 +5,7 @@ import { contradictions, duplicates, labelOf, labels as labelsOf, relabelled, te
 import { Bones, Card, Icon, Problem } from "../parts.js";
 
 const SHOWN = 25;
+const NAMED = 30; // labels, above the findings
 
 function Drop({ opening, small }) {
   const [over, setOver] = useState(false);
@@ -43,6 +44,12 @@ export function located(rows, part, problem, mentioned = part) {
   return { ...problem, reason: told(field), place };
 }
 
+/** Findings on parts of the rows that hold for all of them: a label that has one example in its part may have more in the other. */
+export function holding(rows, findings) {
+  const counts = labelsOf(rows);
+  return findings.filter(({ place, reason }) => place === undefined || !reason.endsWith("has only this example.") || counts.get(labelOf(rows[place])) === 1);
+}
+
 /** What the server found, at the rows that it speaks of. */
 function findingsOf(data, stored, error) {
   const at = (part, problem) => located(data.rows, part, problem);
@@ -50,7 +57,7 @@ function findingsOf(data, stored, error) {
     return error.problems.map((problem) => ({ ...at(error.rows, problem), severity: "error" }));
   }
   const warnings = (file, part) => (file?.sgg.warnings || []).map((problem) => ({ ...at(part, problem), severity: "warning" }));
-  return stored && !error ? [...warnings(stored.training, stored.train), ...warnings(stored.validation, stored.valid)] : [];
+  return stored && !error ? holding(data.rows, [...warnings(stored.training, stored.train), ...warnings(stored.validation, stored.valid)]) : [];
 }
 
 /** Rows that contradict each other, wherever the split puts them. */
@@ -83,7 +90,7 @@ function summary(findings, rows) {
   return `${plural(errors.length, "line")} cannot be used as ${errors.length === 1 ? "it is" : "they are"}`;
 }
 
-function Findings({ findings, data, edits }) {
+function Findings({ findings, data, edits, unlisted }) {
   const [all, setAll] = useState(false);
   if (!findings.length) return null;
   findings = gathered(findings, data.rows, edits.names);
@@ -93,7 +100,8 @@ function Findings({ findings, data, edits }) {
       const words = finding.said.map((said) => html`<span class=${`small ${finding.severity === "error" ? "bad" : "warned"}`}>${said}</span>`);
       return row ? html`<${Row} key=${finding.place} row=${row} place=${finding.place} ...${edits}>${words}<//>` : html`<li class="example">${words}</li>`;
     })}</ul>
-    ${findings.length > 8 && !all && html`<div><button class="small" onClick=${() => setAll(true)}>Show all ${findings.length}</button></div>`}</div>`;
+    ${findings.length > 8 && !all && html`<div><button class="small" onClick=${() => setAll(true)}>Show all ${findings.length}</button></div>`}
+    ${unlisted > 0 && html`<p class="soft small">${plural(unlisted, "more warning")} ${unlisted === 1 ? "is" : "are"} not listed here. Saved changes bring the next ones; <code>sgg files check</code> lists all.</p>`}</div>`;
 }
 
 function All({ data, edits }) {
@@ -123,14 +131,15 @@ export function NewData({ data, stored, earlier, fetching, dirty, busy, error, o
   const change = (place, label) => edit({ rows: data.rows.map((row, index) => (index === place ? relabelled(row, label) : row)) });
   const edits = { names, change, drop };
   const found = dirty ? [] : findingsOf(data, stored, error);
+  const unlisted = found.length && !error ? stored.training.sgg.warning_count - stored.training.sgg.warnings.length : 0;
   const findings = [...found, ...doubted(data), ...contradicting(data.rows).filter(({ place }) => !found.some((each) => each.place === place && each.reason.includes("label")))];
   const untold = error && !found.length && (!dirty || !error.problems?.length);
   return html`<${Card} title="Your examples" lead=${`${data.name}, ${plural(data.rows.length, "example")}${counts.size ? ` of ${plural(counts.size, "label")}` : ""}${aside ? `; ${count(aside)} of them set aside for validation` : ""}${data.fetched ? ". What you change is saved as a new file." : ""}`}>
     <div class="stack">
-      ${counts.size > 0 && html`<div class="chips">${names.slice(0, 30).map((name) => html`<span class="tag">${name} <b class="num">${count(counts.get(name))}</b></span>`)}</div>`}
+      ${counts.size > 0 && html`<div class="chips">${names.slice(0, NAMED).map((name) => html`<span class="tag"><bdi>${name}</bdi> <b class="num">${count(counts.get(name))}</b></span>`)}${names.length > NAMED && html`<span class="soft small">and ${count(names.length - NAMED)} more</span>`}</div>`}
       ${busy && html`<${Bones} heights=${[30]} label="Checking the file" />`}
       ${untold && html`<${Problem} error=${error} title=${error.problems?.length ? "The file cannot be used as it is" : "The examples are not saved"} />`}
-      <${Findings} findings=${findings} data=${data} edits=${edits} />
+      <${Findings} findings=${findings} data=${data} edits=${edits} unlisted=${unlisted} />
       ${again.length > 0 && html`<div class="row"><span>${plural(again.length, "example")} ${again.length === 1 ? "repeats" : "repeat"} an earlier one word for word.</span><button class="small" onClick=${() => drop(again)}>Remove ${again.length === 1 ? "it" : `all ${again.length}`}</button></div>`}
       ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">No problems found.</p>`}
       ${counts.size > 1 && !aside && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside for validation<span class="hint">They are not trained on, so their accuracy shows how the model does on sentences it has not seen.</span></span></label>`}
