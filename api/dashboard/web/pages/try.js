@@ -41,7 +41,7 @@ function Answer({ title, answer, error, busy, mute }) {
     ${busy && html`<${Bones} heights=${[20, 20, 20]} label="The model is thinking" />`}
     <${Problem} error=${error} />
     ${!busy && !answer && !error && html`<p class="soft">${mute ? "An encoder knows no labels before it is trained, so there is nothing to compare with." : "Its answer appears here."}</p>`}
-    ${ranked && html`<ul class="stack tight answers">${ranked.map(([label, share]) => html`<li><div class="row between"><span class=${label === answer.label ? "first" : ""}>${label}</span><span class="num soft">${percent(share, 1)}</span></div><div class="bar"><i style=${`width:${share * 100}%`}></i></div></li>`)}</ul>`}
+    ${ranked && html`<ul class="stack tight answers">${ranked.map(([label, share]) => html`<li><div class="row between whole"><span class=${label === answer.label ? "first" : ""}>${label}</span><span class="num soft">${percent(share, 1)}</span></div><div class="bar"><i style=${`width:${share * 100}%`}></i></div></li>`)}</ul>`}
     ${answer?.text !== undefined && html`<p class="said">${answer.text || html`<span class="soft">It said nothing.</span>`}</p>`}
   </div><//>`;
 }
