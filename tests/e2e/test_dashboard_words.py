@@ -61,3 +61,27 @@ def test_a_long_name_of_a_key_stays_in_its_column(browser, service):
             column, name = (page.locator(part).bounding_box() for part in (".side", ".side .foot .cut"))
             assert name["x"] + name["width"] < column["x"] + column["width"]
         http.delete(f"{path}/{made['id']}").raise_for_status()
+
+
+def test_texts_run_as_their_language_does(page, service, tmp_path):
+    path = tmp_path / "languages.jsonl"
+    rows = [
+        {"text": f"{text} {n}", "label": label} for text, label in (("مرحبا", "تحية"), ("hello", "b")) for n in "12"
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    show(page, service, "new")
+    page.get_by_label("Drop a file here").set_input_files(path)
+    page.get_by_text("All 4 examples").click()
+    words = page.locator("details .example .words")
+    expect(words).to_have_count(4)
+    begins = """(words) => {
+        const first = document.createRange();
+        first.setStart(words.firstChild, 0);
+        first.setEnd(words.firstChild, 1);
+        return first.getBoundingClientRect().left - words.getBoundingClientRect().left;
+    }"""
+    width = words.first.bounding_box()["width"]
+    assert words.nth(0).evaluate(begins) > width / 2
+    assert words.nth(2).evaluate(begins) < 2
+    name, count = (page.locator(".tag", has_text="تحية").locator(part).bounding_box() for part in ("bdi", "b"))
+    assert name["x"] < count["x"]
