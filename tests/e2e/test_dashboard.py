@@ -176,6 +176,22 @@ def test_from_what_is_gone_a_way_leads_on(page, service, tickets):
     expect(page.get_by_text(second)).to_be_visible()
 
 
+def test_a_server_that_is_away_is_told_wherever_one_has_scrolled_to(page, service):
+    show(page, service, "keys")
+    page.set_viewport_size({"width": 1280, "height": 300})
+    page.route("**/*", lambda route: route.abort())
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    assert page.evaluate("scrollY") > 100
+    page.get_by_label("Name").fill("reader")
+    page.get_by_role("button", name="Make the key").click()
+    told = page.get_by_text("This page continues by itself")
+    expect(told).to_be_visible()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(told).to_be_in_viewport()
+    page.unroute("**/*")
+    expect(told).to_have_count(0)
+
+
 def test_a_job_whose_file_is_deleted_offers_no_corrections_and_no_way_to_it(page, service, tmp_path):
     path = tmp_path / "marked.jsonl"
     labels = ["bill" if n % 2 else "bug" for n in range(16)]

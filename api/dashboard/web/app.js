@@ -65,7 +65,7 @@ function Lost() {
     const timer = setInterval(() => get("/health/live").catch(() => {}), 1000);
     return () => clearInterval(timer);
   }, [away]);
-  return html`<div role="status">${away && html`<div class="lost">The server does not answer. This page continues by itself once the server is back.</div>`}</div>`;
+  return html`<div class="lost" role="status">${away && "The server does not answer. This page continues by itself once the server is back."}</div>`;
 }
 
 function App() {
