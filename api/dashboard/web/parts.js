@@ -11,7 +11,7 @@ export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 24 24" ari
 
 const states = { queued: "Queued", running: "Running", paused: "Paused", succeeded: "Succeeded", failed: "Failed", cancelled: "Cancelled", validating_files: "Checking" };
 export function Status({ job }) {
-  const wish = job.sgg.cancel_requested ? "Cancelling" : job.sgg.pause_requested ? "Pausing" : null;
+  const wish = job.sgg?.cancel_requested ? "Cancelling" : job.sgg?.pause_requested ? "Pausing" : null;
   return html`<span class=${`badge ${job.status}`}>${(job.status === "running" && wish) || states[job.status]}</span>`;
 }
 

@@ -2,7 +2,7 @@ import { html } from "../core.js";
 import { get } from "../api.js";
 import { useRead } from "../live.js";
 import { figure, percent, points, signed } from "../format.js";
-import { Bones, Card, Empty, Page, Problem, Table, ToTheJobs } from "../parts.js";
+import { Bones, Card, Empty, Page, Problem, Status, Table, ToTheJobs } from "../parts.js";
 import { Chart, spanning } from "../charts.js";
 import { compares } from "./job_curves.js";
 import { jobTitle } from "./jobs.js";
@@ -31,13 +31,14 @@ export function Compare({ search }) {
   const jobs = search.jobs || "";
   const { value, error, again } = useRead(() => (jobs ? read(jobs) : null), [jobs]);
   if (!jobs) return html`<${Page} title="Compare"><${Empty} icon="compare" title="Choose jobs to compare" actions=${html`<a class="button primary" href="#/jobs">To the jobs</a>`}>Tick two or more of them in the list. You see their curves in one picture, the settings that differ, and whether one is better than the other.<//><//>`;
-  if (!value) return html`<${Page} title="Compare"><${Problem} error=${error} again=${error?.status !== 404 && again}>${error?.status === 404 && html`<${ToTheJobs} />`}<//>${!error && html`<${Bones} heights=${[120, 220]} />`}<//>`;
+  const elsewhere = [400, 404].includes(error?.status); // other jobs have to be chosen
+  if (!value) return html`<${Page} title="Compare"><${Problem} error=${error} again=${!elsewhere && again}>${elsewhere && html`<${ToTheJobs} />`}<//>${!error && html`<${Bones} heights=${[120, 220]} />`}<//>`;
   const short = new Map(value.jobs.map((job, index) => [job.id, `${"ABCDEFGH"[index] || index + 1}`]));
   const drawn = charts.filter(([name]) => Object.values(value.curves[name] || {}).some((curve) => curve.length));
   return html`<${Page} title="Compare" lead=${`${value.jobs.length} jobs side by side`}>
     <${Card} title="The jobs"><${Table} label="The jobs" columns=${[["Job"], ["State"], ["Validation accuracy", "num"], ["Validation loss", "num"]]} rows=${value.jobs.map((job, index) => ({ key: job.id, cells: [
       html`<b class=${`c${index % 4}`}>${short.get(job.id)}</b>  <a href=${`#/jobs/${job.id}`}>${jobTitle(job)}</a><div class="soft small mono">${job.name}</div>`,
-      job.status,
+      html`<${Status} job=${job} />`,
       job.valid_accuracy == null ? "–" : percent(job.valid_accuracy, 1),
       figure(job.valid_loss),
     ] }))} /><//>

@@ -9,7 +9,7 @@ import { NewCheck } from "./new_check.js";
 
 export function New({ search }) {
   const start = useRead(() => Promise.all([get("/v1/models"), get("/v1/files?purpose=fine-tune&limit=100"), earlierOf(search)]), [search.from, search.file]);
-  if (!start.value) return html`<${Page} title="New job"><${Problem} error=${start.error} again=${start.again} />${!start.error && html`<${Bones} heights=${[200, 120]} />`}<//>`;
+  if (!start.value) return html`<${Page} title="New job"><${Problem} error=${start.error} again=${start.error?.status !== 404 && start.again}>${start.error?.status === 404 && html`<a class="button small" href="#/new">Begin with a file</a>`}<//>${!start.error && html`<${Bones} heights=${[200, 120]} />`}<//>`;
   const [models, files, earlier] = start.value;
   return html`<${Form} models=${models.data.filter((model) => model.sgg.type === "base")} files=${files.data} earlier=${earlier} correct=${"correct" in search} />`;
 }
