@@ -184,6 +184,38 @@ def test_from_what_is_gone_a_way_leads_on(page, service, tickets):
     expect(page.get_by_text(second)).to_be_visible()
 
 
+def test_the_address_has_the_filters_and_coming_back_keeps_them(page, service, tickets):
+    with api(service) as http:
+        file_id = service.sgg_json("files", "upload", tickets)[0]["id"]
+        request = {"model": "tiny", "training_file": file_id, "metadata": {"name": "Wanted", "team": "a?b&c"}}
+        job_id = http.post("/fine_tuning/jobs", json=request).raise_for_status().json()["id"]
+        http.post(f"/fine_tuning/jobs/{job_id}/cancel").raise_for_status()
+    page.get_by_role("button", name="Cancelled").click()
+    page.get_by_label("Filter by metadata").fill("team=a?b&c")
+    expect(page.locator(".job")).to_have_count(1)
+    page.get_by_role("link", name="Wanted").click()
+    expect(page.locator("h1")).to_have_text("Wanted")
+    for again in (page.go_back, page.reload):
+        again()
+        expect(page.get_by_role("button", name="Cancelled")).to_have_attribute("aria-pressed", "true")
+        expect(page.get_by_label("Filter by metadata")).to_have_value("team=a?b&c")
+        expect(page.locator(".job")).to_have_count(1)
+    page.get_by_label("Pages").get_by_role("link", name="Jobs").click()
+    expect(page.get_by_role("button", name="All", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("Filter by metadata")).to_have_value("")
+    expect(page).to_have_url(f"{origin(service)}/#/jobs")
+
+
+@pytest.mark.parametrize(("place", "told"), [("jobs/%", "no fine-tuning job"), ("nowhere", "")])
+def test_an_address_that_is_none_still_shows_a_page(page, service, place, told):
+    page.goto(f"{origin(service)}/#/{place}")
+    page.reload()
+    expect(page.locator("h1")).to_be_visible()
+    expect(page.get_by_label("Pages").locator("[aria-current=page]")).to_have_count(1)
+    if told:
+        expect(page.get_by_role("alert")).to_contain_text(told)
+
+
 def test_a_server_that_is_away_is_told_wherever_one_has_scrolled_to(page, service):
     show(page, service, "keys")
     page.set_viewport_size({"width": 1280, "height": 300})

@@ -22,10 +22,18 @@ const places = [
   ["keys", "Keys", Keys],
   ["system", "System", System],
 ];
+/** What a link names; as it stands where its signs of percent are none, as in one that was cut. */
+const named = (path) => {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+};
 const route = () => {
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = (path || "jobs").split("/");
-  return { name, id: decodeURIComponent(rest.join("/")), search: Object.fromEntries(new URLSearchParams(search)) };
+  return { name: places.some(([place]) => place === name) ? name : "jobs", id: named(rest.join("/")), search: Object.fromEntries(new URLSearchParams(search)) };
 };
 
 const linkOf = () => location.hash.match(/^#sign-in=(.+)$/)?.[1];
@@ -42,8 +50,7 @@ function Frame() {
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);
   }, []);
-  const place = places.find(([name]) => name === at.name);
-  const View = at.name === "jobs" && at.id ? Job : place?.[2] || Jobs;
+  const View = at.name === "jobs" && at.id ? Job : places.find(([name]) => name === at.name)[2];
   return html`<div class="shell">
     <button class="skip" onClick=${() => document.querySelector("main").focus()}>Skip to the content</button>
     <header class="side">

@@ -56,6 +56,12 @@ export function Jobs({ search }) {
   const [limit, setLimit] = useState(PAGE);
   const [picked, setPicked] = useState([]);
   const [key, value] = pairOf(pair);
+  useEffect(() => {
+    setStatus(search.status || "");
+    setPair(search.metadata || "");
+  }, [search]);
+  // The address has the filters, so that whoever comes back to it, or sends it to others, sees the same jobs.
+  useEffect(() => history.replaceState(null, "", `#/jobs${query({ status, metadata: pair })}`), [status, pair]);
   const filter = { status, ...(key && value && { [`metadata[${key}]`]: value }) };
   const { value: page, error, again } = useRead(() => get(`/v1/fine_tuning/jobs${query({ limit, ...filter })}`), [query(filter)], [limit]);
   const jobs = page?.data || [];
