@@ -216,6 +216,30 @@ def test_an_address_that_is_none_still_shows_a_page(page, service, place, told):
         expect(page.get_by_role("alert")).to_contain_text(told)
 
 
+def test_jobs_are_chosen_to_be_compared_wherever_one_has_scrolled_to(page, service, tickets):
+    with api(service) as http:
+        file_id = service.sgg_json("files", "upload", tickets)[0]["id"]
+        request = {"model": "tiny", "training_file": file_id, "metadata": {"batch": "nine"}}
+        for _ in range(9):
+            job_id = http.post("/fine_tuning/jobs", json=request).raise_for_status().json()["id"]
+            http.post(f"/fine_tuning/jobs/{job_id}/cancel").raise_for_status()
+    page.set_viewport_size({"width": 1280, "height": 400})
+    page.get_by_label("Filter by metadata").fill("batch=nine")
+    ticks = page.locator(".pick")
+    expect(ticks).to_have_count(9)
+    ticks.nth(8).check()
+    expect(page.get_by_text("Choose another job to compare this one with.")).to_be_in_viewport()
+    ticks.nth(7).check()
+    expect(page.get_by_role("link", name="Compare 2 jobs")).to_be_in_viewport()
+    for number in range(7):
+        ticks.nth(number).check()
+    expect(page.get_by_text("At most 8 jobs can be compared; 9 are chosen.")).to_be_in_viewport()
+    expect(page.get_by_role("link", name="Compare 9 jobs")).to_have_count(0)
+    ticks.first.uncheck()
+    page.get_by_role("link", name="Compare 8 jobs").click()
+    expect(page.get_by_role("table", name="The jobs").locator("tbody tr")).to_have_count(8)
+
+
 def test_a_server_that_is_away_is_told_wherever_one_has_scrolled_to(page, service):
     show(page, service, "keys")
     page.set_viewport_size({"width": 1280, "height": 300})

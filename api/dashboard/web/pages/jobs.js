@@ -6,6 +6,7 @@ import { Bar, Bones, Empty, Icon, Page, Problem, Status } from "../parts.js";
 import { Spark } from "../charts.js";
 
 const PAGE = 20;
+const MOST_COMPARED = 8; // as the server has it
 const filters = [["", "All"], ["running", "Running"], ["queued", "Queued"], ["paused", "Paused"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
 const live = (job) => ["queued", "running", "validating_files"].includes(job.status);
 
@@ -69,8 +70,9 @@ export function Jobs({ search }) {
   const pick = (id) => setPicked((now) => (now.includes(id) ? now.filter((each) => each !== id) : [...now, id]));
   const narrowed = status || (key && value);
   const create = can("jobs:write") && html`<a class="button primary" href="#/new"><${Icon} name="new" />New job</a>`;
-  const compare = picked.length > 1 && html`<a class="button" href=${`#/compare?jobs=${picked.join(",")}`}>Compare ${picked.length} jobs</a>`;
-  return html`<${Page} title="Jobs" actions=${html`${compare}${create}`}>
+  const compare = picked.length > MOST_COMPARED ? html`<span>At most ${MOST_COMPARED} jobs can be compared; ${picked.length} are chosen.</span>`
+    : picked.length > 1 ? html`<a class="button primary" href=${`#/compare?jobs=${picked.join(",")}`}>Compare ${picked.length} jobs</a>` : html`<span>Choose another job to compare this one with.</span>`;
+  return html`<${Page} title="Jobs" actions=${create}>
     <div class="row between">
       <div class="chips" role="group" aria-label="State">${filters.map(([name, label]) => html`<button class="chip" aria-pressed=${status === name} onClick=${() => { setStatus(name); setLimit(PAGE); }}>${label}</button>`)}</div>
       <input type="search" class="narrow" placeholder="metadata, as team=support" aria-label="Filter by metadata, as in team=support" value=${pair} onInput=${(event) => setPair(event.target.value)} />
@@ -82,5 +84,6 @@ export function Jobs({ search }) {
       : html`<${Empty} icon="jobs" title="No jobs yet" actions=${create}>Start with a file of labelled sentences; a few dozen are enough. You see what is wrong with it before anything is trained, and can try the model when it is done.<//>`)}
     <ul class="jobs">${jobs.map((job) => html`<${JobRow} key=${job.id} job=${job} picked=${picked.includes(job.id)} pick=${pick} />`)}</ul>
     ${page?.has_more && html`<div><button onClick=${() => setLimit(limit + PAGE)}>Show more</button></div>`}
+    ${picked.length > 0 && html`<div class="card picked row">${compare}<button class="small" onClick=${() => setPicked([])}>Choose none</button></div>`}
   <//>`;
 }
