@@ -240,6 +240,17 @@ def test_jobs_are_chosen_to_be_compared_wherever_one_has_scrolled_to(page, servi
     expect(page.get_by_role("table", name="The jobs").locator("tbody tr")).to_have_count(8)
 
 
+def test_what_is_wrong_with_an_uploaded_file_names_the_field_and_goes_with_another_list(page, service, tmp_path):
+    path = tmp_path / "wrong.jsonl"
+    path.write_text('{"txt": "I was charged twice", "label": "billing"}\n')
+    show(page, service, "files")
+    page.get_by_label("Upload a file").set_input_files(path)
+    expect(page.get_by_role("alert")).to_contain_text('Line 1: The field "txt" is unknown.')
+    expect(page.get_by_role("alert")).to_contain_text('Line 1: The field "text" is missing.')
+    page.get_by_role("button", name="Results").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_server_that_is_away_is_told_wherever_one_has_scrolled_to(page, service):
     show(page, service, "keys")
     page.set_viewport_size({"width": 1280, "height": 300})

@@ -60,8 +60,11 @@ export function Problem({ error, again, title, children }) {
 
 export function problemText(problem) {
   if (problem.message) return problem.param ? `${problem.param}: ${problem.message}` : problem.message;
-  return `${problem.line ? `Line ${problem.line}: ` : ""}${problem.reason} ${problem.remedy || ""}`;
+  return `${problem.line ? `Line ${problem.line}: ` : ""}${reasonOf(problem)} ${problem.remedy || ""}`;
 }
+
+/** Why something is wrong with a file, with the name of the field that it is about. */
+export const reasonOf = ({ field, reason }) => (field && reason.startsWith("The field ") ? reason.replace("The field ", `The field "${field}" `) : reason);
 
 export const Empty = ({ icon, title, children, actions }) => html`<div class="card empty">
   <${Icon} name=${icon} /><h2>${title}</h2><p>${children}</p>${actions && html`<div class="actions">${actions}</div>`}

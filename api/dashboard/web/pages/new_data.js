@@ -2,7 +2,7 @@ import { html, useState } from "../core.js";
 import { can } from "../api.js";
 import { count, plural } from "../format.js";
 import { contradictions, duplicates, labelOf, labels as labelsOf, relabelled, textOf } from "../examples.js";
-import { Bones, Card, Icon, Problem } from "../parts.js";
+import { Bones, Card, Icon, Problem, reasonOf } from "../parts.js";
 
 const SHOWN = 25;
 const NAMED = 30; // labels, above the findings
@@ -36,12 +36,11 @@ export function located(rows, part, problem, mentioned = part) {
   const places = new Map(rows.map((row, index) => [row, index]));
   const here = (of, line) => places.get(of?.[line - 1]);
   const told = (text) => text.replace(/\bline (\d+)/g, (said, line) => (here(mentioned, line) === undefined ? said : `line ${here(mentioned, line) + 1}`));
-  const field = problem.field && problem.reason.startsWith("The field ") ? problem.reason.replace("The field ", `The field "${problem.field}" `) : problem.reason;
   const place = problem.line ? here(part, problem.line) : undefined;
   const { columns, broken } = rows[place] || {}; // of a row of a table that could not be read as one
   if (broken) return { ...problem, place, reason: "The quotes of the row that starts here are wrong.", remedy: "Quote a text as \"...\", write a quote inside it twice, and choose the file again." };
   if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain commas in double quotes, and choose the file again." };
-  return { ...problem, reason: told(field), place };
+  return { ...problem, reason: told(reasonOf(problem)), place };
 }
 
 /** Findings on parts of the rows that hold for all of them: a label that has one example in its part may have more in the other. */
