@@ -493,6 +493,15 @@ def test_a_file_without_examples_is_said_to_have_none(part):
     assert "cannot be used as" not in shown and "All 0 examples" not in shown
 
 
+def test_of_many_labels_the_likeliest_are_told_and_the_others_together(part):
+    shares = {f"label {n}": share for n, share in enumerate([0.3, *[0.1] * 6, 0.04, 0.03, 0.02, 0.01])}
+    shown = part("pages/try", "Answer", title="Yours", answer={"probabilities": shares, "label": "label 0"})
+    assert "label 74.0 %" in shown and "label 8" not in shown
+    assert "3 other labels: 6.0 % in all" in shown
+    few = part("pages/try", "Answer", title="Yours", answer={"probabilities": {"a": 0.7, "b": 0.3}, "label": "a"})
+    assert "other" not in few
+
+
 def test_days_that_are_no_number_make_no_key_that_lasts_for_ever(module):
     assert [module("pages/keys", "lifetime", days) for days in ("", "90", "0.5")] == [None, 90 * 86400, 43200]
     for days in ("90 days", "1,5", "0", "-1", "Infinity"):

@@ -1,7 +1,7 @@
 import { html, useState } from "../core.js";
 import { get, post } from "../api.js";
 import { useAction, useRead } from "../live.js";
-import { percent } from "../format.js";
+import { percent, plural } from "../format.js";
 import { Bones, Card, Empty, Field, Page, Problem } from "../parts.js";
 
 const WRITTEN = 160; // tokens that a try may write
@@ -35,13 +35,16 @@ async function answered(known, model, text) {
   }
 }
 
-function Answer({ title, answer, error, busy, mute }) {
-  const ranked = answer?.probabilities && Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 8);
+const RANKED = 8; // labels of an answer
+
+export function Answer({ title, answer, error, busy, mute }) {
+  const all = answer?.probabilities && Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
+  const ranked = all?.slice(0, RANKED), others = all?.slice(RANKED) || [];
   return html`<${Card} title=${title}><div aria-live="polite">
     ${busy && html`<${Bones} heights=${[20, 20, 20]} label="The model is thinking" />`}
     <${Problem} error=${error} />
     ${!busy && !answer && !error && html`<p class="soft">${mute ? "An encoder knows no labels before it is trained, so there is nothing to compare with." : "Its answer appears here."}</p>`}
-    ${ranked && html`<ul class="stack tight answers">${ranked.map(([label, share]) => html`<li><div class="row between whole"><span class=${label === answer.label ? "first" : ""}>${label}</span><span class="num soft">${percent(share, 1)}</span></div><div class="bar"><i style=${`width:${share * 100}%`}></i></div></li>`)}</ul>`}
+    ${ranked && html`<ul class="stack tight answers">${ranked.map(([label, share]) => html`<li><div class="row between whole"><span class=${label === answer.label ? "first" : ""}>${label}</span><span class="num soft">${percent(share, 1)}</span></div><div class="bar"><i style=${`width:${share * 100}%`}></i></div></li>`)}${others.length > 0 && html`<li class="soft small num">${plural(others.length, "other label")}: ${percent(others.reduce((sum, [, share]) => sum + share, 0), 1)} in all</li>`}</ul>`}
     ${answer?.text !== undefined && html`<p class="said">${answer.text || html`<span class="soft">It said nothing.</span>`}</p>`}
   </div><//>`;
 }
