@@ -57,7 +57,7 @@ async function send(path, options = {}) {
   const error = new ApiError(answer.status, body.error || {}, answer.headers.get("retry-after"));
   if (answer.status === 401 && signedIn()) {
     ended = true;
-    tell({ session: null, end: new Error("The session has ended: it expired, or its key expired or was revoked. Sign in again.") });
+    tell({ session: null, end: new Error("The session has ended: it expired, you signed out in another tab, or its key expired or was revoked. Sign in again.") });
   }
   if (error.code === "cross_site_request" && options.headers?.["x-csrf-token"] && (await renewed(options.headers["x-csrf-token"]))) {
     return send(path, { ...options, headers: { ...options.headers, "x-csrf-token": session.csrf_token } });
