@@ -107,3 +107,14 @@ def test_a_checkpoint_is_a_model_that_can_be_tried(phone, service, pair):
     table.get_by_role("link", name=f"Try it as of step {newest['step_number']}").click()
     expect(phone.get_by_label("Model")).to_have_value(newest["fine_tuned_model_checkpoint"])
     expect(phone.get_by_role("heading", name="Before: tiny")).to_be_visible()
+
+
+def test_a_row_of_the_list_of_jobs_is_not_cut(phone, service, tickets):
+    service.submit(tickets)
+    service.cancel_jobs()
+    phone.set_viewport_size({"width": 280, "height": 740})
+    show(phone, service, "jobs")
+    about = phone.locator(".job").first.locator(".name > .cut")
+    expect(about).to_contain_text("just now")
+    assert about.evaluate("line => line.scrollWidth <= line.clientWidth")
+    assert too_wide(phone) == []
