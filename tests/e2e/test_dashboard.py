@@ -317,6 +317,17 @@ def test_every_page_can_be_used_with_assistive_technology(browser, service, tick
     assert {place: problems for place, problems in found.items() if problems} == {}
 
 
+def test_what_is_chosen_can_be_told_where_the_system_sets_the_colours(page, service):
+    page.emulate_media(forced_colors="active")
+    show(page, service, "jobs")
+    colour = "part => getComputedStyle(part).backgroundColor"
+    for chosen, other in (
+        (page.get_by_role("button", name="All", exact=True), page.get_by_role("button", name="Running")),
+        (page.locator("nav a[aria-current]"), page.get_by_label("Pages").get_by_role("link", name="Files")),
+    ):
+        assert chosen.evaluate(colour) != other.evaluate(colour)
+
+
 def test_the_keyboard_reaches_everything(page, service):
     show(page, service, "jobs")
     page.reload()
