@@ -63,6 +63,12 @@ def test_a_key_that_only_reads_jobs_sees_their_names(browser, service, team, tic
         show(page, service, f"jobs/{job_id}")
         expect(page.locator("h1")).to_have_text("my-tickets")
         assert violations(page) == []
+        names = [link.inner_text() for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all()]
+        assert names == ["Jobs", "Compare", "Files", "Usage", "System"]
+        for place, scope in (("new", "jobs:write"), ("try", "models:try")):
+            show(page, service, place)
+            expect(page.locator("main")).to_contain_text(f"It lacks the scope {scope}.")
+        assert violations(page) == []
         with api(service) as http:
             (made,) = (each for each in http.get(path).json()["data"] if each["name"] == "reader")
             http.delete(f"{path}/{made['id']}").raise_for_status()

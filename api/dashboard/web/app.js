@@ -2,7 +2,7 @@
 import { html, render, useEffect, useState } from "./core.js";
 import { can, get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
 import { useAction } from "./live.js";
-import { Bones, Icon, Problem, mayLeave } from "./parts.js";
+import { Bones, Empty, Icon, Page, Problem, mayLeave } from "./parts.js";
 import { SignIn } from "./pages/sign_in.js";
 import { Jobs } from "./pages/jobs.js";
 import { Job } from "./pages/job.js";
@@ -13,10 +13,11 @@ import { Files } from "./pages/files.js";
 import { Keys } from "./pages/keys.js";
 import { System } from "./pages/system.js";
 
+/** [name, label, page, the scope without which the page is of no use]. */
 const places = [
   ["jobs", "Jobs", Jobs],
-  ["new", "New job", New],
-  ["try", "Try it", Try],
+  ["new", "New job", New, "jobs:write"],
+  ["try", "Try it", Try, "models:try"],
   ["compare", "Compare", Compare],
   ["files", "Files", Files],
   ["keys", "Keys", Keys],
@@ -36,6 +37,8 @@ const route = () => {
   return { name: places.some(([place]) => place === name) ? name : "jobs", id: named(rest.join("/")), search: Object.fromEntries(new URLSearchParams(search)) };
 };
 
+const allowed = ([, , , scope]) => !scope || can(scope);
+
 const linkOf = () => location.hash.match(/^#sign-in=(.+)$/)?.[1];
 
 function Frame() {
@@ -50,17 +53,22 @@ function Frame() {
     addEventListener("hashchange", move);
     return () => removeEventListener("hashchange", move);
   }, []);
-  const View = at.name === "jobs" && at.id ? Job : places.find(([name]) => name === at.name)[2];
+  const place = places.find(([name]) => name === at.name);
+  const View = at.name === "jobs" && at.id ? Job : place[2];
   return html`<div class="shell">
     <button class="skip" onClick=${() => document.querySelector("main").focus()}>Skip to the content</button>
     <header class="side">
       <a class="brand" href="#/jobs" aria-label="SGG, to the jobs"><img src=${new URL("./icon.svg", import.meta.url).href} alt="" /><b>SGG</b></a>
-      <nav aria-label="Pages">${places.map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${name === "keys" && !can("admin") ? "Usage" : label}</a>`)}</nav>
+      <nav aria-label="Pages">${places.filter(allowed).map(([name, label]) => html`<a href=${`#/${name}`} aria-current=${at.name === name ? "page" : undefined}><${Icon} name=${name} />${name === "keys" && !can("admin") ? "Usage" : label}</a>`)}</nav>
       <div class="foot"><span class="cut" title=${getSession().project_id}>${getSession().key_name || getSession().key_id}</span>
         <${Problem} error=${leave.error} /><button class="small" disabled=${leave.busy} onClick=${() => mayLeave() && leave.run()}>Sign out</button></div>
     </header>
-    <main tabindex="-1"><${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.file || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} /></main>
+    <main tabindex="-1">${!allowed(place) ? html`<${Barred} title=${place[1]} scope=${place[3]} />` : html`<${View} key=${`${at.name}/${at.id}/${at.search.from || at.search.file || at.search.jobs || at.search.model || ""}`} id=${at.id} search=${at.search} />`}</main>
   </div>`;
+}
+
+function Barred({ title, scope }) {
+  return html`<${Page} title=${title}><${Empty} icon="keys" title="Not with this key">It lacks the scope <code>${scope}</code>. Ask an administrator for a key that has it.<//><//>`;
 }
 
 /** Says when the server is away, and when it is back. */

@@ -109,7 +109,7 @@ export function Confirm({ label, title, text, yes, onYes, className = "danger", 
     <dialog ref=${dialog} aria-label=${title}><div class="stack">
       <h2>${title}</h2><p>${text}</p>
       <div class="row"><button class="primary" onClick=${() => { dialog.current.close(); onYes(); }}>${yes}</button>
-      <button onClick=${() => dialog.current.close()}>No, go back</button></div></div>
+      <button autofocus onClick=${() => dialog.current.close()}>No, go back</button></div></div>
     </dialog>`;
 }
 
