@@ -54,9 +54,37 @@ def verify(directory: Path) -> int:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise CliError if `target` is there already and not an empty directory."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    """Raise CliError if `target` is there already and not an empty directory, or if it could not be written."""
+    try:
+        there = target.exists()
+        taken = target.is_symlink() or (there and (not target.is_dir() or any(target.iterdir())))
+        lasting = there and (target.is_mount() or target.samefile(Path.cwd()))
+    except OSError as error:
+        raise _unwritable(target, "--out", error) from error
+    if taken:
         raise CliError(f"{target} exists already.", "Choose a new directory with --out, or remove this one.")
+    if lasting:  # an empty directory is replaced at the end, which neither of these can be
+        reason = f"{target} cannot be replaced: it is a mount point, or the directory that you are in."
+        raise CliError(reason, f"Choose a new directory in it, such as --out {target / 'adapter'}.")
+    refuse_unwritable(target.absolute().parent, "--out", target)
+
+
+def refuse_unwritable(directory: Path, option: str, target: Path | None = None) -> None:
+    """Raise CliError if nothing can be written into `directory`, which need not be there yet; it is left as it was.
+
+    The message names `target`, or the directory.
+    """
+    place = next(each for each in (directory, *directory.absolute().parents) if each.is_symlink() or each.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".sgg-", dir=place):
+            pass
+    except OSError as error:
+        raise _unwritable(target or directory, option, error) from error
+
+
+def _unwritable(target: Path, option: str, error: OSError) -> CliError:
+    reason = f"Cannot write {target}: {error.strerror or error}."
+    return CliError(reason, f"Give a place for {option} that can be written.")
 
 
 def _read_manifest(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.bundle import refuse_existing
+from cli.bundle import refuse_existing, refuse_unwritable
 from cli.errors import CliError, WrongUseError
 from cli.hyperparameters import (
     DEFAULT_METHOD,
@@ -84,6 +84,8 @@ def train(
 ) -> None:
     """Train an adapter in this process, without a server; Ctrl-C stops before the next step."""
     refuse_existing(out)
+    if checkpoints is not None:
+        refuse_unwritable(checkpoints, "--checkpoints")
     if job is not None:
         refuse_beside_spec(model, training, validation, source, retention, method, seed, settings, start)
         order = _order_from_file(read_job_file(job))
@@ -154,7 +156,12 @@ class ViewReporter(InterruptibleReporter):
         if message.type == "notice":
             self._view.note(message.message)
         elif message.type in ("started", "step", "evaluation"):
-            figures = absorb(self._figures, message.model_dump())
+            data = message.model_dump()
+            if message.type == "started":
+                data["step"] = done = message.first_step - 1
+                if done > self._figures.step:  # of an earlier call, not of the folds before all examples
+                    self._view.note(f"Training goes on after step {done} of {message.total_steps}.")
+            figures = absorb(self._figures, data)
             self._figures = dataclasses.replace(figures, seconds_left=self._pace.seconds_left(figures))
             self._view.show("training", self._figures)
 

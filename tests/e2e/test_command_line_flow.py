@@ -266,6 +266,8 @@ def test_plain_lora_is_a_method(service, tickets, tmp_path):
         ({"--method": "dpo"}, "'dpo' is not one of"),
         ({"--seed": "-1"}, "Invalid value for '--seed'"),
         ({"--out": "."}, ". exists already"),
+        ({"--out": "/dev/null/adapter"}, "Cannot write /dev/null/adapter"),
+        ({"--checkpoints": "/dev/null"}, "Give a place for --checkpoints"),
     ],
     ids=lambda part: " ".join(*part.items()) if isinstance(part, dict) else "",
 )

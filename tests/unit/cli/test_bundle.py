@@ -2,10 +2,11 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
-from cli.bundle import refuse_existing, unpack, verify
+from cli.bundle import refuse_existing, refuse_unwritable, unpack, verify
 from cli.errors import CliError
 
 CONTENT = {"adapter_model.safetensors": b"weights", "plots/loss.png": b"picture"}
@@ -102,3 +103,31 @@ def test_only_new_or_empty_directories_are_written(tmp_path):
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(CliError, match="exists already"):
             refuse_existing(taken)
+
+
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left_there(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "new", tmp_path / "file" / "a" / "b", tmp_path / ("x" * 300)):
+        with pytest.raises(CliError, match="Cannot write") as caught:
+            refuse_existing(place)
+        assert str(place) in caught.value.message and "--out" in caught.value.remedy
+    with pytest.raises(CliError, match="Give a place for --checkpoints"):
+        refuse_unwritable(tmp_path / "file", "--checkpoints")
+    refuse_existing(tmp_path / "a" / "b")
+    refuse_unwritable(tmp_path / "a" / "b", "--checkpoints")
+    refuse_unwritable(tmp_path, "--checkpoints")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_empty_directory_that_cannot_be_replaced_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    (tmp_path / "broken").symlink_to("nowhere")
+    for link in ("link", "broken"):
+        with pytest.raises(CliError, match="exists already"):
+            refuse_existing(tmp_path / link)
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (Path(), tmp_path / "here"):
+        with pytest.raises(CliError, match="cannot be replaced") as caught:
+            refuse_existing(place)
+        assert str(place / "adapter") in caught.value.remedy
