@@ -46,20 +46,26 @@ def setting_names() -> tuple[str, ...]:
 
 
 def parse_settings(assignments: Iterable[str]) -> Settings:
-    """Parse `group.name=value` items; values are JSON, or else strings. Raises CliError for unknown names."""
+    """Parse `group.name=value` items; values are JSON, or else strings. Raises CliError naming all that are wrong."""
     known = setting_names()
     settings: Settings = {}
+    wrong: list[WrongUseError] = []
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip()
-        if not equals:
-            raise WrongUseError(f"--set {assignment!r} has no value.", "Write --set name=value.")
-        if name not in known:
-            raise WrongUseError(f"There is no setting {name!r}.", _suggestion(name, known))
         group, _, field = name.partition(".")
-        if field in settings.setdefault(group, {}):
-            raise WrongUseError(f"--set {name} is given twice.", "Keep one of them.")
-        settings[group][field] = _value(text.strip())
+        if not equals:
+            wrong.append(WrongUseError(f"--set {assignment!r} has no value.", "Write --set name=value."))
+        elif name not in known:
+            wrong.append(WrongUseError(f"There is no setting {name!r}.", _suggestion(name, known)))
+        elif field in settings.setdefault(group, {}):
+            wrong.append(WrongUseError(f"--set {name} is given twice.", "Keep one of them."))
+        else:
+            settings[group][field] = _value(text.strip())
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise WrongUseError("\n".join(str(each) for each in wrong))
     return settings
 
 

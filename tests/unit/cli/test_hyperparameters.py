@@ -69,6 +69,18 @@ def test_a_setting_given_twice_is_refused():
         parse_settings(["lora.rank=4", "lora.rank=8"])
 
 
+def test_all_settings_that_cannot_be_read_are_named_at_once():
+    with pytest.raises(CliError) as caught:
+        parse_settings(["lora.rnk=1", "lora.rank=4", "epoch=1", "lora.alpha", "lora.rank=8"])
+    assert caught.value.exit_code == 2
+    assert caught.value.message.splitlines() == [
+        "There is no setting 'lora.rnk'. Did you mean 'lora.rank'?",
+        "There is no setting 'epoch'. Did you mean 'optimization.epochs'?",
+        "--set 'lora.alpha' has no value. Write --set name=value.",
+        "--set lora.rank is given twice. Keep one of them.",
+    ]
+
+
 def test_all_bad_values_are_named_in_one_sentence():
     with pytest.raises(CliError) as caught:
         build_spec("any", "sgg", 0, parse_settings(["lora.rank=0", "optimization.learning_rate=-1"]))
