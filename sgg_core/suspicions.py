@@ -157,12 +157,13 @@ def _whole(example: Example) -> str:
 def _suspect_labels(labels: Sequence[tuple[str, int]], log: ProblemLog) -> None:
     counts = Counter(label for label, _ in labels)
     spellings: dict[str, str] = {}
+    seen: set[str] = set()
     for label, line in labels:
         spelling = spellings.setdefault(label.casefold(), label)
-        if spelling != label:
+        if spelling != label and label not in seen:
             reason = f"The labels {excerpt(spelling)} and {excerpt(label)} differ only in upper and lower case."
             log.add(line, "label", reason, "If they mean the same, write them alike.")
-            spellings[label.casefold()] = label
+        seen.add(label)
         if counts[label] == 1 and len(labels) > 1:
             log.add(line, "label", f"The label {excerpt(label)} has only this example.", "Add a few more of it.")
 

@@ -42,6 +42,15 @@ def test_less_than_five_to_one_is_no_imbalance():
     assert suspicions(examples, range(10)) == ()
 
 
+def test_labels_that_differ_in_case_are_named_once_for_each_spelling():
+    labels = ["Bug", "bug", "Bug", "bug", "BUG", "bug", "Bug", "BUG"]
+    examples = [ClassificationExample(f"text {number}", label) for number, label in enumerate(labels)]
+    assert told(suspicions(examples, range(1, 9))) == [
+        (2, "label", "The labels 'Bug' and 'bug' differ only in upper and lower case."),
+        (5, "label", "The labels 'Bug' and 'BUG' differ only in upper and lower case."),
+    ]
+
+
 def test_completions_and_chats_are_compared_as_a_whole():
     prompts = [CompletionExample(LATE, " Sorry for that."), CompletionExample(STILL_LATE, " Sorry for that.")]
     assert [line for line, _, _ in told(suspicions(prompts, [1, 2]))] == [2]
