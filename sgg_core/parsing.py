@@ -253,6 +253,9 @@ def _checked_header(line: int, header: list[str], log: ProblemLog) -> list[str] 
         log.add(line, None, f"The columns seem to be separated by {mark}.", "Save the file with commas instead.")
         return None
     name, count = Counter(header).most_common(1)[0]
+    if count > 1 and not name:
+        log.add(line, None, f"The header has {count} columns without a name.", "Remove these columns.")
+        return None
     if count > 1:
         log.add(line, name, "The header names this column more than once.", "Give every column its own name.")
         return None

@@ -167,6 +167,7 @@ def test_the_name_decides_the_format_and_the_content_only_where_the_name_says_no
         (b"text;label\nx;y\n", 1, "semicolons"),
         (b"text\tlabel\nx\ty\n", 1, "tabs"),
         (b"text,text\nx,y\n", 1, "more than once"),
+        (b"text,label,,\nx,y,,\n", 1, "2 columns without a name"),
         (b'text,label\n\nx,y\n"open\nquote,y\n', 4, "quotes"),
         (b'text,label\n"x"z,y\n', 2, "quotes"),
         (b'text,label\n"a\nb",y\nx,y,z\n', 4, "3 column(s)"),
