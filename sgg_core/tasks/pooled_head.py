@@ -67,7 +67,10 @@ class PooledHead:
         encoded = []
         for example in examples:
             assert isinstance(example, ClassificationExample)
-            tokenize = partial(self.base.tokenizer, example.text, example.text_pair, split_special_tokens=True)
+            # not verbose: it would warn of texts that are longer than the model sees, and these are cut
+            tokenize = partial(
+                self.base.tokenizer, example.text, example.text_pair, split_special_tokens=True, verbose=False
+            )
             whole = tokenize()
             cut = len(whole.input_ids) > self.max_tokens
             shown = tokenize(truncation=True, max_length=self.max_tokens) if cut else whole

@@ -1,6 +1,7 @@
 """The pooled head against each text alone, and its starting weights against the probe's own optimality condition."""
 
 import copy
+import logging
 from dataclasses import replace
 
 import pytest
@@ -105,6 +106,15 @@ def test_a_text_too_long_is_cut_at_its_end_and_marked(base):
     assert (short.truncated, long.truncated) == (False, True)
     assert long.ids == short.ids
     assert PooledHead(base, LABELS, 8192, seed=0).max_tokens == base.entry.context_tokens
+
+
+def test_nothing_is_logged_of_a_text_that_is_cut(base, monkeypatch, caplog):
+    monkeypatch.setattr(base.tokenizer, "model_max_length", 8)
+    logger = logging.getLogger("transformers")
+    monkeypatch.setattr(logger, "propagate", True)
+    [item] = PooledHead(base, LABELS, 6, seed=0).encode([ClassificationExample("Rain " * 30, "bad")])
+    assert item.truncated
+    assert caplog.records == []
 
 
 def test_of_two_texts_both_are_seen_and_the_longer_is_cut_first(base):
