@@ -136,7 +136,11 @@ class LineView:
 
 
 def absorb(figures: Figures, data: dict[str, Any]) -> Figures:
-    """Return the figures with those of a metrics event taken over."""
+    """Return the figures with those of a metrics event taken over.
+
+    Of several trainings at once each is evaluated, after a step that the others have left behind: only messages that
+    know the number of all steps tell how far the run is.
+    """
     names = {
         "step": "step",
         "total_steps": "total_steps",
@@ -147,6 +151,8 @@ def absorb(figures: Figures, data: dict[str, Any]) -> Figures:
         "reference_cosine": "cosine",
     }
     new = {field: data[name] for name, field in names.items() if data.get(name) is not None}
+    if "total_steps" not in new:
+        new.pop("step", None)
     return dataclasses.replace(figures, **new)
 
 

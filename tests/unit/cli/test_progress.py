@@ -19,6 +19,12 @@ def test_a_metrics_event_replaces_what_it_holds_and_keeps_the_rest():
     assert figures == Figures(step=3, total_steps=9, loss=0.5, gradient_norm=2.0, cosine=0.5, valid_accuracy=0.9)
 
 
+def test_an_evaluation_of_one_of_several_trainings_does_not_turn_the_progress_back():
+    figures = absorb(Figures(), {"step": 8, "total_steps": 12, "train_loss": 0.5})
+    figures = absorb(figures, {"step": 7, "valid_loss": 1.0, "valid_accuracy": 0.9})
+    assert figures == Figures(step=8, total_steps=12, loss=0.5, valid_accuracy=0.9)
+
+
 def test_time_left_follows_the_pace_since_the_first_look():
     seconds = iter([100.0, 104.0, 110.0])
     pace = Pace(clock=lambda: next(seconds))
