@@ -52,7 +52,7 @@ def predict(
     if not all(each.strip() for each in text or ()):
         raise WrongUseError("The --text is empty.", "Give --text '...' with the text to predict for.")
     read = [] if file is None else _rows(file)
-    answered = _there(model, text, read) if directory is None else _here(directory, text, read, file)
+    answered = _there(model, text, read, file) if directory is None else _here(directory, text, read, file)
     if as_json or file is not None:
         for row, prediction in answered:
             print_json_line(_joined(row, prediction))
@@ -63,15 +63,17 @@ def predict(
 Answered = Iterator[tuple[dict[str, Any], dict[str, Any]]]
 
 
-def _there(model: str | None, text: list[str] | None, read: list[Row]) -> Answered:
+def _there(model: str | None, text: list[str] | None, read: list[Row], file: Path | None) -> Answered:
     from cli.client import Client
 
     assert model is not None
     with Client.from_environment() as client:
         predictor = RemotePredictor(client, model)
-        yield from (
-            predictor.predict_rows([row.fields for row in read]) if text is None else predictor.predict_texts(text)
-        )
+        if text is not None or file is None:
+            yield from predictor.predict_texts(text or ())
+        else:
+            rows, lines = [row.fields for row in read], [row.line for row in read]
+            yield from predictor.predict_rows(rows, file.name, lines)
 
 
 def _here(directory: Path, text: list[str] | None, read: list[Row], file: Path | None) -> Answered:

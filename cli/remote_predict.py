@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from cli.client import Client
 from cli.errors import ApiError, CliError
 
 BATCH = 16  # rows of one request, of the 32 that it may have
+MOST_BYTES = 2**19  # of rows in one request, which may have 2**20 by default
 MOST_TOKENS = 256
 WRONG_ENDPOINT = "wrong_endpoint"
 FIELDS = {"classification": "text", "chat": "messages", "completion": "prompt"}
@@ -31,13 +33,36 @@ class RemotePredictor:
                 {kind: [row_of(text, kind) for text in texts[start : start + BATCH]] for kind in FIELDS}
             )
 
-    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Give each row, and the answer to it. Raises CliError."""
-        for start in range(0, len(rows), BATCH):
-            some = [dict(row) for row in rows[start : start + BATCH]]
+    def predict_rows(
+        self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Give each row, and the answer to it. Raises CliError.
+
+        Raises DataError, before anything is asked, naming each of these `lines` of the file whose row cannot be used.
+        """
+        self._check(rows, filename, lines)
+        for some in _batches(rows):
             yield from self._first_that_fits(
                 {kind: some for kind, field in FIELDS.items() if all(row.get(field) for row in some)}
             )
+
+    def _check(self, rows: Sequence[Mapping[str, Any]], filename: str, lines: Sequence[int]) -> None:
+        """Raise DataError unless all rows have the field of one kind; those are named that lack what most rows have."""
+        from sgg_core.errors import DataError, Problem
+
+        lacking = {
+            FIELDS[kind]: [line for line, row in zip(lines, rows, strict=True) if not row.get(FIELDS[kind])]
+            for kind in self._kinds
+        }
+        field = min(lacking, key=lambda each: len(lacking[each]))
+        if not lacking[field]:
+            return
+        if len(lacking[field]) == len(rows):
+            fields = ", ".join(lacking)
+            reason = f"No row has a field that a model can be asked about ({fields})."
+            raise DataError(filename, (Problem(None, None, reason, NOTHING_FITS),))
+        reason, remedy = "The field is missing or empty.", f"Fill in {field!r} in every row."
+        raise DataError(filename, tuple(Problem(line, field, reason, remedy) for line in lacking[field]))
 
     def _first_that_fits(
         self, rows_of: Mapping[str, list[dict[str, Any]]]
@@ -71,6 +96,21 @@ class RemotePredictor:
         chats = [common | {"messages": _question(row["messages"])} for row in rows]
         answers = [self._client.post("/chat/completions", chat) for chat in chats]
         return [{"completion": _finished(answer)["message"]["content"]} for answer in answers]
+
+
+def _batches(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in as few requests as they fit into."""
+    some: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        own = len(json.dumps(row))
+        if some and (len(some) == BATCH or size + own > MOST_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(dict(row))
+        size += own
+    if some:
+        yield some
 
 
 def row_of(text: str, kind: str) -> dict[str, Any]:
