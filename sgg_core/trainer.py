@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sgg_core.adapter import add_to_report, answered_before
+from sgg_core.adapter_file import MANIFEST
 from sgg_core.backbone import LoadedBase
 from sgg_core.errors import OutOfMemoryError, Problem, SpecError
 from sgg_core.examples import ExampleSet, check_sources, check_training, check_validation
@@ -56,8 +57,9 @@ def train(
     a word to the reporter, such as an evaluation on a large file, and ends the run where it raises. Without
     documents `output` lacks what is for people alone, model card, page and pictures, which take about a second. `base`
     is unchanged afterwards and can be used again.
-    Raises subclasses of SggError; `output` appears whole or not at all.
+    Raises subclasses of SggError; `output` appears whole or not at all. It replaces an older adapter, and nothing else.
     """
+    _check_output(output)
     check_training(training)
     if validation is not None:
         check_validation(training, validation)
@@ -129,6 +131,15 @@ def train(
             return Pack(base, targets).run_one(lambda own: several.train(own, output, resume_from))
         finally:
             give_back(base)
+
+
+def _check_output(output: Path) -> None:
+    """Raise SpecError if the adapter would replace a directory that holds something else."""
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).exists():
+        raise SpecError(
+            f"The directory {output} is not empty and holds no adapter that a new one could replace.",
+            "Choose a new directory.",
+        )
 
 
 def _tell_suspicions(files: RunFiles, leaked: Sequence[Problem], reporter: Reporter) -> None:

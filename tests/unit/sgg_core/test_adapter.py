@@ -450,7 +450,8 @@ def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(
 def test_an_older_output_is_replaced_as_a_whole(of_causal, training, spec_for, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    (output / "head.safetensors").write_bytes(b"of an older run")
+    for name in ("sgg.json", "head.safetensors"):
+        (output / name).write_bytes(b"of an older run")
     spec = spec_for(of_causal.base, optimization={"max_steps": 1})
     train(spec, of_causal.base, training, output=output, reporter=SilentReporter())
     assert not (output / "head.safetensors").exists()

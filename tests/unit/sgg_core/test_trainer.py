@@ -680,3 +680,15 @@ def test_a_breath_that_raises_ends_the_run_and_leaves_nothing(base, training, va
         )  # fmt: skip
     assert fingerprint(base) == before and base.breath is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_an_older_adapter_is_replaced(causal, training, spec_for, tmp_path):
+    output, notes = tmp_path / "adapter", tmp_path / "notes.txt"
+    notes.write_text("mine")
+    spec = spec_for(causal, optimization={"max_steps": 1})
+    with pytest.raises(SpecError, match=f"{tmp_path} is not empty and holds no adapter"):
+        train(spec, causal, training, output=tmp_path, reporter=SilentReporter())
+    assert notes.read_text() == "mine"
+    for _ in range(2):
+        train(spec, causal, training, output=output, reporter=SilentReporter())
+    assert (output / "sgg.json").exists()
