@@ -60,6 +60,11 @@ def train(
     Raises subclasses of SggError; `output` appears whole or not at all. It replaces an older adapter, and nothing else.
     """
     _check_output(output)
+    if spec.base_model != base.entry.name:
+        raise SpecError(
+            f"The spec is for the base model {spec.base_model!r}, and the one given is {base.entry.name!r}.",
+            "Load the base model that the spec names.",
+        )
     check_training(training)
     if validation is not None:
         check_validation(training, validation)

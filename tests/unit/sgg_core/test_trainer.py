@@ -692,3 +692,9 @@ def test_only_an_older_adapter_is_replaced(causal, training, spec_for, tmp_path)
     for _ in range(2):
         train(spec, causal, training, output=output, reporter=SilentReporter())
     assert (output / "sgg.json").exists()
+
+
+def test_a_spec_for_another_base_model_is_refused(causal, encoder, training, spec_for, tmp_path):
+    with pytest.raises(SpecError, match=f"'{encoder.entry.name}', and the one given is '{causal.entry.name}'"):
+        train(spec_for(encoder), causal, training, output=tmp_path / "adapter", reporter=SilentReporter())
+    assert not (tmp_path / "adapter").exists()
