@@ -83,5 +83,5 @@ def verify_directory(directory: Path) -> Manifest:
         elif sha256_of(path) != digest:
             bad.append(f"{name} was changed")
     if bad:
-        raise CheckpointError(f"{directory} is damaged: {'; '.join(bad)}.", "Download it again.")
+        raise CheckpointError(f"{directory} is damaged: {'; '.join(bad)}.", "Download or train it again.")
     return manifest

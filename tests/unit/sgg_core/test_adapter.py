@@ -189,7 +189,7 @@ def test_all_files_that_are_missing_or_changed_are_named_at_once(of_causal, tmp_
     directory = of_causal.copy(tmp_path / "copy")
     (directory / "plots" / "loss.png").unlink()
     (directory / "report.json").write_text("{}", encoding="utf-8")
-    told = r"plots/loss\.png is missing; report\.json was changed\. Download it again\."
+    told = r"plots/loss\.png is missing; report\.json was changed\. Download or train it again\."
     with pytest.raises(CheckpointError, match=told):
         load_predictor(directory, catalogue=of_causal.catalogue, base=of_causal.base)
 
