@@ -9,6 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePath
 from typing import NoReturn
 
@@ -66,7 +67,8 @@ def read_rows(content: bytes, filename: str, log: ProblemLog) -> Iterator[Row]:
     """Yield the rows of a JSONL or CSV file one at a time; what cannot be read goes to `log` instead.
 
     The ending of `filename` decides between the formats (.csv, or .jsonl, .ndjson and .json); with any other ending,
-    a file that begins with `{` or `[` is JSONL. UTF-8 with or without BOM, lines ending in LF or CRLF, or in CR alone.
+    a file that begins with `{` or `[` is JSONL. CSV is separated by commas, or by semicolons or tabs where its header
+    has no comma. UTF-8 with or without BOM, lines ending in LF or CRLF, or in CR alone.
     """
     for signature, name in NOT_TEXT.items():
         if content.startswith(signature):
@@ -212,13 +214,19 @@ def _csv_rows(lines: Iterator[tuple[int, str]], log: ProblemLog) -> Iterator[Row
                 line,
                 None,
                 f"The row has {len(cells)} column(s), the header has {len(header)}.",
-                "Put fields that contain commas or line breaks in double quotes.",
+                "Put fields that contain the separator or line breaks in double quotes.",
             )
 
 
 def _csv_records(lines: Iterator[tuple[int, str]], log: ProblemLog) -> Iterator[tuple[int, list[str]]]:
     """Yield (line on which the record starts, cells), leaving out blank lines."""
-    reader = csv.reader((text + "\n" for _, text in lines), strict=True)
+    texts = (text + "\n" for _, text in lines)
+    first: list[str] = []  # up to the header
+    for text in texts:
+        first.append(text)
+        if text.strip():
+            break
+    reader = csv.reader(chain(first, texts), delimiter=_delimiter("".join(first)), strict=True)
     while not log.full:
         start = reader.line_num + 1
         try:
@@ -239,6 +247,11 @@ def _csv_records(lines: Iterator[tuple[int, str]], log: ProblemLog) -> Iterator[
                 yield start, cells
 
 
+def _delimiter(header: str) -> str:
+    """Commas; where the header has none, the semicolons or tabs of spreadsheets in other countries."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
 def _checked_header(line: int, header: list[str], log: ProblemLog) -> list[str] | None:
     if header[0].startswith("{"):
         log.add(
@@ -247,10 +260,6 @@ def _checked_header(line: int, header: list[str], log: ProblemLog) -> list[str] 
             "This is a JSON object, but the file's name says CSV.",
             "Give the file's name the ending .jsonl.",
         )
-        return None
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        mark = "semicolons" if ";" in header[0] else "tabs"
-        log.add(line, None, f"The columns seem to be separated by {mark}.", "Save the file with commas instead.")
         return None
     name, count = Counter(header).most_common(1)[0]
     if count > 1 and not name:

@@ -164,8 +164,8 @@ def test_the_name_decides_the_format_and_the_content_only_where_the_name_says_no
 @pytest.mark.parametrize(
     ("content", "line", "word"),
     [
-        (b"text;label\nx;y\n", 1, "semicolons"),
-        (b"text\tlabel\nx\ty\n", 1, "tabs"),
+        (b"text;label\nx,y\n", 2, "1 column(s), the header has 2"),
+        (b"text,label;more\nx;y\n", 2, "1 column(s), the header has 2"),
         (b"text,text\nx,y\n", 1, "more than once"),
         (b"text,label,,\nx,y,,\n", 1, "2 columns without a name"),
         (b'text,label\n\nx,y\n"open\nquote,y\n', 4, "quotes"),
@@ -178,6 +178,17 @@ def test_each_mistake_in_csv_is_found_on_the_line_its_row_starts(content, line, 
     problem = only_problem(content, "data.csv")
     assert problem.line == line
     assert word in problem.reason
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_tables_of_spreadsheets_in_other_countries_are_read(mark):
+    table = f'\ntext{mark}label\n"one{mark} two",x\n'.replace(",", mark) + f"3,5 km{mark}y\n"
+    rows, problems = rows_of(table.encode(), "data.csv")
+    assert problems == []
+    assert [(row.line, row.fields) for row in rows] == [
+        (3, {"text": f"one{mark} two", "label": "x"}),
+        (4, {"text": "3,5 km", "label": "y"}),
+    ]
 
 
 def test_a_line_over_the_limit_is_refused_without_decoding_it_and_reading_goes_on():
