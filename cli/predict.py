@@ -79,10 +79,10 @@ def _there(model: str | None, text: list[str] | None, read: list[Row], file: Pat
 def _here(directory: Path, text: list[str] | None, read: list[Row], file: Path | None) -> Answered:
     from sgg_core.asked import asked_examples
     from sgg_core.catalogue import Catalogue
-    from sgg_core.manifest import verify_directory
+    from sgg_core.manifest import verify_weights
     from sgg_store.settings import StoreSettings
 
-    manifest, catalogue = verify_directory(directory), Catalogue.load(StoreSettings().catalogue_dir)
+    manifest, catalogue = verify_weights(directory), Catalogue.load(StoreSettings().catalogue_dir)
     catalogue.get(manifest.spec.base_model)
     kind = manifest.kind
     rows = [row.fields for row in read] if text is None else [row_of(each, kind) for each in text]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from sgg_core.adapter_file import MANIFEST
+from sgg_core.adapter_file import ADAPTER, CONFIG, HEAD, MANIFEST
 from sgg_core.errors import CheckpointError
 from sgg_core.files import sha256_of
 from sgg_core.shapes import Kind
@@ -60,6 +61,18 @@ def template_fingerprint(task: Task) -> str:
 
 def verify_directory(directory: Path) -> Manifest:
     """Check every file's sha256 against the manifest. Raises CheckpointError naming all files that differ."""
+    return _verified(directory, lambda name: True)
+
+
+def verify_weights(directory: Path) -> Manifest:
+    """Check only the files that answers depend on: people write into the card and throw plots away.
+
+    Raises CheckpointError naming all of these files that differ.
+    """
+    return _verified(directory, (ADAPTER, CONFIG, HEAD).__contains__)
+
+
+def _verified(directory: Path, matters: Callable[[str], bool]) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((directory / MANIFEST).read_bytes())
     except ValueError as error:
@@ -76,8 +89,8 @@ def verify_directory(directory: Path) -> Manifest:
             )
         raise CheckpointError(reason, remedy) from error
     bad = []
-    for name, digest in manifest.files.items():
-        path = directory / name
+    for name in filter(matters, manifest.files):
+        path, digest = directory / name, manifest.files[name]
         if not path.is_file():
             bad.append(f"{name} is missing")
         elif sha256_of(path) != digest:

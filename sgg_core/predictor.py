@@ -18,7 +18,7 @@ from sgg_core.errors import CheckpointError, DataError, Problem
 from sgg_core.evaluation import probe_values
 from sgg_core.generation import write
 from sgg_core.lora_layers import take_off
-from sgg_core.manifest import Manifest, template_fingerprint, verify_directory
+from sgg_core.manifest import Manifest, template_fingerprint, verify_weights
 from sgg_core.shapes import (
     ChatExample,
     CompletionExample,
@@ -36,11 +36,11 @@ MOST_WRITTEN = 256  # tokens of an answer
 def load_predictor(directory: Path, *, catalogue: Catalogue, base: LoadedBase | None = None) -> Predictor:
     """Load an adapter directory for prediction, on `base` or on the catalogue's entry of its base model.
 
-    Raises CheckpointError for a damaged directory or another base model than the adapter was trained on.
+    Raises CheckpointError for damaged weights or another base model than the adapter was trained on.
     """
     from peft import PeftModel
 
-    manifest = verify_directory(directory)
+    manifest = verify_weights(directory)
     base = base or load_base(catalogue.get(manifest.spec.base_model))
     if base.sha256 != manifest.base_model_sha256:
         raise CheckpointError(

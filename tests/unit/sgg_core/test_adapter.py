@@ -191,7 +191,20 @@ def test_all_files_that_are_missing_or_changed_are_named_at_once(of_causal, tmp_
     (directory / "report.json").write_text("{}", encoding="utf-8")
     told = r"plots/loss\.png is missing; report\.json was changed\. Download or train it again\."
     with pytest.raises(CheckpointError, match=told):
-        load_predictor(directory, catalogue=of_causal.catalogue, base=of_causal.base)
+        verify_directory(directory)
+
+
+def test_answers_need_whole_weights_but_neither_plots_nor_an_unchanged_card(of_encoder, tmp_path):
+    directory = of_encoder.copy(tmp_path / "copy")
+    (directory / "plots" / "loss.png").unlink()
+    (directory / "README.md").write_text("What we use it for.", encoding="utf-8")
+    load_predictor(directory, catalogue=of_encoder.catalogue)
+    for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors"):
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content + b" ")
+        with pytest.raises(CheckpointError, match=f"{name} was changed"):
+            load_predictor(directory, catalogue=of_encoder.catalogue)
+        (directory / name).write_bytes(content)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"format": 1}'])
