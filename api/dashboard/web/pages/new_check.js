@@ -4,6 +4,7 @@ import { useAction, useReturn } from "../live.js";
 import { bytes, count, duration, plural } from "../format.js";
 import { Bones, Card, Problem } from "../parts.js";
 import { holding, located } from "./new_data.js";
+import { fieldOf } from "./new_settings.js";
 
 const PAUSE = 400; // after the last change of a setting
 
@@ -60,6 +61,9 @@ function Preview({ request, place }) {
       <pre>${example.segments.map((segment) => (segment.trained ? html`<mark>${segment.text}</mark>` : segment.text))}</pre>${example.problem && html`<p class="small bad">${example.problem.reason} ${example.problem.remedy}</p>`}</figure>`)}</div>`;
 }
 
+/** The error with the names of this page's fields. */
+const inFields = (error) => error && { ...error, message: error.message, problems: error.problems?.map((problem) => ({ ...problem, param: fieldOf(problem.param) })) };
+
 /** `rows` are those of the page, if the file was brought to it; then findings and previews name the examples as the page numbers them. */
 export function NewCheck({ request, submit, rows, stored }) {
   const { value: told, error, again } = useDryRun(request);
@@ -68,7 +72,7 @@ export function NewCheck({ request, submit, rows, stored }) {
   const severe = findings.filter((finding) => finding.severity === "error");
   const mild = findings.filter((finding) => finding.severity === "warning");
   const place = (line) => (located(rows || [], stored.train, { line, reason: "" }).place ?? line - 1) + 1;
-  const where = (finding) => (finding.place !== undefined ? `Example ${finding.place + 1}: ` : finding.line ? `Line ${finding.line}: ` : finding.param ? `${finding.param}: ` : "");
+  const where = (finding) => (finding.place !== undefined ? `Example ${finding.place + 1}: ` : finding.line ? `Line ${finding.line}: ` : finding.param ? `${fieldOf(finding.param)}: ` : "");
   return html`<${Card} title="Start" lead="What will happen, before it does.">
     <div class="stack">
       ${!told && !error && html`<${Bones} heights=${[50]} label="Estimating" />`}
@@ -76,7 +80,7 @@ export function NewCheck({ request, submit, rows, stored }) {
       ${told?.smallest_difference && html`<p class="soft small">With the examples set aside, only differences in accuracy of about ${Math.round(told.smallest_difference * 100)} points or more can be told from chance.</p>`}
       ${severe.length > 0 && html`<div class="notice bad" role="alert"><strong>This has to be changed first</strong><ul>${severe.map((finding) => html`<li>${where(finding)}${finding.reason} ${finding.remedy}</li>`)}</ul></div>`}
       ${mild.length > 0 && html`<details class="notice warn"><summary>${mild.length === 1 ? "One thing" : `${mild.length} things`} to know</summary><ul>${mild.slice(0, 50).map((finding) => html`<li>${where(finding)}${finding.reason} ${finding.remedy}</li>`)}</ul></details>`}
-      <${Problem} error=${submit.error || error} again=${!submit.error && again} title="The job cannot start like this" />
+      <${Problem} error=${inFields(submit.error || error)} again=${!submit.error && again} title="The job cannot start like this" />
       <${Preview} request=${request} place=${place} key=${`${request.model}${request.training_file}`} />
       <div><button class="primary" disabled=${submit.busy || severe.length > 0} onClick=${() => submit.run()}>Start the training</button></div>
     </div><//>`;

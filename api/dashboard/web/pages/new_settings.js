@@ -11,6 +11,10 @@ const numbers = [
   ["max_steps", "Maximum steps", "empty: as many as the epochs need"],
 ];
 
+const named = new Map([...numbers, ["rank", "Rank of the adapter"], ["seed", "Seed"], ["suffix", "Name"], ["alignment", "Strength of the alignment"]]);
+/** What this form calls a parameter of the request, such as method.sgg.hyperparameters.n_epochs. */
+export const fieldOf = (param) => named.get(param?.split(".").findLast((part) => named.has(part))) || param;
+
 const LORA = { rank: 8, alpha: 16 }; // unless told otherwise, as in sgg_core/spec.py
 const OFFERED = 12; // files as sources
 
