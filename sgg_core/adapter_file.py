@@ -77,7 +77,7 @@ def read_header(stream: BinaryIO, size: int, name: str) -> tuple[Header, dict[st
     try:
         length = int.from_bytes(stream.read(8), "little")
         if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError(f"its header would have {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+            raise ValueError(f"it does not begin with the length of a header of at most {MAX_HEADER_BYTES:,} bytes")
         header = json.loads(stream.read(length), object_pairs_hook=_without_doubles)
         metadata = header.pop("__metadata__", {})
         _check_layout(header, size - 8 - length)

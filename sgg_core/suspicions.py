@@ -66,7 +66,7 @@ def remarks(filename: str, warnings: Sequence[Problem]) -> list[str]:
     told = [f"{filename}, {warning}" for warning in warnings[:MOST_REMARKS]]
     if len(warnings) > MOST_REMARKS:
         left = len(warnings) - MOST_REMARKS
-        told.append(f"{filename}: {left:,} more warnings like these; `sgg files check` lists them all.")
+        told.append(f"{filename}: {left:,} more like these; `sgg files check` lists them all.")
     return told
 
 

@@ -642,7 +642,7 @@ def test_what_is_suspicious_in_the_files_is_said_before_the_first_step(encoder, 
             f"valid.jsonl, line {line}: The training file holds this example on line {line}. Remove one of them."
             for line in range(1, 6)
         ),
-        "valid.jsonl: 3 more warnings like these; `sgg files check` lists them all.",
+        "valid.jsonl: 3 more like these; `sgg files check` lists them all.",
     ]
     assert report_of(tmp_path / "a")["validation_examples_seen"] == 8
     again = SilentReporter()
