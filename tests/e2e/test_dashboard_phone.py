@@ -118,3 +118,13 @@ def test_a_row_of_the_list_of_jobs_is_not_cut(phone, service, tickets):
     expect(about).to_contain_text("just now")
     assert about.evaluate("line => line.scrollWidth <= line.clientWidth")
     assert too_wide(phone) == []
+
+
+def test_that_the_server_is_away_hides_no_link_to_a_page(phone):
+    phone.route("**/v1/**", lambda route: route.abort())
+    phone.get_by_role("link", name="Files").click()
+    expect(phone.get_by_role("status").filter(has_text="The server does not answer.")).to_be_visible()
+    phone.evaluate("document.querySelector('main').style.minHeight = '2000px'; scrollTo(0, 1000)")
+    box = phone.get_by_role("link", name="Compare").bounding_box()
+    middle = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+    assert phone.evaluate("([x, y]) => document.elementFromPoint(x, y).textContent", middle) == "Compare"
