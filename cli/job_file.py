@@ -217,7 +217,8 @@ def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"Cannot read {path}: {error}.", "Give the path of a job in YAML or JSON.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CliError(f"Cannot read {path}: {reason}.", "Give the path of a job in YAML or JSON.") from error
     value: Any = None
     with suppress(ValueError):
         value = json.loads(text)

@@ -230,7 +230,9 @@ def _chat(row: Row, limits: Limits, log: ProblemLog) -> ChatExample | None:
         log.add(
             row.line,
             "messages",
-            f"The value {excerpt(turns)} is not a list of messages.",
+            "The list of messages is empty."
+            if turns == []
+            else f"The value {excerpt(turns)} is not a list of messages.",
             'Write a JSONL file with [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].',
         )
         return None

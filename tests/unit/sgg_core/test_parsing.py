@@ -207,7 +207,8 @@ def test_problems_are_capped_and_reading_stops_there():
 def test_excerpts_are_short_and_printable():
     assert excerpt("\x1b[31mred") == r"'\x1b[31mred'"
     assert len(excerpt("x" * 500)) <= 40
-    assert excerpt(True) == "True"
+    assert (excerpt(True), excerpt(None), excerpt({"a": [1]})) == ("true", "null", '{"a": [1]}')
+    assert excerpt({1, 2}) == '"{1, 2}"'
 
 
 def test_jsonl_that_is_called_csv_is_told_once_with_the_name_that_it_needs():
