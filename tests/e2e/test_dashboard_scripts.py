@@ -574,14 +574,14 @@ def test_curves_of_several_runs_are_their_means_over_the_steps_of_each(module):
 
 def a_table(draw):
     """A table as spreadsheets write them, and as people do: quotes, commas and line breaks in cells, blank lines."""
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator=draw.choice(["\n", "\r\n"]))
+    written, mark = io.StringIO(), draw.choice(",;\t")
+    writer = csv.writer(written, delimiter=mark, lineterminator=draw.choice(["\n", "\r\n"]))
     writer.writerow(["text", "label"])
     for _ in range(12):
-        words = "".join(draw.choice('ab é,"\n') for _ in range(draw.randint(1, 12))).strip() or "a"
+        words = "".join(draw.choice('ab é,;"\n') for _ in range(draw.randint(1, 12))).strip() or "a"
         writer.writerow([words, draw.choice("xy")])
-        written.write(draw.choice(["", "", '5" screen,x\n', "\n"]))
-    return draw.choice(["", "\ufeff"]) + written.getvalue()
+        written.write(draw.choice(["", "", f'5" screen{mark}x\n', "\n"]))
+    return draw.choice(["", "\ufeff"]) + draw.choice(["", "\n"]) + written.getvalue()
 
 
 @pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in ("t.csv", "t.txt") for seed in range(8)])
@@ -613,6 +613,8 @@ def test_rows_of_tables_that_the_server_refuses_are_no_examples_here(module, tex
 def test_a_table_whose_header_names_a_column_twice_is_refused(module):
     with pytest.raises(Error, match='names the column "label" more than once'):
         module("examples", "read", "table.csv", "text,label,label\na,b,c\n")
+    with pytest.raises(Error, match=r"2 columns without a name\. Remove these columns"):
+        module("examples", "read", "table.csv", "text,label,,\na,b,,\n")
 
 
 def test_the_hour_after_midnight_is_the_first(module):

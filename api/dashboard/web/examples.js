@@ -31,10 +31,11 @@ function parsed(raw) {
 
 /** With commas; or, where the header has none, with the semicolons or tabs of spreadsheets in other countries. */
 function readTable(text) {
-  const [first] = text.split("\n", 1), comma = first.includes(",") ? "," : first.includes(";") ? ";" : first.includes("\t") ? "\t" : ",";
+  const [first = ""] = text.match(/^.*\S.*$/m) || [], comma = first.includes(",") ? "," : first.includes(";") ? ";" : first.includes("\t") ? "\t" : ",";
   const [head, ...records] = cells(text.replace(/\r\n/g, "\n"), comma).filter(({ values }) => values.some((cell) => cell.trim()));
   if (!head) return [];
   const names = head.values.map((name) => name.trim()), twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice === "") throw new Error(`The header has ${names.filter((name) => !name).length} columns without a name. Remove these columns, and choose the file again.`);
   if (twice !== undefined) throw new Error(`The header names the column "${twice}" more than once. Give every column its own name, and choose the file again.`);
   if (head.broken) throw new Error("The quotes in the header are wrong. Correct them, and choose the file again.");
   return records.map(({ line, values, broken }) => (!broken && values.length === names.length ? { ...fresh(Object.fromEntries(names.map((name, index) => [name, values[index]]))), line } : { raw: JSON.stringify(values.join(comma)), value: null, line, broken, columns: [values.length, names.length] }));

@@ -39,7 +39,7 @@ export function located(rows, part, problem, mentioned = part) {
   const place = problem.line ? here(part, problem.line) : undefined;
   const { columns, broken } = rows[place] || {}; // of a row of a table that could not be read as one
   if (broken) return { ...problem, place, reason: "The quotes of the row that starts here are wrong.", remedy: "Quote a text as \"...\", write a quote inside it twice, and choose the file again." };
-  if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain commas in double quotes, and choose the file again." };
+  if (columns) return { ...problem, place, reason: `The row has ${plural(columns[0], "column")}, the header has ${columns[1]}.`, remedy: "Put texts that contain the separator in double quotes, and choose the file again." };
   return { ...problem, reason: told(reasonOf(problem)), place };
 }
 
