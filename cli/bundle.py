@@ -74,8 +74,8 @@ def refuse_unwritable(directory: Path, option: str, target: Path | None = None) 
 
     The message names `target`, or the directory.
     """
-    place = next(each for each in (directory, *directory.absolute().parents) if each.is_symlink() or each.exists())
     try:
+        place = next(each for each in (directory, *directory.absolute().parents) if each.is_symlink() or each.exists())
         with tempfile.TemporaryDirectory(prefix=".sgg-", dir=place):
             pass
     except OSError as error:

@@ -111,8 +111,9 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left_there(tmp
         with pytest.raises(CliError, match="Cannot write") as caught:
             refuse_existing(place)
         assert str(place) in caught.value.message and "--out" in caught.value.remedy
-    with pytest.raises(CliError, match="Give a place for --checkpoints"):
-        refuse_unwritable(tmp_path / "file", "--checkpoints")
+    for place in (tmp_path / "file", tmp_path / ("x" * 300)):
+        with pytest.raises(CliError, match="Give a place for --checkpoints"):
+            refuse_unwritable(place, "--checkpoints")
     refuse_existing(tmp_path / "a" / "b")
     refuse_unwritable(tmp_path / "a" / "b", "--checkpoints")
     refuse_unwritable(tmp_path, "--checkpoints")
