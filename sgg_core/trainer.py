@@ -59,7 +59,7 @@ def train(
     is unchanged afterwards and can be used again.
     Raises subclasses of SggError; `output` appears whole or not at all. It replaces an older adapter, and nothing else.
     """
-    _check_output(output)
+    _check_output(output, checkpoints)
     if spec.base_model != base.entry.name:
         raise SpecError(
             f"The spec is for the base model {spec.base_model!r}, and the one given is {base.entry.name!r}.",
@@ -138,8 +138,18 @@ def train(
             give_back(base)
 
 
-def _check_output(output: Path) -> None:
-    """Raise SpecError if the adapter would replace a directory that holds something else."""
+def _check_output(output: Path, checkpoints: Path | None) -> None:
+    """Raise SpecError if the adapter cannot replace what is there, or would replace more than an older one."""
+    if output.is_symlink() or output.is_file():
+        raise SpecError(
+            f"{output} is a link or a file, which a directory cannot replace.",
+            "Choose a new directory.",
+        )
+    if checkpoints is not None and checkpoints.resolve().is_relative_to(output.resolve()):
+        raise SpecError(
+            f"The checkpoints' directory {checkpoints} lies in {output}, which the adapter replaces as a whole.",
+            "Choose a directory for checkpoints outside of it.",
+        )
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).exists():
         raise SpecError(
             f"The directory {output} is not empty and holds no adapter that a new one could replace.",

@@ -694,6 +694,27 @@ def test_only_an_older_adapter_is_replaced(causal, training, spec_for, tmp_path)
     assert (output / "sgg.json").exists()
 
 
+def test_checkpoints_within_the_output_would_be_deleted_with_it_and_are_refused(
+    causal, training, spec_for, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    output, spec = tmp_path / "adapter", spec_for(causal, optimization={"max_steps": 1})
+    for place in (output, output / "checkpoints", Path("adapter") / "a" / "b"):
+        with pytest.raises(SpecError, match=r"lies in \S*adapter, which the adapter replaces as a whole"):
+            train(spec, causal, training, output=output, checkpoints=place, reporter=SilentReporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["older", "nothing", None])
+def test_an_output_that_is_a_link_or_a_file_is_refused_before_training(causal, training, spec_for, tmp_path, target):
+    output, told = tmp_path / "adapter", SilentReporter()
+    (tmp_path / "older").mkdir()
+    output.write_text("mine") if target is None else output.symlink_to(target)
+    with pytest.raises(SpecError, match="is a link or a file"):
+        train(spec_for(causal), causal, training, output=output, reporter=told)
+    assert told.messages == [] and (output.is_file() if target is None else output.is_symlink())
+
+
 def test_a_spec_for_another_base_model_is_refused(causal, encoder, training, spec_for, tmp_path):
     with pytest.raises(SpecError, match=f"'{encoder.entry.name}', and the one given is '{causal.entry.name}'"):
         train(spec_for(encoder), causal, training, output=tmp_path / "adapter", reporter=SilentReporter())
