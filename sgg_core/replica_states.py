@@ -57,7 +57,7 @@ class ReplicaStates:
         """The newest checkpoint of each replica that has one and has not ended."""
         self.written: Path | None = None  # the newest checkpoint of all
         self._place = place
-        self._holds: tuple[int, int] | None = None  # what that checkpoint knows
+        self._holds = (-1, 0)  # what that checkpoint knows: steps, and of how many trainings the comparison
 
     @property
     def all_ended(self) -> set[int]:
@@ -125,14 +125,14 @@ class ReplicaStates:
         self._forget(number)
 
     def write(self, checkpoints: Path) -> CheckpointSaved | None:
-        """Write a checkpoint of all below `checkpoints`: whole or not at all. None if nothing was saved since the last.
+        """Write a checkpoint of all below `checkpoints`: whole or not at all. None if it knew no more than the last.
 
         A replica that goes on without a checkpoint of its own begins anew. Raises DiskFullError.
         """
         going_on = sorted(self.going_on.items())
         compared = sum(saved.compared for _, saved in going_on)
-        if not going_on or self._holds == (self.steps, compared):
-            return None
+        if not going_on or self._holds >= (self.steps, compared):
+            return None  # where others begin after a comparison, the name of these steps is taken
         _, leading = min(going_on, key=lambda each: each[1].metrics.get("full_valid_loss", math.inf))
         target = checkpoints / checkpoint_name(self.steps, compared > 0)
         with whole_directory(target) as work:

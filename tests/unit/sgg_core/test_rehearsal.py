@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -259,6 +260,24 @@ def test_sources_are_not_judged_again_by_a_run_that_goes_on(
     assert told(second, "started")[0]["first_step"] == 1
     assert told(first, "step") == told(second, "step")
     assert adapter_bytes(tmp_path / "whole") == adapter_bytes(tmp_path / "resumed")
+
+
+def test_no_two_checkpoints_have_the_same_name(causal, agreeing, training, validation, spec_for, tmp_path):
+    """The second training's beginning, after its rehearsal, is not told as the end of the first one's steps again."""
+    reporter = SilentReporter()
+    spec = spec_for(
+        causal,
+        optimization={"seeds": 2, "max_steps": 4},
+        guidance={"source_weight": "cross_fitted"},
+        evaluation={"baselines": ["plain_lora"]},
+    )
+    train(
+        spec, causal, training, validation=validation, sources=[agreeing], memory_bytes=0,
+        output=tmp_path / "a", checkpoints=tmp_path / "c", reporter=reporter,
+    )  # fmt: skip
+    names = [Path(each.directory).name for each in reporter.messages if each.type == "checkpoint"]
+    assert {"step-00000004", "step-00000004-compared", "step-00000006"} <= set(names)
+    assert len(names) == len(set(names))
 
 
 def test_sources_that_mostly_point_against_the_target_are_told(
