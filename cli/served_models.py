@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -37,7 +38,7 @@ def delete(
     with Client.from_environment() as client:
         one_by_one(
             names,
-            lambda name: client.delete(f"/models/{name}"),
+            lambda name: client.delete(f"/models/{quote(name, safe='')}"),
             lambda deleted: say(f"Deleted {deleted['id']}."),
             as_json=as_json,
         )

@@ -33,7 +33,9 @@ DRY_RUN_SECONDS = 120.0  # a worker may have to load the base model first
 def submit(
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Name of a base model (`sgg models list`).", autocompletion=complete_models),
+        typer.Option(
+            "--model", "-m", help="Name of a base model (`sgg models served`).", autocompletion=complete_models
+        ),
     ] = None,
     training: Annotated[
         str | None,

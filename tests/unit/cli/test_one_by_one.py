@@ -44,6 +44,18 @@ def test_a_deletion_that_fails_does_not_stop_the_others(sgg_to, what):
     assert sgg_to(deleting)(what, "delete", "good-1", "good-3").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["ft:tiny:a#b", "ft:tiny:a?b", "owner/name"])
+def test_the_model_of_this_very_name_is_deleted(sgg_to, name):
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.path)
+        return httpx.Response(200, json={"id": name, "deleted": True})
+
+    assert sgg_to(answer)("models", "delete", name).exit_code == 0
+    assert asked == [f"/v1/models/{name}"]
+
+
 @pytest.mark.parametrize("what", ["files", "jobs", "models"])
 def test_json_lists_what_was_deleted_and_tells_each_failure_on_a_line(sgg_to, what):
     result = sgg_to(deleting)(what, "delete", "bad-1", "good-2", "bad-3", "--json")
