@@ -85,7 +85,7 @@ class SourceTasks:
             objective.probe()  # heads, to where the features are now
             for source in self.tasks:
                 probe_head(source.task, source.items)
-        return wish.last
+        return "continue"
 
     def remark(self, found: SourceAlignment | None) -> Notice | None:
         """What to say at the end of a run whose sources mostly pointed against its target, unless that was judged."""

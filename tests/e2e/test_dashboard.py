@@ -206,7 +206,9 @@ def test_the_address_has_the_filters_and_coming_back_keeps_them(page, service, t
     expect(page).to_have_url(f"{origin(service)}/#/jobs")
 
 
-@pytest.mark.parametrize(("place", "told"), [("jobs/%", "no fine-tuning job"), ("nowhere", "")])
+@pytest.mark.parametrize(
+    ("place", "told"), [("jobs/%", "no fine-tuning job"), ("nowhere", ""), ("nowhere/ftjob-1", "")]
+)
 def test_an_address_that_is_none_still_shows_a_page(page, service, place, told):
     page.goto(f"{origin(service)}/#/{place}")
     page.reload()
@@ -214,6 +216,9 @@ def test_an_address_that_is_none_still_shows_a_page(page, service, place, told):
     expect(page.get_by_label("Pages").locator("[aria-current=page]")).to_have_count(1)
     if told:
         expect(page.get_by_role("alert")).to_contain_text(told)
+    else:
+        expect(page.locator("h1")).to_have_text("Jobs")
+        expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_jobs_are_chosen_to_be_compared_wherever_one_has_scrolled_to(page, service, tickets):

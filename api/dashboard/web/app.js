@@ -34,7 +34,8 @@ const named = (path) => {
 const route = () => {
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = (path || "jobs").split("/");
-  return { name: places.some(([place]) => place === name) ? name : "jobs", id: named(rest.join("/")), search: Object.fromEntries(new URLSearchParams(search)) };
+  const known = places.some(([place]) => place === name);
+  return { name: known ? name : "jobs", id: known ? named(rest.join("/")) : "", search: Object.fromEntries(new URLSearchParams(search)) };
 };
 
 const allowed = ([, , , scope]) => !scope || can(scope);

@@ -280,6 +280,19 @@ def test_no_two_checkpoints_have_the_same_name(causal, agreeing, training, valid
     assert len(names) == len(set(names))
 
 
+def test_what_all_rehearsals_found_is_kept_by_a_run_that_is_stopped_at_the_end_of_the_last(
+    causal, training, source, spec_for, tmp_path, told
+):
+    class Stopping(SilentReporter):
+        def control(self):
+            return "drain" if any("Source" in notice["message"] for notice in told(self, "notice")) else "continue"
+
+    spec = spec_for(causal, guidance={"source_weight": "cross_fitted"})
+    places = {"output": tmp_path / "out", "checkpoints": tmp_path / "c"}
+    stopped = train(spec, causal, training, sources=[source], reporter=Stopping(), **places)
+    assert (stopped.step, stopped.directory) == (0, str(tmp_path / "c" / "step-00000000"))
+
+
 def test_sources_that_mostly_point_against_the_target_are_told(
     causal, training, agreeing, contrary, spec_for, tmp_path
 ):

@@ -62,7 +62,11 @@ export function Jobs({ search }) {
     setPair(search.metadata || "");
   }, [search]);
   // The address has the filters, so that whoever comes back to it, or sends it to others, sees the same jobs.
-  useEffect(() => history.replaceState(null, "", `#/jobs${query({ status, metadata: pair })}`), [status, pair]);
+  useEffect(() => {
+    try {
+      history.replaceState(null, "", `#/jobs${query({ status, metadata: pair })}`);
+    } catch {} // Safari refuses more than a hundred in half a minute
+  }, [status, pair]);
   const filter = { status, ...(key && value && { [`metadata[${key}]`]: value }) };
   const { value: page, error, again } = useRead(() => get(`/v1/fine_tuning/jobs${query({ limit, ...filter })}`), [query(filter)], [limit]);
   const jobs = page?.data || [];
