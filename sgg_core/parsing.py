@@ -70,10 +70,9 @@ def read_rows(content: bytes, filename: str, log: ProblemLog) -> Iterator[Row]:
     a file that begins with `{` or `[` is JSONL. CSV is separated by commas, or by semicolons or tabs where its header
     has no comma. UTF-8 with or without BOM, lines ending in LF or CRLF, or in CR alone.
     """
-    for signature, name in NOT_TEXT.items():
-        if content.startswith(signature):
-            log.add(None, None, f"This is {name}, not UTF-8 text.", "Save or export it as JSONL or CSV in UTF-8.")
-            return
+    if (name := _no_text(content)) is not None:
+        log.add(None, None, f"This is {name}, not UTF-8 text.", "Save or export it as JSONL or CSV in UTF-8.")
+        return
     is_csv = _is_csv(content, filename)
     if not is_csv and _first_mark(content) == b"[":
         into = shlex.quote(filename), shlex.quote(f"{filename}.jsonl")
@@ -94,6 +93,13 @@ def excerpt(value: object) -> str:
     else:
         text = json.dumps(value, default=repr)
     return text if len(text) <= EXCERPT_LENGTH else text[: EXCERPT_LENGTH - 4] + "...'"
+
+
+def _no_text(content: bytes) -> str | None:
+    """What a file is instead of UTF-8 text, as far as its beginning tells; UTF-16 need not begin with a mark."""
+    if (content[:4:2] == b"\0\0") != (content[1:4:2] == b"\0\0"):
+        return "text in UTF-16"
+    return next((name for signature, name in NOT_TEXT.items() if content.startswith(signature)), None)
 
 
 def _tells_format(filename: str) -> bool:

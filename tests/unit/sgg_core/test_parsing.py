@@ -103,6 +103,8 @@ def test_the_offset_of_a_bad_byte_counts_the_bom():
     ("content", "name"),
     [
         ("text,label\nx,y\n".encode("utf-16"), "UTF-16"),
+        ("text,label\nx,y\n".encode("utf-16-le"), "UTF-16"),
+        ('{"text": "x"}'.encode("utf-16-be"), "UTF-16"),
         (b"PK\x03\x04rest", "Excel"),
         (b"\x1f\x8b\x08rest", "gzip"),
         (b"PAR1rest", "Parquet"),
