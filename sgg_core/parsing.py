@@ -89,10 +89,10 @@ def read_rows(content: bytes, filename: str, log: ProblemLog) -> Iterator[Row]:
 def excerpt(value: object) -> str:
     """A short, printable form of a user's value for an error message: texts in quotes, others as JSON writes them."""
     if isinstance(value, str):
-        text = f"'{value}'" if value.isprintable() else ascii(value)
+        text, end = f"'{value}'" if value.isprintable() else ascii(value), "...'"
     else:
-        text = json.dumps(value, default=repr)
-    return text if len(text) <= EXCERPT_LENGTH else text[: EXCERPT_LENGTH - 4] + "...'"
+        text, end = json.dumps(value, default=repr), "..."
+    return text if len(text) <= EXCERPT_LENGTH else text[: EXCERPT_LENGTH - len(end)] + end
 
 
 def _no_text(content: bytes) -> str | None:

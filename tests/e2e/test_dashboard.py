@@ -131,7 +131,8 @@ def test_a_job_is_watched_paused_resumed_cancelled_and_deleted(page, service, ti
     expect(page.locator(".job").first).to_contain_text("Cancelled")
     show(page, service, f"jobs/{job_id}")
     page.get_by_role("button", name="Delete").click()
-    page.get_by_role("button", name="No, go back").click()
+    expect(page.get_by_role("button", name="No, go back")).to_be_focused()
+    page.keyboard.press("Enter")
     assert service.job(job_id)["status"] == "cancelled"
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Yes, delete it").click()

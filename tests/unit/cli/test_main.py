@@ -338,4 +338,4 @@ def test_an_option_that_a_file_speaks_of_is_refused_beside_it(sgg, command, opti
 
 def test_a_file_alone_is_read(sgg):
     for command in (("train", "--out", "o"), ("jobs", "submit")):
-        assert "Cannot read none.yaml" in sgg(*command, "--spec", "none.yaml").stderr
+        assert "Cannot read none.yaml: No such file or directory." in sgg(*command, "--spec", "none.yaml").stderr

@@ -210,6 +210,7 @@ def test_excerpts_are_short_and_printable():
     assert excerpt("\x1b[31mred") == r"'\x1b[31mred'"
     assert len(excerpt("x" * 500)) <= 40
     assert (excerpt(True), excerpt(None), excerpt({"a": [1]})) == ("true", "null", '{"a": [1]}')
+    assert excerpt(list(range(50))).endswith("10, 11...")
     assert excerpt({1, 2}) == '"{1, 2}"'
 
 

@@ -96,6 +96,11 @@ def test_tool_calls_are_refused_by_name(key):
     assert "Tool calls are not supported" in told({"messages": [ASK, ANSWER], key: [{"name": "f"}]})
 
 
+def test_messages_that_are_none_are_told_as_what_they_are():
+    assert "The list of messages is empty." in told({"messages": []})
+    assert "The value null is not a list of messages." in told({"messages": None})
+
+
 def test_what_openais_clients_write_where_there_is_nothing_is_passed_over():
     nothing = {"refusal": None, "tool_calls": None, "function_call": None, "audio": None, "annotations": []}
     nothing["name"] = None
