@@ -111,6 +111,21 @@ def test_a_wrong_key_is_told_at_the_door(browser, service):
         expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
 
 
+def test_who_moves_on_as_soon_as_the_first_page_is_seen_is_followed(browser, service):
+    with opened(browser) as page:
+        page.goto(f"{origin(service)}/")
+        page.evaluate(
+            """() => new MutationObserver((_, seen) => {
+                if (document.querySelector("h1")?.textContent !== "Jobs") return;
+                seen.disconnect();
+                location.hash = "#/files";
+            }).observe(document.body, {childList: true, subtree: true})"""
+        )
+        page.get_by_label("API key").fill((service.data_dir / "admin-key").read_text().strip())
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="Files", exact=True)).to_be_visible()
+
+
 def test_a_job_is_watched_paused_resumed_cancelled_and_deleted(page, service, tickets):
     job_id = service.submit(tickets, *LONG)
     show(page, service, f"jobs/{job_id}")

@@ -1,5 +1,5 @@
 // The frame: who is signed in, where one is, and the page that belongs there.
-import { html, render, useEffect, useState } from "./core.js";
+import { html, render, useEffect, useLayoutEffect, useState } from "./core.js";
 import { can, get, getSession, resumeSession, signIn, signOut, watch } from "./api.js";
 import { useAction } from "./live.js";
 import { Bones, Empty, Icon, Page, Problem, mayLeave } from "./parts.js";
@@ -45,7 +45,7 @@ const linkOf = () => location.hash.match(/^#sign-in=(.+)$/)?.[1];
 function Frame() {
   const [at, setAt] = useState(route);
   const leave = useAction(signOut);
-  useEffect(() => {
+  useLayoutEffect(() => { // listens before the first page is seen: who moves on at once is followed, too
     const move = (event) => {
       if (linkOf()) return; // App signs in with it
       if (mayLeave()) setAt(route());
