@@ -153,11 +153,11 @@ class Catalogue:
         self._added = {entry.name: entry for entry in added}
 
     @classmethod
-    def load(cls, data_dir: Path | None = None) -> Catalogue:
+    def load(cls, data_dir: Path | str | None = None) -> Catalogue:
         """Built-in entries and those of <data_dir>/base-models.json. Raises CatalogueError if that file is damaged."""
         if data_dir is None:
             return cls()
-        path = data_dir / FILENAME
+        path = Path(data_dir) / FILENAME
         return cls(_read(path), path)
 
     def get(self, name: str) -> BaseModelEntry:

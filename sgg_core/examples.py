@@ -87,8 +87,9 @@ def parse_examples(
     return ExampleSet(filename, kind, tuple(examples), tuple(lines), suspicions(examples, lines), digest, refusal)
 
 
-def read_examples(path: Path, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
+def read_examples(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> ExampleSet:
     """Read a data file from disk. Raises DataError, also when the file cannot be read."""
+    path = Path(path)
     try:
         with path.open("rb") as file:
             content = file.read(limits.max_bytes + 1)

@@ -33,13 +33,14 @@ from sgg_core.trials import Sampling
 MOST_WRITTEN = 256  # tokens of an answer
 
 
-def load_predictor(directory: Path, *, catalogue: Catalogue, base: LoadedBase | None = None) -> Predictor:
+def load_predictor(directory: Path | str, *, catalogue: Catalogue, base: LoadedBase | None = None) -> Predictor:
     """Load an adapter directory for prediction, on `base` or on the catalogue's entry of its base model.
 
     Raises CheckpointError for damaged weights or another base model than the adapter was trained on.
     """
     from peft import PeftModel
 
+    directory = Path(directory)
     manifest = verify_weights(directory)
     base = base or load_base(catalogue.get(manifest.spec.base_model))
     if base.sha256 != manifest.base_model_sha256:

@@ -36,13 +36,13 @@ def train(
     base: LoadedBase,
     training: ExampleSet,
     *,
-    output: Path,
+    output: Path | str,
     reporter: Reporter,
     validation: ExampleSet | None = None,
     sources: Sequence[ExampleSet] = (),
-    checkpoints: Path | None = None,
-    resume_from: Path | None = None,
-    start_from: Path | None = None,
+    checkpoints: Path | str | None = None,
+    resume_from: Path | str | None = None,
+    start_from: Path | str | None = None,
     retention: ExampleSet | None = None,
     memory_bytes: int | None = None,
     breath: Callable[[], None] | None = None,
@@ -59,6 +59,10 @@ def train(
     is unchanged afterwards and can be used again.
     Raises subclasses of SggError; `output` appears whole or not at all. It replaces an older adapter, and nothing else.
     """
+    output = Path(output)
+    checkpoints, resume_from, start_from = (
+        None if path is None else Path(path) for path in (checkpoints, resume_from, start_from)
+    )
     _check_output(output, checkpoints)
     if spec.base_model != base.entry.name:
         raise SpecError(

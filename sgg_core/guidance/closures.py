@@ -46,15 +46,15 @@ class ClosureBatch:
     def gradient(self) -> BatchGradient:
         """Loss and gradient. Raises TrainingDivergedError where they are not finite."""
         with self._same_randomness(), torch.enable_grad():
-            loss = self._loss()
-            gradient = list(torch.autograd.grad(loss, self._parameters, materialize_grads=True))
+            loss = _scalar(self._loss)
+            gradient = _gradient(loss, self._parameters)
         check_finite(float(loss.detach()), gradient)
         return BatchGradient(float(loss.detach()), None, gradient)
 
     def product(self, vector: Sequence[Tensor]) -> Gradient:
         """H v by double backward."""
         with self._same_randomness(), torch.enable_grad(), twice_differentiable():
-            return hessian_vector_product(self._loss(), self._parameters, vector)
+            return hessian_vector_product(_scalar(self._loss), self._parameters, vector)
 
     def halves(self) -> tuple[tuple[float, Batch], tuple[float, Batch]]:
         """The halves that were handed over."""
@@ -68,7 +68,7 @@ class ClosureBatch:
         if self._divergence is None:
             raise ValueError("guidance.reference 'base_kl' needs KL(base || tuned): step(loss, divergence=...).")
         with self._same_randomness(), torch.enable_grad():
-            return list(torch.autograd.grad(self._divergence(), self._parameters, materialize_grads=True))
+            return _gradient(_scalar(self._divergence), self._parameters)
 
     @contextmanager
     def _same_randomness(self) -> Iterator[None]:
@@ -82,3 +82,33 @@ class ClosureBatch:
             if self._random_cuda:
                 torch.cuda.set_rng_state_all(self._random_cuda)
             yield
+
+
+def _scalar(function: Closure) -> Tensor:
+    """What a function of the loop computes. Raises ValueError where no gradient can be taken of it."""
+    found = function()
+    if isinstance(found, Tensor) and found.numel() == 1 and found.requires_grad:
+        return found
+    if not isinstance(found, Tensor):
+        what = "nothing" if found is None else f"a {type(found).__name__}"
+    elif found.numel() != 1:
+        what = f"a tensor of shape {tuple(found.shape)}"
+    else:
+        what = "a tensor without a graph"
+    raise ValueError(
+        f"The function that computes the loss returned {what}. Let it return the mean loss as a tensor of one number, "
+        "as the loss function gives it, without detach(), item() or no_grad()."
+    )
+
+
+def _gradient(loss: Tensor, parameters: Sequence[Parameter]) -> Gradient:
+    """The gradient of what `_scalar` gave. Raises ValueError where the function has called backward itself."""
+    try:
+        return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    except RuntimeError as error:
+        if "second time" not in str(error):
+            raise
+        raise ValueError(
+            "The function that computes the loss has called backward(). Let it only compute and return the loss: "
+            "the gradients are taken for it."
+        ) from error

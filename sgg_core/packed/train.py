@@ -24,13 +24,13 @@ class PackedJob:
 
     spec: TrainingSpec
     training: ExampleSet
-    output: Path
+    output: Path | str
     reporter: Reporter
     validation: ExampleSet | None = None
     sources: Sequence[ExampleSet] = ()
-    checkpoints: Path | None = None
-    resume_from: Path | None = None
-    start_from: Path | None = None
+    checkpoints: Path | str | None = None
+    resume_from: Path | str | None = None
+    start_from: Path | str | None = None
     retention: ExampleSet | None = None
 
     def train(self, base: LoadedBase) -> Finished | Stopped:

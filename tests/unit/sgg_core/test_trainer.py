@@ -17,6 +17,7 @@ from sgg_core.adapter_file import canonical
 from sgg_core.catalogue import Catalogue
 from sgg_core.errors import DataError, SpecError, TrainingDivergedError
 from sgg_core.evaluation import log_probabilities
+from sgg_core.examples import read_examples
 from sgg_core.figures import classification_figures
 from sgg_core.lora_layers import lora
 from sgg_core.predictor import load_predictor
@@ -719,3 +720,16 @@ def test_a_spec_for_another_base_model_is_refused(causal, encoder, training, spe
     with pytest.raises(SpecError, match=f"'{encoder.entry.name}', and the one given is '{causal.entry.name}'"):
         train(spec_for(encoder), causal, training, output=tmp_path / "adapter", reporter=SilentReporter())
     assert not (tmp_path / "adapter").exists()
+
+
+def test_the_library_takes_paths_as_strings(causal, spec_for, tmp_path):
+    data, output, checkpoints = tmp_path / "data.jsonl", tmp_path / "adapter", tmp_path / "checkpoints"
+    data.write_text('{"text": "a fine film", "label": "good"}\n{"text": "a dull film", "label": "bad"}\n')
+    examples = read_examples(str(data))
+    run = partial(train, spec_for(causal, optimization={"max_steps": 2}), causal, examples, reporter=SilentReporter())
+    run(output=str(output), checkpoints=str(checkpoints))
+    run(output=str(output), resume_from=max(map(str, checkpoints.iterdir())))
+    run(output=str(tmp_path / "second"), start_from=str(output))
+    predictor = load_predictor(str(tmp_path / "second"), catalogue=Catalogue.load(str(tmp_path)), base=causal)
+    assert next(predictor.predict([{"text": "a fine film"}]))["label"] in ("good", "bad")
+    predictor.close()

@@ -192,3 +192,27 @@ def test_what_cannot_work_is_said_at_once():
         GuidedOptimizer(adamw(model), GuidanceSpec(reference="anchor"), total_steps=4).step(lambda: loss_of(model, 0))
     with pytest.raises(ValueError, match="float32"):
         GuidedOptimizer(adamw(network().bfloat16()), GuidanceSpec(), total_steps=4)
+
+
+def backward_of(loss):
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda loss: None, "returned nothing. Let it return the mean loss"),
+        (lambda loss: loss.item(), "returned a float"),
+        (lambda loss: loss.detach(), "returned a tensor without a graph"),
+        (lambda loss: loss.expand(3), r"returned a tensor of shape \(3,\)"),
+        (backward_of, r"has called backward\(\)"),
+    ],
+)
+def test_a_function_that_computes_no_loss_is_told_so(returned, told):
+    model = network()
+    optimizer = GuidedOptimizer(adamw(model), total_steps=4)
+    with pytest.raises(ValueError, match=told):
+        optimizer.step(lambda: returned(loss_of(model, 0)))
+    optimizer.step(lambda: loss_of(model, 0))
+    assert optimizer.steps == 1
