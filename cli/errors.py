@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgg_core.errors import DataError
+
 
 class CliError(Exception):
     """An expected failure: what happened, what to do about it, and the exit code of the process."""
@@ -44,6 +46,15 @@ class ApiError(CliError):
         self.problems = problems
 
 
+class SeveralFilesError(CliError):
+    """More than one data file cannot be used; `problems` are those of all of them, each with its `file`."""
+
+    def __init__(self, errors: Sequence[DataError]) -> None:
+        super().__init__("\n".join(error.message for error in errors))
+        self.code = errors[0].code
+        self.problems = [problem for error in errors for problem in _problems_of(error)]
+
+
 def cannot_read(path: Path, error: OSError) -> CliError:
     """The failure to read a file that was named."""
     return CliError(f"Cannot read {path}: {error.strerror}.", "Give the path of a readable file.")
@@ -51,7 +62,7 @@ def cannot_read(path: Path, error: OSError) -> CliError:
 
 def facts_of(error: Exception) -> dict[str, Any]:
     """What `--json` tells of an expected failure, of the command line, the core or the store."""
-    problems = [_problem(each) for each in getattr(error, "problems", ())]
+    problems = _problems_of(error)
     return {
         "message": getattr(error, "message", str(error)),
         "remedy": getattr(error, "remedy", ""),
@@ -61,5 +72,10 @@ def facts_of(error: Exception) -> dict[str, Any]:
     }
 
 
-def _problem(problem: Any) -> dict[str, Any]:
-    return dict(problem) if isinstance(problem, Mapping) else dataclasses.asdict(problem)
+def _problems_of(error: Exception) -> list[dict[str, Any]]:
+    """Its problems, each with the file that it is in where the error is of a data file."""
+    file = {"file": error.filename} if isinstance(error, DataError) else {}
+    return [
+        (dict(each) if isinstance(each, Mapping) else dataclasses.asdict(each)) | file
+        for each in getattr(error, "problems", ())
+    ]

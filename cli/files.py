@@ -10,6 +10,7 @@ import typer
 
 from cli.client import Client
 from cli.completion import complete_files
+from cli.data_files import DataFiles
 from cli.one_by_one import one_by_one
 from cli.output import JsonFlag, moment, print_facts, print_json, print_table, say, size, what_it_shows
 
@@ -27,16 +28,21 @@ def check(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a training file without a server; every problem is listed with its line."""
-    from sgg_core.examples import check_training, check_validation, read_examples
+    from sgg_core.examples import check_training, check_validation
     from sgg_core.significance import smallest_difference
     from sgg_core.suspicions import leaks, probably_cut
 
-    training = read_examples(path)
-    check_training(training)
+    files = DataFiles()
+    training = files.read(path)
+    held_out = files.read(validation) if validation else None
+    if training is not None:
+        files.check(check_training, training)
+        if held_out is not None:
+            files.check(check_validation, training, held_out)
+    files.refuse()
+    assert training is not None
     facts = [_facts(training, [*training.warnings, *probably_cut(training.examples, training.lines)])]
-    if validation is not None:
-        held_out = read_examples(validation)
-        check_validation(training, held_out)
+    if held_out is not None:
         leaked = leaks(training.examples, training.lines, held_out.examples, held_out.lines)
         shows = smallest_difference(len(held_out)) if held_out.kind == "classification" else None
         cut = probably_cut(held_out.examples, held_out.lines)

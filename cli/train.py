@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.bundle import refuse_existing, refuse_unwritable
+from cli.data_files import DataFiles
 from cli.errors import CliError, WrongUseError
 from cli.hyperparameters import (
     DEFAULT_METHOD,
@@ -188,21 +189,24 @@ def _order_from_file(file: JobFile) -> Order:
 
 def _read(order: Order) -> Inputs:
     """Parse and check all files before the base model is loaded."""
-    from sgg_core.examples import check_retention, check_sources, check_training, check_validation, read_examples
+    from sgg_core.examples import check_retention, check_sources, check_training, check_validation
 
-    train_set = read_examples(order.training)
-    check_training(train_set)
-    valid_set = None
-    if order.validation is not None:
-        valid_set = read_examples(order.validation)
-        check_validation(train_set, valid_set)
-    source_sets = tuple(read_examples(source) for source in order.sources)
-    if source_sets:
-        check_sources(train_set, source_sets)
-    retention = None if order.retention is None else read_examples(order.retention)
+    files = DataFiles()
+    training = files.read(order.training)
+    validation = files.read(order.validation) if order.validation else None
+    read = [files.read(source) for source in order.sources]
+    sources = tuple(source for source in read if source is not None)
+    retention = files.read(order.retention) if order.retention else None
+    if training is not None:
+        files.check(check_training, training)
+        if validation is not None:
+            files.check(check_validation, training, validation)
+        files.check(check_sources, training, sources)
     if retention is not None:
-        check_retention(retention)
-    return Inputs(train_set, valid_set, source_sets, retention)
+        files.check(check_retention, retention)
+    files.refuse()
+    assert training is not None
+    return Inputs(training, validation, sources, retention)
 
 
 def _base_model(spec: TrainingSpec, inputs: Inputs) -> BaseModelEntry:

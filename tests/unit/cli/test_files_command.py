@@ -81,6 +81,25 @@ def test_the_problems_of_a_bad_file_come_as_json(write):
     assert [(one["line"], one["field"]) for one in error["problems"]] == [(2, "txet"), (2, "text")]
 
 
+def test_what_is_wrong_with_all_files_is_told_at_once(write, tmp_path):
+    training = write("train.jsonl", [GOOD[0], {"txet": "a", "label": "up"}])
+    held_out, absent = write("valid.jsonl", [{"text": "a"}]), str(tmp_path / "absent.jsonl")
+    told = json.loads(check(training, "--validation", held_out, "--json").stderr)["error"]
+    assert [(one["file"], one["line"]) for one in told["problems"]] == [
+        ("train.jsonl", 2), ("train.jsonl", 2), ("valid.jsonl", 1),
+    ]  # fmt: skip
+    files = ["--train", training, "--validation", held_out, "--source", write("source.jsonl", GOOD[:2])]
+    out = str(tmp_path / "adapter")
+    result = CliRunner().invoke(app, ["train", "-m", "tiny", *files, "--retention", absent, "--out", out])
+    assert result.exit_code == 1
+    for name in ("train", "valid", "absent"):
+        assert f"{name}.jsonl has " in result.stderr
+    one_label = write("one.jsonl", GOOD[:2])
+    files = ["--train", one_label, "--source", one_label]
+    result = CliRunner().invoke(app, ["train", "-m", "tiny", *files, "--out", out])
+    assert result.stderr.count("All examples have the label") == 2
+
+
 def test_files_are_listed_with_what_they_are_for_and_by_it(sgg_to):
     asked = []
 
