@@ -111,6 +111,8 @@ def _rows(path: Path) -> list[Row]:
     rows = list(read_rows(content, path.name, log))
     if log.problems:
         raise DataError(path.name, tuple(log.problems))
+    if not rows:
+        complain(f"warning: {path.name} has no rows, so there is nothing to answer.")
     return rows
 
 

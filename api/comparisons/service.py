@@ -162,7 +162,7 @@ def _paired(first: Compared, second: Compared) -> PairOut:
         low=found.low,
         high=found.high,
         items=found.items,
-        verdict=difference_in_words(found, first.job.model_name, second.job.model_name, measure=measure),
+        verdict=difference_in_words(found, f'"{first.job.model_name}"', f'"{second.job.model_name}"', measure=measure),
     )
 
 

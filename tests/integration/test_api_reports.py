@@ -119,7 +119,9 @@ def test_jobs_are_compared_by_choices_curves_and_answers(api_server: ApiServer) 
     assert found["curves"]["train_loss"] == {good: [[1, 1.0], [2, 0.5]], poor: [[1, 1.0], [2, 0.5]]}
     (pair,) = found["paired"]
     assert (pair["a"], pair["b"], pair["items"], pair["difference"]) == (good, poor, 20, 0.6)
-    assert 0.3 < pair["low"] < 0.6 < pair["high"] and "is better than" in pair["verdict"]
+    assert 0.3 < pair["low"] < 0.6 < pair["high"]
+    names = [job["name"] for job in found["jobs"]]
+    assert pair["verdict"].startswith('"{}" is better than "{}" on 20 '.format(*names))
 
 
 def test_jobs_on_texts_are_compared_by_their_loss_per_token(api_server: ApiServer) -> None:

@@ -54,3 +54,11 @@ def test_rows_without_the_field_that_others_have_are_named_before_anything_is_as
     rows.write_text('{"txt": "y"}\n')
     told = sgg("predict", "--model", "ft:m", "--file", str(rows))
     assert told.exit_code == 1 and "rows.jsonl" in told.stderr and "(text, messages, prompt)" in told.stderr
+
+
+def test_that_a_file_has_no_rows_is_said(sgg_to, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\n")
+    told = sgg_to(labels)("predict", "--model", "ft:m", "--file", str(rows))
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert told.stderr == "warning: rows.csv has no rows, so there is nothing to answer.\n"
