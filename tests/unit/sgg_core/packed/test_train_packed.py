@@ -42,10 +42,25 @@ def few(file_of):
     return build
 
 
-def mixed(base, spec_for):
-    """Jobs that differ in all that they may."""
+@pytest.fixture
+def chats(file_of):
+    """Files of answers to learn by heart."""
+
+    def build(number):
+        turns = [[("user", f"say {word}"), ("assistant", word * number)] for word in ("ho", "hum", "hey", "oh")]
+        return file_of(
+            [{"messages": [{"role": role, "content": text} for role, text in turn]} for turn in turns], "chat.jsonl"
+        )
+
+    return build
+
+
+def mixed(base, spec_for, few, chats, file_of):
+    """Eight jobs that differ in all that they may, each with its training file: a causal language model learns label
+    words, completions and chats, an encoder by contrast and by cross-entropy."""
     encoder = base.entry.kind == "encoder"
-    return [
+    completions = [{"prompt": f"{word} is", "completion": f" {word * 2}!"} for word in ("sun", "rain", "wind", "ice")]
+    specs = [
         spec_for(base, seed=1, guidance={"every": 1}),
         spec_for(
             base,
@@ -62,7 +77,20 @@ def mixed(base, spec_for):
             task={"objective": "cross_entropy"} if encoder else {},
         ),
         spec_for(base, seed=5, guidance={"variant": "momentum", "alignment": 0.5}),
+        spec_for(
+            base,
+            seed=6,
+            guidance={"every": 1, "clip_z": None},
+            optimization={"learning_rate": 0.5, "max_steps": 20, "warmup_fraction": 0.5, "clip_norm": 0.05},
+            evaluation={"every_steps": 1, "patience": 1, "keep": "best"},
+        ),
+        spec_for(base, seed=7, guidance={"every": 1}, task={"objective": "cross_entropy"} if encoder else {}),
+        spec_for(base, seed=8, guidance={"every": 1, "direction": 0.9}, optimization={"weight_decay": 0.1}),
     ]
+    files = [few(number + 1) for number in range(len(specs))]
+    if not encoder:
+        files[6:] = file_of(completions, "completions.jsonl"), chats(2)
+    return list(zip(specs, files, strict=True))
 
 
 def packed_job(spec, number, training, tmp_path, **more):
@@ -77,11 +105,23 @@ def assert_as_alone(base, job, tmp_path):
     """Train the job's twin alone, and compare curve, adapter, and what was said."""
     reporter, output = SilentReporter(), tmp_path / f"alone-{job.output.name}"
     train(
-        job.spec, base, job.training, output=output, reporter=reporter, validation=job.validation, sources=job.sources
+        job.spec,
+        base,
+        job.training,
+        output=output,
+        reporter=reporter,
+        validation=job.validation,
+        sources=job.sources,
+        checkpoints=None if job.checkpoints is None else tmp_path / f"checkpoints-of-{output.name}",
     )
     assert losses(job.reporter) == pytest.approx(losses(reporter), rel=TOLERANCE, abs=1e-7)
     assert [message.type for message in job.reporter.messages] == [message.type for message in reporter.messages]
-    together, alone = (load_file(path / "adapter_model.safetensors") for path in (job.output, output))
+    assert_same_adapter(base, job.output, output)
+
+
+def assert_same_adapter(base, *outputs):
+    """Compare what two runs have written, as one vector."""
+    together, alone = (load_file(path / "adapter_model.safetensors") for path in outputs)
     assert set(together) == set(alone)
     apart = torch.stack([(together[name] - alone[name]).norm() for name in alone]).norm()
     tolerance = ADAPTER_TOLERANCE[base.model.dtype]
@@ -95,30 +135,51 @@ def precise(base, request, in_precision):
         yield base
 
 
-def test_packed_jobs_are_the_runs_made_one_by_one(precise, spec_for, few, validation, source, tmp_path):
+def test_packed_jobs_are_the_runs_made_one_by_one(precise, spec_for, few, chats, file_of, validation, source, tmp_path):
     base = precise
     jobs = [
-        packed_job(spec, n, few(n + 1), tmp_path, validation=validation, sources=(source,) if n == 4 else ())
-        for n, spec in enumerate(mixed(base, spec_for))
+        packed_job(
+            spec,
+            number,
+            training,
+            tmp_path,
+            validation=validation if training.kind == "classification" else None,
+            sources=(source,) if number == 4 else (),
+            checkpoints=tmp_path / f"checkpoints-{number}",
+        )
+        for number, (spec, training) in enumerate(mixed(base, spec_for, few, chats, file_of))
     ]
+    assert len(jobs) == 8
     names = set(base.model.state_dict())
     for ended in train_packed(base, jobs):
         assert isinstance(ended, Finished), ended
     assert set(base.model.state_dict()) == names and base.rendezvous is None
+    assert len(losses(jobs[5].reporter)) < 20, "its patience was over"
     for job in jobs:
         assert_as_alone(base, job, tmp_path)
 
 
-def test_chats_are_packed_as_well(causal, spec_for, file_of, tmp_path):
-    def chats(number):
-        turns = [[("user", f"say {word}"), ("assistant", word * number)] for word in ("ho", "hum", "hey", "oh")]
-        return file_of(
-            [{"messages": [{"role": role, "content": text} for role, text in turn]} for turn in turns], "chat.jsonl"
-        )
+@pytest.mark.parametrize("first", ["packed", "alone"])
+def test_a_job_goes_on_alone_from_a_packs_checkpoint_and_in_a_pack_from_its_own(
+    precise, spec_for, few, tmp_path, first
+):
+    base, spec, saved = precise, spec_for(precise, seed=1, guidance={"every": 1}), tmp_path / "saved"
 
-    jobs = [packed_job(spec_for(causal, seed=n), n, chats(n + 1), tmp_path) for n in range(2)]
-    assert [ended.type for ended in train_packed(causal, jobs)] == ["finished", "finished"]
-    assert_as_alone(causal, jobs[1], tmp_path)
+    def run(packed, reporter, output, **more):
+        job = PackedJob(spec, few(1), output, reporter, **more)
+        if not packed:
+            return train(spec, base, job.training, output=output, reporter=reporter, **more)
+        neighbours = [packed_job(spec_for(base, seed=n), f"{output.name}-{n}", few(n), tmp_path) for n in (2, 3)]
+        return train_packed(base, [neighbours[0], job, neighbours[1]])[1]
+
+    whole, before, after = SilentReporter(), StopsAt(3), SilentReporter()
+    run(False, whole, tmp_path / "whole")
+    stopped = run(first == "packed", before, tmp_path / "never", checkpoints=saved)
+    assert isinstance(stopped, Stopped) and stopped.step == 3
+    ended = run(first == "alone", after, tmp_path / "rest", resume_from=saved / "step-00000003")
+    assert isinstance(ended, Finished)
+    assert losses(before) + losses(after) == pytest.approx(losses(whole), rel=TOLERANCE)
+    assert_same_adapter(base, tmp_path / "rest", tmp_path / "whole")
 
 
 def test_equal_jobs_take_the_passes_of_one(base, spec_for, training, tmp_path, monkeypatch):
