@@ -134,6 +134,7 @@ def overhead(
     steps: Annotated[int, typer.Option(min=6, help="Steps of a turn; the first two are left out.")] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 8,
     memory: Annotated[bool, typer.Option(help="Also measure peak memory, each in a process of its own.")] = True,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for a plot.")] = None,
     only: Annotated[str | None, typer.Option(hidden=True, help="One way to train; prints peak memory.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -148,11 +149,15 @@ def overhead(
         print_json_line({"peak_gib": measured.peak_of(setting, only)})
         return
     found: list[dict[str, Any]] = measured.compare(setting, rounds, memory, complain if as_json else say)
+    if plot is not None:
+        from sgg_core.bench.speed_figures import draw_overhead
+
+        draw_overhead(found, (measured.TRAINER, measured.FULL), plot)
     if as_json:
         for line in found:
             print_json_line(line)
         return
-    typer.echo(measured.as_table(found))
+    typer.echo(f"{found[0]['machine']}\n\n{measured.as_table(found)}")
 
 
 @app.command("throughput")
@@ -164,6 +169,7 @@ def throughput(
     jobs: Annotated[str, typer.Option(help="Numbers of jobs, comma-separated.")] = "1,4,8,16",
     rounds: Annotated[int, typer.Option(min=1, help="Each number of jobs has its turn in every round.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each job.")] = 20,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for a plot.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure jobs per hour on one base model, trained together in a pack and one after the other."""
@@ -174,11 +180,15 @@ def throughput(
     entry = Catalogue.load(StoreSettings().catalogue_dir).get(model)
     counts, tell = numbers(jobs, "--jobs 1,4,8"), complain if as_json else say
     found = measured.compare(measured.Setting(entry, train, steps), counts, rounds, tell)
+    if plot is not None:
+        from sgg_core.bench.speed_figures import draw_throughput
+
+        draw_throughput(found, plot)
     if as_json:
         for line in found:
             print_json_line(line)
         return
-    typer.echo(measured.as_table(found))
+    typer.echo(f"{found[0]['machine']}\n\n{measured.as_table(found)}")
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:

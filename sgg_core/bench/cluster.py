@@ -243,4 +243,4 @@ def as_table(lines: Sequence[Mapping[str, Any]]) -> str:
     header = ["workers", "utilisation", "wait p50, s", "wait p95, s", "result p95, s", "jobs an hour"]
     (needed,) = [line["workers"] for line in lines if line["needed"]]
     shown = table(header, [[line[key] for key in keys] for line in lines])
-    return f"{needed} workers are needed.\n\n{shown}"
+    return f"{needed} {'worker is' if needed == 1 else 'workers are'} needed.\n\n{shown}"

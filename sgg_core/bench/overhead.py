@@ -25,6 +25,7 @@ from typing import Any
 
 from sgg_core.backbone import LoadedBase
 from sgg_core.base_loading import load_base
+from sgg_core.bench.machine import this_machine
 from sgg_core.card import table
 from sgg_core.catalogue import BaseModelEntry
 from sgg_core.errors import SpecError
@@ -105,7 +106,7 @@ def compare(setting: Setting, rounds: int, memory: bool, tell: Callable[[str], N
         line |= {"seconds": round(median(found), 4), "seconds_ratio": round(median(found) / plain, 2)}
         if plain_peak:
             line |= {"peak_gib": round(peaks[name], 2), "peak_ratio": round(peaks[name] / plain_peak, 2)}
-        lines.append(line)
+        lines.append(line | {"machine": this_machine().in_words()})
     return lines
 
 

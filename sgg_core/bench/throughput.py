@@ -17,6 +17,7 @@ from typing import Any
 
 from sgg_core.backbone import LoadedBase
 from sgg_core.base_loading import load_base
+from sgg_core.bench.machine import this_machine
 from sgg_core.bench.overhead import StepsOnly
 from sgg_core.card import table
 from sgg_core.catalogue import BaseModelEntry
@@ -35,14 +36,17 @@ class Setting:
 
 
 def compare(setting: Setting, counts: Sequence[int], rounds: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A line for each number of jobs: jobs an hour both ways (of medians), and their ratio."""
+    """A line for each number of jobs: jobs an hour both ways (of medians), their ratio, and the tokens of packs."""
     base, examples = load_base(setting.entry), read_examples(setting.data)
     alone: list[float] = []
     packed: dict[int, list[float]] = {count: [] for count in counts}
+    tokens: dict[int, int] = {}
 
     def seconds(count: int, packed: bool) -> float:
         specs = [_spec(base, setting.steps, seed) for seed in range(count)]
-        return turn(base, examples, specs, setting.steps, packed)[0]
+        taken, reporters = turn(base, examples, specs, setting.steps, packed)
+        tokens[count] = sum(reporter.tokens() for reporter in reporters)
+        return taken
 
     seconds(1, packed=False)  # warms the memory up
     for number in range(rounds):
@@ -57,14 +61,15 @@ def compare(setting: Setting, counts: Sequence[int], rounds: int, tell: Callable
         together = 3600 * count / median(found)
         line: dict[str, Any] = {"jobs": count, "seconds": round(median(found), 3)}
         line |= {"jobs_an_hour": round(together, 1), "jobs_an_hour_one_by_one": round(one_by_one, 1)}
-        lines.append(line | {"ratio": round(together / one_by_one, 2)})
+        line |= {"ratio": round(together / one_by_one, 2), "tokens_a_second": round(tokens[count] / median(found))}
+        lines.append(line | {"machine": this_machine().in_words()})
     return lines
 
 
 def as_table(lines: list[dict[str, Any]]) -> str:
     """The lines as Markdown."""
-    header = ["jobs", "seconds, packed", "jobs an hour, packed", "one after the other", "ratio"]
-    keys = ("jobs", "seconds", "jobs_an_hour", "jobs_an_hour_one_by_one", "ratio")
+    header = ["jobs", "seconds, packed", "jobs an hour, packed", "one after the other", "ratio", "tokens/s, packed"]
+    keys = ("jobs", "seconds", "jobs_an_hour", "jobs_an_hour_one_by_one", "ratio", "tokens_a_second")
     return table(header, [[line[key] for key in keys] for line in lines])
 
 

@@ -99,6 +99,14 @@ def test_throughput_is_told_as_lines_of_json(sgg, folder):
     assert line["jobs"] == 2 and line["jobs_an_hour"] > 0
 
 
+def test_throughput_is_a_table_under_its_machine_and_a_plot(sgg, folder, tmp_path):
+    command = ("throughput", "-m", "tiny-encoder", "--train", folder / "train.jsonl", "--jobs", "2,1")
+    result = sgg(*command, "--rounds", 1, "--steps", 1, "--plot", tmp_path / "plots" / "packs.png")
+    assert result.exit_code == 0, result.output
+    assert result.output.index("cores of") < result.output.index("| jobs |")
+    assert (tmp_path / "plots" / "packs.png").stat().st_size > 1000
+
+
 def test_waiting_times_are_those_of_real_servers_and_a_loaded_base_model_is_not_loaded_again(sgg, folder, tmp_path):
     Catalogue.load(tmp_path / "data").add(save_tiny_base(tmp_path / "other"))
     models = ("-m", "tiny-encoder", "-m", "tiny-causal")

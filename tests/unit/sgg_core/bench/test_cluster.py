@@ -83,6 +83,7 @@ def test_the_fewest_workers_keep_the_target_and_one_less_does_not():
     lines = plan_cluster(arriving, pace, 5.0, 30.0, 100)
     assert [line["workers"] for line in lines if line["needed"]] == [needed]
     assert as_table(lines).startswith(f"{needed} workers are needed.")
+    assert as_table(plan_cluster(arriving, pace, 5.0, 1e9, 100)).startswith("1 worker is needed.")
     with pytest.raises(SpecError, match="--most-workers"):
         fewest_workers(arriving, pace, 5.0, 30.0, needed - 1)
 
@@ -103,7 +104,7 @@ def test_the_command_prints_a_table_or_lines_and_draws(tmp_path):
     command = ["bench", "cluster", "--speeds", str(speeds), "--jobs-a-day", "2000", "--plot", str(tmp_path / "c.png")]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
-    assert "workers are needed" in shown.output and (tmp_path / "c.png").exists()
+    assert "1 worker is needed" in shown.output and (tmp_path / "c.png").exists()
     lines = [json.loads(line) for line in CliRunner().invoke(app, [*command, "--json"]).output.splitlines()]
     assert sum(line["needed"] for line in lines) == 1
     packs = ["bench", "cluster", "--job-seconds", "20", "--packs", "4=60", "--jobs-a-day", "2000", "--json"]

@@ -9,6 +9,7 @@ import torch
 
 from sgg_core.bench import overhead
 from sgg_core.bench.overhead import FULL, PLAIN, TRAINER, WAYS, Setting, as_table, compare, peak_of, turn
+from sgg_core.bench.speed_figures import draw_overhead
 from sgg_core.errors import SpecError
 from sgg_core.tiny import save_tiny_base, tiny_base
 
@@ -20,7 +21,7 @@ def setting(tmp_path):
     return Setting(save_tiny_base(tmp_path / "base", "causal"), DATA, 6, 2)
 
 
-def test_every_way_has_its_turn_and_plain_lora_is_one(setting, monkeypatch):
+def test_every_way_has_its_turn_and_plain_lora_is_one(setting, tmp_path):
     told = []
     lines = compare(setting, 1, False, told.append)
     assert [line["way"] for line in lines] == [*WAYS, TRAINER, FULL]
@@ -30,7 +31,10 @@ def test_every_way_has_its_turn_and_plain_lora_is_one(setting, monkeypatch):
     for line in lines:
         assert line["seconds"] > 0
         assert line["seconds_ratio"] == pytest.approx(line["seconds"] / plain["seconds"], rel=0.05, abs=0.02)
+        assert "torch" in line["machine"]
     assert as_table(lines).count("\n") == len(lines) + 1
+    draw_overhead(lines, (TRAINER, FULL), tmp_path / "plots" / "overhead.png")
+    assert (tmp_path / "plots" / "overhead.png").stat().st_size > 1000
 
 
 def test_the_base_model_stays_as_it_was(setting):

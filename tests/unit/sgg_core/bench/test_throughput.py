@@ -26,7 +26,22 @@ def test_every_number_of_jobs_has_its_turn(tmp_path):
         assert line["ratio"] == pytest.approx(
             line["jobs_an_hour"] / line["jobs_an_hour_one_by_one"], rel=0.02, abs=0.01
         )
+        tokens = sum(reporter.tokens() for reporter in _reporters(setting, line["jobs"]))
+        assert line["tokens_a_second"] * line["seconds"] == pytest.approx(tokens, rel=0.05)
+        assert "torch" in line["machine"]
     assert as_table(lines).count("\n") == 3
+
+
+def _reporters(setting, count):
+    specs = [
+        TrainingSpec(
+            base_model=setting.entry.name,
+            seed=seed,
+            optimization=OptimizationSpec(epochs=1000, max_steps=setting.steps + 1),
+        )
+        for seed in range(count)
+    ]
+    return turn(tiny_base("encoder"), read_examples(setting.data), specs, setting.steps, packed=False)[1]
 
 
 @pytest.mark.parametrize("packed", [True, False])
