@@ -128,6 +128,26 @@ def test_a_job_that_is_cancelled_leaves_the_others_alone(service: Service) -> No
     assert overlap(service.last_attempt(cancelled), service.last_attempt(other))
 
 
+def test_short_jobs_pass_by_long_ones_and_a_project_that_comes_late_is_served_first(service: Service) -> None:
+    """All places are taken by one project's long jobs, more of its jobs wait, and one of them makes room."""
+    bench = service.bench
+    long_ones = [service.submit(2000, project_id="proj-a") for _ in range(AT_ONCE)]
+    for job_id in long_ones:
+        service.worker.ring(job_id)
+        bench.wait_for_step(job_id, 1)
+    short_ones = [service.submit(5, project_id="proj-a") for _ in range(3)]
+    late = service.submit(5, project_id="proj-b")
+    bench.cancel(long_ones[0])
+    service.run(*short_ones, late)
+    took = [service.last_attempt(job_id) for job_id in (late, *short_ones)]
+    assert [attempt.state for attempt in took] == [AttemptState.SUCCEEDED] * 4
+    assert sorted(took, key=lambda attempt: attempt.started_at) == took, "the late one first, the others in their order"
+    for job_id in long_ones[1:]:
+        assert bench.job(job_id).status is JobStatus.RUNNING
+        bench.cancel(job_id)
+        assert bench.wait_for_end(job_id).status is JobStatus.CANCELLED
+
+
 def test_after_the_trainers_death_each_goes_on_alone_from_its_checkpoint(service: Service) -> None:
     bench = service.bench
     job_ids = [service.submit(120) for _ in range(2)]
