@@ -101,9 +101,14 @@ def test_jobs_that_are_trained_together_end_as_each_would_alone(service: Service
             torch.testing.assert_close(found[name], weights, rtol=1e-3, atol=1e-4)
 
 
-def test_a_job_that_has_to_be_alone_is_neither_joined_nor_overtaken(service: Service) -> None:
+def test_a_job_that_has_to_be_alone_is_neither_joined_nor_overtaken_and_its_result_is_the_same_to_the_last_bit(
+    service: Service,
+) -> None:
+    wanted: dict[str, Any] = {"seed": 5, "resources": {"deterministic": True}}
+    first = service.submit(**wanted)
+    service.run(first)
     before = [service.submit() for _ in range(2)]
-    alone = service.submit(lora={"dropout": 0.1})
+    alone = service.submit(**wanted)
     after = service.submit()
     service.run(*before, alone, after)
     ends = {job_id: service.last_attempt(job_id) for job_id in (*before, alone, after)}
@@ -111,6 +116,8 @@ def test_a_job_that_has_to_be_alone_is_neither_joined_nor_overtaken(service: Ser
     assert overlap(ends[before[0]], ends[before[1]])
     assert not any(overlap(ends[alone], ends[other]) for other in (*before, after))
     assert ends[alone].started_at < ends[after].started_at
+    found, expected = (adapter_of(service.bench, job_id) for job_id in (alone, first))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_job_that_is_cancelled_leaves_the_others_alone(service: Service) -> None:
