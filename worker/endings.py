@@ -35,6 +35,7 @@ from sgg_store.retries import Cause
 from worker.errors import (
     ChangedFileError,
     CrowdedError,
+    DisturbedError,
     FencedError,
     OutOfTimeError,
     StalledError,
@@ -177,6 +178,7 @@ def ending_of(error: Exception) -> Ending | None:
     causes: tuple[tuple[type[Exception], Cause], ...] = (
         (TrainerDiedError, Cause.CRASHED),
         (CrowdedError, Cause.CRASHED),
+        (DisturbedError, Cause.CRASHED),
         (StalledError, Cause.CRASHED),
         (UnsharedError, Cause.PREEMPTED),
         (FencedError, Cause.DATABASE),

@@ -52,6 +52,13 @@ class CrowdedError(WorkerError):
         return f"memory was short beside other jobs or base models, so the job is tried again alone: {self.args[0]}"
 
 
+class DisturbedError(WorkerError):
+    """The training failed unexpectedly while others shared its passes, so that the fault may be anybody's."""
+
+    def __str__(self) -> str:
+        return f"it failed unexpectedly beside other jobs, so it is tried again alone: {self.args[0]}"
+
+
 class UnsharedError(WorkerError):
     """The job came to share passes on a base model that mixes the rows of a batch, while another one trains there."""
 

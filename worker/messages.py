@@ -115,10 +115,13 @@ class Unshared(Message):
     waits: bool = False
 
 
+INTERNAL_ERROR = "internal_error"  # the code of an error that no class of sgg_core.errors describes
+
+
 class Failed(Message):
     """Training `run` ended in an error, or a `Warm` did (then `run` is None).
 
-    `code` and `users_fault` are those of the error's class in sgg_core.errors.
+    `code` and `users_fault` are those of the error's class in sgg_core.errors, if it has one.
     """
 
     type: Literal["failed"] = "failed"

@@ -35,6 +35,7 @@ from worker.endings import ENDINGS_OF_STOPS, Ending, Failure, Return, Success, e
 from worker.errors import (
     ChangedFileError,
     CrowdedError,
+    DisturbedError,
     StopTimeoutError,
     TrainerDiedError,
     TrainingFailedError,
@@ -43,7 +44,7 @@ from worker.errors import (
 from worker.fetching import fetched_whole
 from worker.follow import TrainingFollower
 from worker.lease_keeper import LeaseKeeper
-from worker.messages import InputFile, Train
+from worker.messages import INTERNAL_ERROR, InputFile, Train
 from worker.publish import publish
 from worker.reporter import JobReporter
 from worker.scratch import Scratch
@@ -176,6 +177,8 @@ class JobRunner:
             except TrainingFailedError as error:
                 if error.code == OutOfMemoryError.code and self._is_crowded(run, member, command):
                     raise CrowdedError(error.message) from error
+                if error.code == INTERNAL_ERROR and run.had_company:
+                    raise DisturbedError(error.message) from error
                 if error.code != CheckpointError.code or checkpoint is None:
                     raise
                 _log.warning("the trainer refuses a checkpoint", step=checkpoint.step, error=str(error))

@@ -8,12 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from sgg_core.catalogue import BaseModelEntry
+from sgg_core.errors import OutOfMemoryError
 from sgg_core.reporting import AnyMessage
 from worker.child import ChildProcess, TrainerChild
 from worker.errors import TrainingFailedError, UnsharedError
 from worker.fork_server import start_trainer
 from worker.instruments import measure_gpu
-from worker.messages import Alive, Failed, Steer, Train, Unshared, Warm, Wish
+from worker.messages import INTERNAL_ERROR, Alive, Failed, Steer, Train, Unshared, Warm, Wish
+
+SPOILING = (OutOfMemoryError.code, INTERNAL_ERROR)
+"""Errors after which a child is replaced: what a failed step left behind (fragments of memory, leaks, a GPU that
+refuses everything from then on) must not meet the next job."""
 
 
 class TrainerRun:
@@ -94,8 +99,8 @@ class Supervisor:
         try:
             yield run
         except (TrainingFailedError, UnsharedError) as error:
-            if isinstance(error, TrainingFailedError) and error.code == "out_of_memory":
-                self._spoil(run)  # fragments and leaks of the failed step must not meet the next job
+            if isinstance(error, TrainingFailedError) and error.code in SPOILING:
+                self._spoil(run)
             raise
         except BaseException:
             run.abandon()

@@ -34,7 +34,18 @@ from sgg_core.imports import without_collector
 from sgg_core.pipe import MessagePipe, die_with_parent, name_process
 from sgg_core.reporting import Finished, Stopped
 from sgg_store import logs
-from worker.messages import Failed, InputFile, Ready, Said, Steer, Train, Unshared, Warm, command_adapter
+from worker.messages import (
+    INTERNAL_ERROR,
+    Failed,
+    InputFile,
+    Ready,
+    Said,
+    Steer,
+    Train,
+    Unshared,
+    Warm,
+    command_adapter,
+)
 from worker.run_reporter import AbandonedError, RunReporter, Wishes, begin_peak, nothing
 from worker.warm_up import warm_up
 
@@ -209,7 +220,7 @@ def describe_failure(error: Exception, run: int | None) -> Failed:
         return Failed(run=run, code=error.code, message=str(error), users_fault=error.users_fault)
     return Failed(
         run=run,
-        code="internal_error",
+        code=INTERNAL_ERROR,
         message=f"Training failed unexpectedly: {type(error).__name__}: {error}. The worker's log holds the traceback.",
         users_fault=False,
     )

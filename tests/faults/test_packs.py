@@ -18,6 +18,7 @@ from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.trainer import train
 from sgg_store.job_state import TERMINAL, AttemptState, JobStatus
+from sgg_store.retries import Cause
 from tests.adapters import adapter_of
 from tests.faults.invariants import check_invariants, most_at_once
 from tests.faults.running import trainers_made_by
@@ -56,6 +57,22 @@ def scarce(self, input_ids=None, **more):
     return forward(self, input_ids=input_ids, **more)
 
 LlamaModel.forward = scarce
+fork_server_process.main()
+"""
+
+BROKEN_PASSES = """
+import torch
+from transformers import LlamaModel
+from worker import fork_server_process
+
+forward = LlamaModel.forward
+
+def broken(self, input_ids=None, **more):
+    if torch.is_grad_enabled() and len(input_ids) > 1:
+        raise RuntimeError("The library gave up.")
+    return forward(self, input_ids=input_ids, **more)
+
+LlamaModel.forward = broken
 fork_server_process.main()
 """
 
@@ -134,3 +151,22 @@ def test_of_many_jobs_that_are_trained_together_each_ends_as_it_would_alone(
             apart = torch.stack([(found[name] - weights).norm() for name, weights in expected.items()]).norm()
             # AdamW divides by the gradient's size, and so makes the rounding of small gradients large
             assert apart <= 1e-3 * torch.stack([weights.norm() for weights in expected.values()]).norm()
+
+
+def test_an_unexpected_error_of_a_shared_pass_costs_each_job_an_attempt_and_not_its_end(
+    make_bench: Callable[..., Workbench],
+) -> None:
+    with trainers_made_by(BROKEN_PASSES):
+        bench = make_bench(jobs_at_once=2)
+        job_ids = [bench.submit(seed=seed, optimization=LIKE | {"max_steps": 60}) for seed in range(2)]
+        worker = start_embedded(bench.settings, bench.database, bench.objects)
+        try:
+            ended = [bench.wait_for_end(job_id) for job_id in job_ids]
+        finally:
+            worker.stop()
+    assert [(job.status, job.error_message) for job in ended] == [(JobStatus.SUCCEEDED, None)] * 2
+    for job_id in job_ids:
+        first, second = bench.attempts(job_id)
+        assert first.cause is Cause.CRASHED and "tried again alone" in (first.detail or "")
+        assert second.state is AttemptState.SUCCEEDED
+    check_invariants(bench.database, bench.objects, {})

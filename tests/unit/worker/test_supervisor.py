@@ -9,6 +9,7 @@ import pytest
 from sgg_core.catalogue import BaseModelEntry, DirectorySource
 from sgg_core.spec import TrainingSpec
 from worker.child import spawn
+from worker.errors import TrainingFailedError
 from worker.messages import InputFile, Train
 from worker.supervisor import Supervisor
 
@@ -52,3 +53,14 @@ def test_a_trainer_whose_trainings_ended_cleanly_is_kept(supervisor: Supervisor,
         pass
     with supervisor.training(command) as next_one:
         assert next_one.pid == first.pid
+
+
+@pytest.mark.parametrize(
+    ("code", "replaced"), [("out_of_memory", True), ("internal_error", True), ("training_diverged", False)]
+)
+def test_a_trainer_that_an_error_may_have_left_unfit_is_replaced(
+    supervisor: Supervisor, command: Train, code: str, replaced: bool
+) -> None:
+    with pytest.raises(TrainingFailedError), supervisor.training(command) as failed:
+        raise TrainingFailedError(code, "No.", False)
+    assert (supervisor.pid != failed.pid) is replaced

@@ -27,6 +27,7 @@ from worker.endings import Failure, Return, Success, ending_of
 from worker.errors import (
     ChangedFileError,
     CrowdedError,
+    DisturbedError,
     FencedError,
     StalledError,
     TrainerDiedError,
@@ -66,6 +67,7 @@ def test_a_lost_lease_ends_in_nothing_that_is_written() -> None:
         (TrainerDiedError(1, False, "ImportError: torch"), Cause.CRASHED),
         (StalledError("the trainer made no progress"), Cause.CRASHED),
         (CrowdedError("no memory"), Cause.CRASHED),
+        (DisturbedError("oh"), Cause.CRASHED),
         (UnsharedError(), Cause.PREEMPTED),
         (TrainingFailedError("helper_lost", "A process of the team ended with signal 9.", False), Cause.CRASHED),
         (FencedError("the database did not answer"), Cause.DATABASE),
