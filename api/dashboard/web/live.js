@@ -22,13 +22,14 @@ export function useReturn(again) {
 /**
  * Reads what `keys` name: {value, error, loading, again}. It is read again whenever `news` change or `again` is called, and
  * when the server is back that did not answer, or somebody has signed in again; until then the value stays, but none of
- * other keys does.
+ * other keys does. An action that began when the keys were others reads what the present ones name with its `again`.
  */
 export function useRead(read, keys, news = []) {
   const [state, setState] = useState({});
-  const newest = useRef(0), current = useRef(read);
+  const newest = useRef(0), current = useRef(read), present = useRef();
   current.current = read;
   const again = useCallback(async () => {
+    if (present.current !== again) return present.current();
     const turn = ++newest.current;
     const tell = (change) => { if (turn === newest.current) setState((old) => ({ ...(old.of === again && { value: old.value }), ...change, of: again })); };
     try {
@@ -37,6 +38,7 @@ export function useRead(read, keys, news = []) {
       if (!missed(error)) tell({ error });
     }
   }, keys);
+  present.current = again;
   const missed = useReturn(again);
   useEffect(() => {
     again();
@@ -62,14 +64,14 @@ export function useEvery(milliseconds, act, keys) {
   }, [milliseconds, ...keys]);
 }
 
-/** Runs an action of a button: `busy` while it lasts, `error` if it failed. */
+/** Runs an action of a button: `busy` while it lasts, `error` if it failed, or another run that ended meanwhile. */
 export function useAction(act) {
   const [state, setState] = useState({ busy: false });
   const run = async (...values) => {
     setState({ busy: true });
     try {
       const result = await act(...values);
-      setState({ busy: false });
+      setState((now) => ({ ...now, busy: false }));
       return result;
     } catch (error) {
       setState({ busy: false, error });

@@ -1,0 +1,93 @@
+"""The dashboard where something comes late: an answer after a newer one, a click before the page has settled."""
+
+from playwright.sync_api import expect
+
+from tests.e2e.browsing import show
+
+# Acts as soon as an element is there: sooner than what the page does after painting, as on a busy machine.
+AT_ONCE = """([selector, act]) => new MutationObserver((_, seen) => {
+  const found = document.querySelector(selector);
+  if (!found) return;
+  seen.disconnect();
+  window.acted = true;
+  found[act]();
+}).observe(document.body, { childList: true, subtree: true })"""
+
+SETTLED = """async () => { for (let turn = 0; turn < 5; turn += 1) {
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 30)));
+} }"""
+
+
+class Held:
+    """A request whose answer does not reach the page before it is let go. What is posted does not reach the server."""
+
+    def __init__(self, page, address, method="GET"):
+        self._page, self._address, self._method = page, address, method
+        self._route = self._answer = None
+
+    def __enter__(self):
+        self._page.route(self._address, self._hold)
+        return self
+
+    def __exit__(self, *failure):
+        self._page.unroute(self._address, self._hold)
+
+    def _hold(self, route):
+        if route.request.method != self._method or self._route:
+            route.fallback()
+            return
+        self._route = route
+        self._answer = None if self._method == "POST" else route.fetch()
+
+    def wait(self):
+        """Wait until the page has sent the first request, and the server has answered it if it may."""
+        while not self._route or (self._answer is None and self._method != "POST"):
+            self._page.wait_for_timeout(20)
+
+    def let_go(self, **answer):
+        """Let the page have the answer, or another one instead, and wait for what it does with it."""
+        self.wait()
+        with self._page.expect_response(lambda response: response.request == self._route.request):
+            if answer or self._answer:
+                self._route.fulfill(**(answer or {"response": self._answer}))
+            else:
+                self._route.continue_()
+        self._page.evaluate(SETTLED)
+
+
+def go(page, name):
+    page.get_by_label("Pages").get_by_role("link", name=name, exact=True).click()
+    expect(page.locator("h1")).to_have_text(name)
+
+
+def acted(page):
+    page.wait_for_function("window.acted")
+    page.evaluate(SETTLED)
+
+
+def test_what_is_uploaded_while_another_list_is_chosen_is_shown_there(page, service, tickets):
+    named = tickets.rename(tickets.with_name("late.jsonl"))
+    show(page, service, "files")
+    with Held(page, "**/v1/files", "POST") as held:
+        page.get_by_label("Upload a file").set_input_files(named)
+        held.wait()
+        page.get_by_role("button", name="All", exact=True).click()
+        expect(page.locator(".bone")).to_have_count(0)
+        held.let_go()
+    expect(page.get_by_role("link", name="late.jsonl", exact=True)).to_be_visible()
+    expect(page.locator(".bone")).to_have_count(0)
+
+
+def test_an_error_stays_when_something_else_succeeds_afterwards(page, service, tickets):
+    file_id = service.sgg_json("files", "upload", tickets)[0]["id"]
+    show(page, service, "files")
+    with Held(page, "**/v1/files", "POST") as upload, Held(page, f"**/v1/files/{file_id}", "DELETE") as deletion:
+        page.get_by_label("Upload a file").set_input_files(tickets)
+        upload.wait()
+        row = page.get_by_role("row").filter(has_text=file_id)
+        row.get_by_role("button", name="Delete").click()
+        row.get_by_role("button", name="Yes, delete it").click()
+        deletion.let_go(status=409, json={"error": {"message": "In use."}})
+        expect(page.get_by_role("alert")).to_contain_text("In use.")
+        upload.let_go()
+    expect(page.get_by_role("alert")).to_contain_text("In use.")
