@@ -1,8 +1,14 @@
 """The dashboard where something comes late: an answer after a newer one, a click before the page has settled."""
 
+import re
+import shutil
+from types import SimpleNamespace
+
 from playwright.sync_api import expect
 
-from tests.e2e.browsing import show
+from api.settings import ApiSettings
+from api.testing import serving
+from tests.e2e.browsing import opened, show, sign_in
 
 # Acts as soon as an element is there: sooner than what the page does after painting, as on a busy machine.
 AT_ONCE = """([selector, act]) => new MutationObserver((_, seen) => {
@@ -91,3 +97,29 @@ def test_an_error_stays_when_something_else_succeeds_afterwards(page, service, t
         expect(page.get_by_role("alert")).to_contain_text("In use.")
         upload.let_go()
     expect(page.get_by_role("alert")).to_contain_text("In use.")
+
+
+def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_away(
+    browser, migrated_sqlite_file, tmp_path
+):
+    database = tmp_path / "sgg.sqlite3"
+    shutil.copyfile(migrated_sqlite_file, database)
+    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
+    with serving(settings) as server, opened(browser) as page:
+        watched = SimpleNamespace(url=server.base_url, data_dir=tmp_path)
+        job_id = server.job_id()
+        worker = server.claim(job_id)
+        for step in (1, 2, 3):
+            worker.step(step)
+        sign_in(page, watched)
+        show(page, watched, f"jobs/{job_id}")
+        plot = page.get_by_role("img", name=re.compile("^Loss"))
+        expect(plot).to_have_attribute("data-points", "3")
+        with Held(page, f"**/{job_id}/metrics?*") as held:
+            held.wait()
+            worker.step(4)
+            worker.step(5)
+            worker.fail("internal_error", "The end.")
+            expect(plot).to_have_attribute("data-points", "5")
+            held.let_go()
+        expect(plot).to_have_attribute("data-points", "5")

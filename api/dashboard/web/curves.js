@@ -48,11 +48,12 @@ export function overRuns(curves) {
 /** {curves, exact, error, loading, again}: figures by name, and whether every step has its own point. */
 export function useCurves(id, running, attempts) {
   const [state, setState] = useState({ curves: {}, exact: true });
-  const last = useRef(0), told = useRef(new Set()), of = useRef();
+  const last = useRef(0), told = useRef(new Set()), of = useRef(), newest = useRef(0);
   const part = `${running} ${attempts}`;
   const read = async (from) => {
+    const turn = ++newest.current;
     const found = await get(`/v1/fine_tuning/jobs/${id}/metrics?names=${NAMES.join(",")}&from_step=${from}&resolution=${RESOLUTION}`);
-    if (!found.data.some((series) => series.steps.length)) return;
+    if (turn !== newest.current || !found.data.some((series) => series.steps.length)) return;
     found.data.find(({ name }) => name === "replica").values.forEach((number) => told.current.add(number));
     last.current = Math.max(found.to_step - told.current.size, 0);
     setState((old) => ({ curves: merge(from ? old.curves : {}, found.data, from), exact: (from ? old.exact : true) && found.steps_per_point === 1 }));
