@@ -123,3 +123,30 @@ def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_aw
             expect(plot).to_have_attribute("data-points", "5")
             held.let_go()
         expect(plot).to_have_attribute("data-points", "5")
+
+
+def test_who_signs_out_is_not_told_that_the_session_has_ended(browser, service):
+    refused = {"error": {"message": "Not signed in."}}
+    with opened(browser) as page:
+        sign_in(page, service)
+        with Held(page, "**/v1/fine_tuning/jobs?*") as poll, Held(page, "**/dashboard/session", "DELETE") as leave:
+            poll.wait()
+            page.get_by_role("button", name="Sign out").click()
+            leave.wait()
+            poll.let_go(status=401, json=refused)
+            leave.let_go()
+            expect(page.get_by_role("heading", name="Sign in to SGG")).to_be_visible()
+            expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_an_answer_to_an_earlier_session_does_not_end_the_present_one(browser, service):
+    with opened(browser) as page:
+        sign_in(page, service)
+        with Held(page, "**/v1/fine_tuning/jobs?*") as poll:
+            poll.wait()
+            page.get_by_role("button", name="Sign out").click()
+            page.get_by_label("API key").fill((service.data_dir / "admin-key").read_text().strip())
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+            poll.let_go(status=401, json={"error": {"message": "Not signed in."}})
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()

@@ -43,6 +43,7 @@ async function renewed(token) {
 }
 
 async function send(path, options = {}) {
+  const asked = session; // an answer to an earlier session says nothing of the present one
   let answer;
   try {
     answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
@@ -55,7 +56,7 @@ async function send(path, options = {}) {
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
   const error = new ApiError(answer.status, body.error || {}, answer.headers.get("retry-after"));
-  if (answer.status === 401 && signedIn()) {
+  if (answer.status === 401 && asked === session && signedIn()) {
     ended = true;
     tell({ session: null, end: new Error("The session has ended: it expired, you signed out in another tab, or its key expired or was revoked. Sign in again.") });
   }
@@ -117,5 +118,5 @@ export async function resumeSession() {
 export async function signOut() {
   await remove("/dashboard/session");
   session = null;
-  tell({ session });
+  tell({ session, end: null }); // what asked meanwhile may have told of an end that was not asked for
 }

@@ -93,7 +93,7 @@ function App() {
     setEnded(!!news.end);
     if (news.end) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close()); // or nothing else can be reached
     if (!news.end) setSession(news.session);
-    if (news.session || news.end) setProblem(news.end);
+    if (news.session || "end" in news) setProblem(news.end);
   }), []);
   useEffect(() => {
     const enter = (link, before = location.pathname) => {
