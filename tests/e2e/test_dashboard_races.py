@@ -125,6 +125,25 @@ def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_aw
         expect(plot).to_have_attribute("data-points", "5")
 
 
+def test_a_curve_in_the_list_is_the_newest(browser, migrated_sqlite_file, tmp_path):
+    database = tmp_path / "sgg.sqlite3"
+    shutil.copyfile(migrated_sqlite_file, database)
+    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
+    with serving(settings) as server, opened(browser) as page:
+        job_id = server.job_id()
+        worker = server.claim(job_id)
+        worker.step(1)
+        with Held(page, f"**/{job_id}/metrics?*") as held:
+            sign_in(page, SimpleNamespace(url=server.base_url, data_dir=tmp_path))
+            held.wait()
+            worker.step(2)
+            worker.step(3)
+            worker.fail("internal_error", "The end.")
+            expect(page.locator("svg.spark path")).to_have_count(1)
+            held.let_go()
+        expect(page.locator("svg.spark path")).to_have_count(1)
+
+
 def test_who_signs_out_is_not_told_that_the_session_has_ended(browser, service):
     refused = {"error": {"message": "Not signed in."}}
     with opened(browser) as page:
@@ -150,3 +169,53 @@ def test_an_answer_to_an_earlier_session_does_not_end_the_present_one(browser, s
             expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
             poll.let_go(status=401, json={"error": {"message": "Not signed in."}})
         expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+
+
+def test_who_moves_on_just_after_choosing_a_filter_is_followed(page, service):
+    page.evaluate(
+        """() => {
+            const chip = [...document.querySelectorAll(".chip")].find((each) => each.textContent === "Failed");
+            new MutationObserver((_, seen) => {
+                seen.disconnect();
+                requestAnimationFrame(() => {
+                    for (const began = performance.now(); performance.now() < began + 50;);
+                    location.hash = "#/files";
+                });
+            }).observe(chip, { attributes: true });
+            chip.click();
+        }"""
+    )
+    expect(page.get_by_role("heading", name="Files", exact=True)).to_be_visible()
+
+
+def test_filters_that_are_chosen_at_once_are_kept(page, service):
+    go(page, "Files")
+    page.evaluate(AT_ONCE, ["[aria-label=State] .chip:last-child", "click"])
+    go(page, "Jobs")
+    acted(page)
+    expect(page.get_by_role("button", name="Cancelled")).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_focus_is_not_taken_from_who_has_gone_on_with_it(page, service):
+    page.evaluate(AT_ONCE, ["input[type=search]:not([data-old])", "focus"])
+    page.evaluate("document.querySelector('input[type=search]').dataset.old = 1")
+    go(page, "Files")
+    go(page, "Jobs")
+    acted(page)
+    expect(page.get_by_label("Filter by metadata")).to_be_focused()
+    with Held(page, "**/v1/models") as held:
+        go(page, "New job")
+        expect(page.locator("h1")).to_be_focused()
+        held.wait()
+        elsewhere = page.get_by_label("Pages").get_by_role("link", name="System")
+        elsewhere.focus()
+        held.let_go()
+    expect(page.get_by_text("Drop a file here")).to_be_visible()
+    expect(elsewhere).to_be_focused()
+    go(page, "System")
+    with Held(page, "**/v1/models") as held:  # but it goes to the heading where it had not gone on from there
+        go(page, "New job")
+        expect(page.locator("h1")).to_be_focused()
+        held.let_go()
+    expect(page.locator(".bone")).to_have_count(0)
+    expect(page.locator("h1")).to_be_focused()

@@ -15,16 +15,17 @@ export function Status({ job }) {
   return html`<span class=${`badge ${job.status}`}>${(job.status === "running" && wish) || states[job.status]}</span>`;
 }
 
-let arrived = false; // the first page leaves the focus where a reader begins
+let arrived; // the address of the page that is seen; the first one leaves the focus where a reader begins
 
 export function Page({ title, lead, actions, children, name }) {
   const heading = useRef();
   useEffect(() => {
     document.title = `${name || title} · SGG`;
   }, [name || title]);
-  useEffect(() => {
-    if (arrived) heading.current.focus({ preventScroll: true });
-    arrived = true;
+  // Before it is seen, or the focus would be taken from who has put it elsewhere; as when the page's data arrive.
+  useLayoutEffect(() => {
+    if (arrived !== undefined && (arrived !== location.hash || document.activeElement === document.body)) heading.current.focus({ preventScroll: true });
+    arrived = location.hash;
     window.scrollTo(0, 0);
   }, []);
   return html`<div class="page">

@@ -1,4 +1,4 @@
-import { html, useEffect, useState } from "../core.js";
+import { html, useEffect, useLayoutEffect, useState } from "../core.js";
 import { can, get, query } from "../api.js";
 import { useEvery, useRead } from "../live.js";
 import { ago, duration, figure, percent, plural } from "../format.js";
@@ -37,8 +37,10 @@ export function Outlook({ job }) {
 function JobRow({ job, picked, pick }) {
   const [curve, setCurve] = useState();
   useEffect(() => {
-    if (!job.sgg.step) return;
-    get(`/v1/fine_tuning/jobs/${job.id}/metrics?names=train_loss&resolution=60`).then((found) => setCurve(found.data[0].values)).catch(() => {});
+    if (!job.sgg.step) return undefined;
+    let over = false;
+    get(`/v1/fine_tuning/jobs/${job.id}/metrics?names=train_loss&resolution=60`).then((found) => { if (!over) setCurve(found.data[0].values); }).catch(() => {});
+    return () => { over = true; };
   }, [job.id, job.sgg.step]);
   const title = jobTitle(job);
   return html`<li class="card job">
@@ -57,12 +59,13 @@ export function Jobs({ search }) {
   const [limit, setLimit] = useState(PAGE);
   const [picked, setPicked] = useState([]);
   const [key, value] = pairOf(pair);
-  useEffect(() => {
+  // Both before the page is seen: a filter that is chosen at once stays, and who moves on at once is not held.
+  useLayoutEffect(() => {
     setStatus(search.status || "");
     setPair(search.metadata || "");
   }, [search]);
   // The address has the filters, so that whoever comes back to it, or sends it to others, sees the same jobs.
-  useEffect(() => {
+  useLayoutEffect(() => {
     try {
       history.replaceState(null, "", `#/jobs${query({ status, metadata: pair })}`);
     } catch {} // Safari refuses more than a hundred in half a minute
