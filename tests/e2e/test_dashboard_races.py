@@ -1,5 +1,6 @@
 """The dashboard where something comes late: an answer after a newer one, a click before the page has settled."""
 
+import json
 import re
 import shutil
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from playwright.sync_api import expect
 
 from api.settings import ApiSettings
 from api.testing import serving
-from tests.e2e.browsing import opened, show, sign_in
+from tests.e2e.browsing import api, opened, origin, show, sign_in
 
 # Acts as soon as an element is there: sooner than what the page does after painting, as on a busy machine.
 AT_ONCE = """([selector, act]) => new MutationObserver((_, seen) => {
@@ -219,3 +220,58 @@ def test_the_focus_is_not_taken_from_who_has_gone_on_with_it(page, service):
         held.let_go()
     expect(page.locator(".bone")).to_have_count(0)
     expect(page.locator("h1")).to_be_focused()
+
+
+def test_who_has_gone_elsewhere_is_not_taken_back(page, service, tickets):
+    file_id = service.sgg_json("files", "upload", tickets)[0]["id"]
+    show(page, service, f"new?file={file_id}")
+    with Held(page, "**/v1/fine_tuning/jobs", "POST") as held:
+        page.get_by_role("button", name="Start the training").click()
+        held.wait()
+        go(page, "System")
+        held.let_go()
+    expect(page).to_have_url(f"{origin(service)}/#/system")
+    show(page, service, f"files?file={file_id}")
+    with Held(page, "**/v1/files", "POST") as held:
+        page.get_by_label("Upload a file").set_input_files(tickets)
+        held.wait()
+        go(page, "System")
+        held.let_go()
+    expect(page).to_have_url(f"{origin(service)}/#/system")
+
+
+def test_another_file_is_chosen_once_the_one_before_is_looked_into(page, service, tickets):
+    show(page, service, "new")
+    with Held(page, "**/v1/files", "POST") as held:
+        page.locator("input[type=file]").set_input_files(tickets)
+        held.wait()
+        expect(page.locator("input[type=file]")).to_be_disabled()
+        dropped = json.dumps({"text": "dropped", "label": "none"})
+        page.evaluate(
+            """(line) => {
+                const dataTransfer = new DataTransfer();
+                dataTransfer.items.add(new File([line], "dropped.jsonl"));
+                document.querySelector(".drop").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+            }""",
+            dropped,
+        )
+        held.let_go()
+    expect(page.get_by_role("button", name="Start the training")).to_be_visible()
+    expect(page.get_by_text("tickets.jsonl, 8 examples")).to_be_visible()
+    expect(page.locator("input[type=file]")).to_be_enabled()
+
+
+def test_a_key_is_shown_also_if_its_answer_is_late(page, service):
+    with api(service) as http:
+        http.post("/organization/projects", json={"name": "Beside"}).raise_for_status()
+    show(page, service, "keys")
+    with Held(page, "**/api_keys", "POST") as held:
+        page.get_by_label("Name").fill("the first")
+        page.get_by_role("button", name="Make the key").click()
+        held.wait()
+        expect(page.get_by_label("Project", exact=True)).to_be_disabled()  # or the key would never be shown
+        page.get_by_label("Name").fill("the second")
+        held.let_go()
+    expect(page.locator(".notice.good code")).to_have_text(re.compile("^sgg_"))
+    expect(page.get_by_label("Name")).to_have_value("the second")
+    expect(page.get_by_label("Project", exact=True)).to_be_enabled()

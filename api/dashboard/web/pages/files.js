@@ -35,7 +35,11 @@ export function Files({ search }) {
   const { value: page, error, again } = useRead(() => (search.file ? theOne(search.file) : get(`/v1/files?limit=${SHOWN}${purpose ? `&purpose=${purpose}` : ""}`)), [purpose, search.file]);
   const act = useAction(async (work) => { await work(); await again(); });
   const files = page?.data || [];
-  const add = async (file) => { await upload(file.name, file); if (search.file) location.hash = "#/files"; };
+  const add = async (file) => {
+    const here = location.hash;
+    await upload(file.name, file);
+    if (search.file && location.hash === here) location.hash = "#/files";
+  };
   const adding = html`<label class="button primary">Upload a file<input class="sr" type="file" onChange=${(event) => { const file = event.target.files[0]; event.target.value = ""; if (file) act.run(() => add(file)); }} /></label>`;
   return html`<${Page} title="Files" lead="Examples to train on, and results of jobs." actions=${can("files:write") && adding}>
     ${search.file ? html`<div><a class="button small" href="#/files">Show all files</a></div>` : html`<div class="chips" role="group" aria-label="Purpose">${[["fine-tune", "Examples"], ["fine-tune-results", "Results"], ["", "All"]].map(([name, label]) => html`<button class="chip" aria-pressed=${purpose === name} onClick=${() => { act.clear(); setPurpose(name); }}>${label}</button>`)}</div>`}

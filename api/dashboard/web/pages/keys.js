@@ -13,25 +13,26 @@ export function lifetime(days) {
   return seconds;
 }
 
-function NewKey({ project, made }) {
+/** `making` is the page's action, so that no other project is chosen before the key is shown. */
+function NewKey({ project, making, made }) {
   const [name, setName] = useState("");
   const [chosen, setChosen] = useState(["jobs:read", "jobs:write", "files:read", "files:write", "models:try"]);
   const [days, setDays] = useState("90");
   const [value, setValue] = useState();
-  const create = useAction(async () => {
+  const create = async () => {
     const body = { name: name.trim(), scopes: chosen, expires_in_seconds: lifetime(days) };
     const key = await post(`/v1/organization/projects/${project.id}/api_keys`, body);
     setValue(key.value);
-    setName("");
+    setName((now) => (now.trim() === body.name ? "" : now)); // the next one's may be typed already
     made();
-  });
-  const submit = (event) => { event.preventDefault(); if (name.trim() && chosen.length) create.run(); };
+  };
+  const submit = (event) => { event.preventDefault(); if (name.trim() && chosen.length && !making.busy) making.run(create); };
   return html`<${Card} title="New key"><form class="stack" onSubmit=${submit}>
     ${value && html`<div class="notice good" role="status"><strong>This is the key. It is shown only this once, so copy it now.</strong><code class="mono">${value}</code><${Copy} text=${value} /></div>`}
     <div class="fields"><${Field} label="Name" hint="Who uses it, and where">${(ids) => html`<input ...${ids} maxlength="100" value=${name} onInput=${(event) => setName(event.target.value)} />`}<//>
       <${Field} label="Days until it expires" hint="empty: never">${(ids) => html`<input ...${ids} inputmode="numeric" value=${days} onInput=${(event) => setDays(event.target.value.trim())} />`}<//></div>
     <fieldset><legend class="label">It may</legend><div class="choices">${scopes.map(([scope, words]) => html`<label class="check"><input type="checkbox" checked=${chosen.includes(scope)} onChange=${(event) => setChosen(event.target.checked ? [...chosen, scope] : chosen.filter((each) => each !== scope))} /><span>${words}<span class="hint mono">${scope}</span></span></label>`)}</div></fieldset>
-    <${Problem} error=${create.error} /><div><button class="primary" disabled=${create.busy || !name.trim() || !chosen.length}>Make the key</button></div></form><//>`;
+    <${Problem} error=${making.error} /><div><button class="primary" disabled=${making.busy || !name.trim() || !chosen.length}>Make the key</button></div></form><//>`;
 }
 
 /** Puts a text where it can be pasted from; where the browser does not let a page do that, marks it instead. */
@@ -73,16 +74,17 @@ function Projects() {
   const keys = useRead(() => all(`/v1/organization/projects/${id}/api_keys`), [id]);
   const project = useRead(() => get(`/v1/organization/projects/${id}`), [id]);
   const act = useAction(async (key) => { await remove(`/v1/organization/projects/${id}/api_keys/${key.id}`); await keys.again(); });
+  const making = useAction((work) => work());
   const several = projects.value?.length > 1, known = project.value && keys.value, failed = project.error || keys.error;
   const again = () => { project.again(); keys.again(); };
   return html`<${Page} title="Keys and usage" lead=${!several && known ? `Project ${project.value.name}` : null}>
     <${Problem} error=${projects.error} again=${projects.again} title="The projects cannot be listed" />
-    ${several && html`<${Field} label="Project">${(ids) => html`<select ...${ids} onChange=${(event) => setId(event.target.value)}>${projects.value.map((each) => html`<option value=${each.id} selected=${each.id === id}>${each.name}</option>`)}</select>`}<//>`}
+    ${several && html`<${Field} label="Project">${(ids) => html`<select ...${ids} disabled=${making.busy} onChange=${(event) => { making.clear(); setId(event.target.value); }}>${projects.value.map((each) => html`<option value=${each.id} selected=${each.id === id}>${each.name}</option>`)}</select>`}<//>`}
     <${Problem} error=${failed} again=${again} title="The keys cannot be shown" />
     ${!known && !failed && html`<${Bones} />`}
     ${known && html`<${Usage} project=${project.value} />
       <${Problem} error=${act.error} />
       <${Card} title="Keys"><${Table} label="Keys" columns=${columns} rows=${keys.value.map((key) => rowOf(key, () => act.run(key)))} /><//>
-      <${NewKey} project=${project.value} made=${keys.again} />`}
+      <${NewKey} project=${project.value} making=${making} made=${keys.again} />`}
   <//>`;
 }

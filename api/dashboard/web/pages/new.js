@@ -68,8 +68,9 @@ function Form({ models, files, earlier, correct }) {
   const request = useMemo(() => stored && requestOf(settings, stored), [settings, stored]);
   const once = useMemo(() => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(""), [request]);
   const submit = useAction(async () => {
+    const here = location.hash;
     const job = await post("/v1/fine_tuning/jobs", request, { headers: { "idempotency-key": once } });
-    location.hash = `#/jobs/${job.id}`;
+    if (location.hash === here) location.hash = `#/jobs/${job.id}`;
   });
   const ready = stored && !dirty && !save.busy;
   return html`<${Page} title=${earlier?.job ? "Run again with changes" : "New job"} lead="Train a model of your own from a few labelled sentences: choose a file, review what the check found, and start.">

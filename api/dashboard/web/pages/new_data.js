@@ -7,13 +7,14 @@ import { Bones, Card, Icon, Problem, reasonOf } from "../parts.js";
 const SHOWN = 25;
 const NAMED = 30; // labels, above the findings
 
-function Drop({ opening, small }) {
+/** `busy` while another file is looked into, whose answers would be taken for those to this one. */
+function Drop({ opening, busy, small }) {
   const [over, setOver] = useState(false);
-  const take = (files) => files[0] && opening.run(files[0]);
+  const take = (files) => files[0] && !busy && opening.run(files[0]);
   return html`<div class="stack tight"><${Problem} error=${opening.error} title="The file cannot be read" /><label class=${`drop ${over ? "over" : ""} ${small ? "small" : ""}`} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}>
     <${Icon} name="upload" /><span><strong>${small ? "Choose another file" : "Drop a file here, or choose one"}</strong>
       ${!small && html`<span class="hint">JSONL or CSV with the columns <code>text</code> and <code>label</code>; or prompts with completions, or chats.</span>`}</span>
-    <input class="sr" type="file" accept=".jsonl,.csv,.json,.txt" onChange=${(event) => { take(event.target.files); event.target.value = ""; }} />
+    <input class="sr" type="file" disabled=${busy} accept=".jsonl,.csv,.json,.txt" onChange=${(event) => { take(event.target.files); event.target.value = ""; }} />
   </label></div>`;
 }
 
@@ -116,14 +117,14 @@ const doubted = ({ rows, doubts }) => rows.flatMap((row, place) => (doubts?.has(
 /** The files that a job begins with again, before they are looked into. */
 function Earlier({ earlier, fetching, opening }) {
   const { job, training, validation } = earlier;
-  if (!training) return html`<${Card} title="Your examples" lead="The training file of the earlier job was deleted. Choose another one; the settings are kept."><${Drop} opening=${opening} /><//>`;
+  if (!training) return html`<${Card} title="Your examples" lead="The training file of the earlier job was deleted. Choose another one; the settings are kept."><${Drop} opening=${opening} busy=${opening.busy} /><//>`;
   return html`<${Card} title="Your examples" lead=${`${training.filename}, ${plural(training.sgg.examples || 0, "example")}${validation ? `; ${validation.filename} for validation` : ""}.${job ? " They are those of the earlier job." : ""}${job?.validation_file && !validation ? " Its validation file was deleted, so this job has none unless you set examples aside." : ""}`}>
     <div class="stack"><${Problem} error=${fetching.error} title="The file cannot be fetched" />
-    <div class="row">${can("files:read") && can("files:write") && html`<button disabled=${fetching.busy} onClick=${() => fetching.run()}>Look at them and correct them</button>`}<${Drop} small opening=${opening} /></div></div><//>`;
+    <div class="row">${can("files:read") && can("files:write") && html`<button disabled=${fetching.busy || opening.busy} onClick=${() => fetching.run()}>Look at them and correct them</button>`}<${Drop} small opening=${opening} busy=${opening.busy || fetching.busy} /></div></div><//>`;
 }
 
 export function NewData({ data, stored, earlier, fetching, dirty, busy, error, opening, edit, save }) {
-  if (!data) return earlier ? html`<${Earlier} earlier=${earlier} fetching=${fetching} opening=${opening} />` : html`<${Card} title="Your examples"><${Drop} opening=${opening} /><//>`;
+  if (!data) return earlier ? html`<${Earlier} earlier=${earlier} fetching=${fetching} opening=${opening} />` : html`<${Card} title="Your examples"><${Drop} opening=${opening} busy=${opening.busy} /><//>`;
   const counts = labelsOf(data.rows), names = [...counts.keys()].sort();
   const again = duplicates(data.rows), aside = data.rows.filter((row) => row.aside).length;
   const drop = (places) => { const gone = new Set(places); edit({ rows: data.rows.filter((row, index) => !gone.has(index)) }); };
@@ -143,6 +144,6 @@ export function NewData({ data, stored, earlier, fetching, dirty, busy, error, o
       ${!busy && stored && !dirty && !findings.length && !again.length && html`<p class="fine">No problems found.</p>`}
       ${counts.size > 1 && !aside && html`<label class="check"><input type="checkbox" checked=${data.aside} onChange=${(event) => edit({ aside: event.target.checked })} /><span>Set every fifth example aside for validation<span class="hint">They are not trained on, so their accuracy shows how the model does on sentences it has not seen.</span></span></label>`}
       ${data.rows.length > 0 && html`<${All} data=${data} edits=${edits} />`}
-      <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small opening=${opening} /></div>
+      <div class="row">${dirty && html`<button class="primary" disabled=${busy} onClick=${save}>Save the changes and check again</button>`}<${Drop} small opening=${opening} busy=${opening.busy || busy} /></div>
     </div><//>`;
 }
