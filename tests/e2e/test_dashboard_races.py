@@ -275,3 +275,12 @@ def test_a_key_is_shown_also_if_its_answer_is_late(page, service):
     expect(page.locator(".notice.good code")).to_have_text(re.compile("^sgg_"))
     expect(page.get_by_label("Name")).to_have_value("the second")
     expect(page.get_by_label("Project", exact=True)).to_be_enabled()
+
+
+def test_the_page_of_the_system_tells_too_that_the_server_is_away(page, service):
+    show(page, service, "system")
+    page.route("**/*", lambda route: route.abort())
+    told = page.get_by_text("This page continues by itself")
+    expect(told).to_be_visible()
+    page.unroute("**/*")
+    expect(told).to_have_count(0)

@@ -11,8 +11,8 @@ const states = { idle: ["Idle", "succeeded"], busy: ["At work", "running"], drai
 const takesJobs = (worker) => worker.status === "idle" || worker.status === "busy";
 
 async function look() {
-  const answer = await fetch("/health/ready", { cache: "no-store" }); // a part that is away is an answer, too: 503
   const [running, queued] = await Promise.all(["running", "queued"].map((status) => get(`/v1/fine_tuning/jobs?status=${status}&limit=100`)));
+  const answer = await fetch("/health/ready", { cache: "no-store" }); // a part that is away is an answer, too: 503
   const health = await answer.json();
   const workers = can("admin") ? (await get("/v1/organization/workers")).data : null;
   const details = await Promise.all(running.data.slice(0, 10).map((job) => get(`/v1/fine_tuning/jobs/${job.id}`)));
