@@ -11,7 +11,7 @@ from sgg_store.database import Database
 from tests.e2e.browsing import PHONE, api, opened, origin, show, sign_in, too_wide, violations
 
 QUICK = ("optimization.max_steps=6", "task.max_tokens=256", "optimization.batch_size=2")
-LONG = ("optimization.max_steps=400", "optimization.epochs=50", "task.max_tokens=256", "optimization.batch_size=1")
+LONG = ("optimization.max_steps=4000", "optimization.epochs=500", "task.max_tokens=256", "optimization.batch_size=1")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def test_a_job_and_its_watcher_survive_the_server(own_service, tickets, ending):
     job_id = own_service.submit(tickets, *SLOW)
     with own_service.sgg_background("jobs", "watch", job_id) as watcher:
         own_service.wait_for_step(job_id, 30)
+        assert watcher.stdout.readline()  # somebody watches by now
         if ending == "kill":
             own_service.kill()
         else:

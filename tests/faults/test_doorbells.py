@@ -35,7 +35,8 @@ def test_fifty_equal_doorbells_make_one_attempt(team: Site, servers: Servers, be
     team.arm(Failpoint.JOB_COMMITTED, "hold")
     with team.http() as http, pytest.raises(httpx.ReadTimeout):
         http.post("/v1/fine_tuning/jobs", json=team.request(FEW_STEPS), timeout=0.5)
-    [job_id] = [job.id for job in team.bench.jobs() if job.status is JobStatus.QUEUED]
+    team.wait_until_fired(Failpoint.JOB_COMMITTED)
+    job_id = team.bench.jobs()[-1].id
     for _ in range(50):
         ring(bell, job_id)
     team.release(Failpoint.JOB_COMMITTED)

@@ -72,7 +72,7 @@ def test_two_workers_at_one_doorbell_make_one_attempt(make_bench: MakeBench) -> 
 
 
 def test_a_worker_without_its_database_stops_its_trainer_before_the_lease_ends(make_bench: MakeBench) -> None:
-    bench = make_bench(lease_seconds=4, heartbeat_seconds=0.4, self_fence_seconds=2)
+    bench = make_bench(lease_seconds=8, heartbeat_seconds=0.4, self_fence_seconds=4)
     with runner_with_trainer(bench, "first") as (runner, supervisor):
         job_id = bench.submit_steps(100_000, 10)
         thread = in_thread(runner, job_id)
@@ -82,7 +82,7 @@ def test_a_worker_without_its_database_stops_its_trainer_before_the_lease_ends(m
         with bench.database.begin() as session:
             Doorbells(session).ring_all_again()  # holds the write lock: nobody else can write, as if the database hung
             expiry = bench.attempts(job_id)[0].lease_expires_at
-            eventually(lambda: not lives(trainer), 10)
+            eventually(lambda: not lives(trainer), 20)
             assert bench.database.now() < expiry
         thread.join(60)
         assert not thread.is_alive()

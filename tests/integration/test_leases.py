@@ -358,13 +358,14 @@ def test_reapers_at_the_same_moment_close_each_attempt_once(database: Database) 
 
 
 def test_a_write_that_began_in_time_is_not_cut_in_two_by_the_reaper(database: Database, job_id: str) -> None:
-    lease = claim(database, job_id, SHORT * 3).lease
+    seconds = 2.0  # so long that the write begins in time on a busy machine, too
+    lease = claim(database, job_id, seconds).lease
     began = threading.Event()
     reaped: list[str] = []
 
     def reap() -> None:
         began.wait()
-        time.sleep(SHORT * 4)
+        time.sleep(1.2 * seconds)
         with database.begin() as session:
             found = Leases(session).expire_overdue()
         reaped.extend(found)
@@ -374,7 +375,7 @@ def test_a_write_that_began_in_time_is_not_cut_in_two_by_the_reaper(database: Da
     with database.begin() as session:
         guard(session, lease)
         began.set()
-        time.sleep(SHORT * 6)  # the lease runs out meanwhile, and the reaper is there
+        time.sleep(1.8 * seconds)  # the lease runs out meanwhile, and the reaper is there
         session.execute(update(JobRecord).where(JobRecord.id == job_id).values(step=7))
         assert reaped == []
     reaper.join()
