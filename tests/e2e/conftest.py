@@ -134,7 +134,7 @@ class Service:
 
     def wait_for_step(self, job_id, step):
         """Wait until a job has taken so many steps."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 2 * PATIENCE  # the server's worker may have to start
         while (job := self.job(job_id))["sgg"]["step"] < step:
             assert time.monotonic() < deadline, job
             assert job["status"] in ("queued", "running"), job

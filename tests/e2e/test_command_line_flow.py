@@ -199,7 +199,7 @@ def test_a_running_job_cannot_be_downloaded_loses_no_file_and_outlives_its_watch
     with service.sgg_background("jobs", "watch", job_id) as watcher:
         assert "step" in next(line for line in watcher.stdout if "step" in line)
         watcher.send_signal(signal.SIGINT)
-        _, told = watcher.communicate(timeout=10)
+        _, told = watcher.communicate(timeout=60)
     assert watcher.returncode == 130
     assert f"sgg jobs watch {job_id}" in told
     assert service.sgg_json("jobs", "show", job_id)["status"] == "running"
@@ -306,7 +306,7 @@ def test_interrupted_training_goes_on_from_its_checkpoint(service, tickets, tmp_
     with service.sgg_background(*command, *long_run) as process:
         assert next(line for line in process.stdout if '"type": "step"' in line)
         process.send_signal(signal.SIGINT)
-        said, told = process.communicate(timeout=30)
+        said, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert "Stopped after step" in told
     stopped = json.loads(said.splitlines()[-1])

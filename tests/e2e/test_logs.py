@@ -26,7 +26,7 @@ def one(service, event, **fields):
         found = [line for line in lines(service) if line["event"] == event and fields.items() <= line.items()]
         return found[-1] if found else None
 
-    return eventually(newest, 30)
+    return eventually(newest)
 
 
 def requests_for_jobs(service):
@@ -81,7 +81,7 @@ def test_a_worker_writes_json_too_and_hides_its_brokers_password(tmp_path, sqlit
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen([*SGG, "worker", "--json"], env=os.environ | settings, stdout=log, stderr=log)
     try:
-        eventually(lambda: "Cannot connect" in (tmp_path / "log").read_text(), 30)
+        eventually(lambda: "Cannot connect" in (tmp_path / "log").read_text())
     finally:
         worker.kill()
         worker.wait()

@@ -58,7 +58,7 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def terminate(self, seconds: float = 20.0) -> int:
+    def terminate(self, seconds: float = 60.0) -> int:
         """Ask the process to end; gives its exit code. Raises TimeoutExpired."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)

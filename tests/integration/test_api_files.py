@@ -196,7 +196,7 @@ def test_uploads_that_wait_for_each_other_keep_nobody_else_waiting(
         try:
             time.sleep(3)
             with api_server.http() as http:
-                assert http.get("/v1/fine_tuning/jobs", timeout=10).status_code == 200
+                assert http.get("/v1/fine_tuning/jobs", timeout=30).status_code == 200
             assert not any(upload.done() for upload in uploads)
         finally:
             go_on.set()

@@ -192,7 +192,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def wait_until_broken_off(connection: socket.socket) -> None:
     """Wait, without reading, until the server, which runs in this process, holds its end no more."""
     connection.recv(1, socket.MSG_PEEK)  # by now it has accepted the connection
-    deadline, held = time.monotonic() + 10, True
+    deadline, held = time.monotonic() + 30, True
     while held:
         assert time.monotonic() < deadline
         time.sleep(0.02)

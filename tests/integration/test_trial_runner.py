@@ -60,12 +60,12 @@ def test_a_trial_that_waited_for_most_of_its_time_is_neither_cut_nor_blamed_for_
                 found = Trials(session).progress([trial_id])[trial_id]
                 return (found.state, found.answer) if found.state in (TrialState.FAILED, TrialState.ANSWERED) else None
 
-        return eventually(ended, seconds=30)
+        return eventually(ended)
 
     runner = TrialRunner(bench.settings, bench.database, bench.objects)
     runner.start()
     try:
-        state, answer = ending(waited=0.0, left=60.0)  # which loads the base model
+        state, answer = ending(waited=0.0, left=120.0)  # which loads the base model
         assert state is TrialState.ANSWERED and answer is not None and answer["text"]
         assert runner.predictor_pid is not None
         predictor = psutil.Process(runner.predictor_pid)
