@@ -25,7 +25,7 @@ from sgg_core.spec import GuidanceSpec
 
 
 class GuidedOptimizer(Optimizer):
-    """An optimizer that sees guided gradients of what it optimizes.
+    """An optimizer (any but LBFGS, which calls closures itself) that sees guided gradients of what it optimizes.
 
     `total_steps` and `warmup_fraction` are those of the loop's schedule: the strengths rise after the warm-up. `names`
     of the parameters, in the optimizer's order, tell layers and LoRA factors, with their `scale` alpha / rank, of all

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from sgg_core.adapter_file import canonical
 from sgg_core.bench import accuracy, peers, trained
 from sgg_core.bench.accuracy import METHODS, PAIR_METHODS, Bench, measure, method_of, run
 from sgg_core.bench.assignment import Assignment, NotApplicableError, examples
 from sgg_core.bench.cells import Cell, Row, read_rows, write_rows
 from sgg_core.errors import SpecError
+from sgg_core.lora_layers import lora
 from sgg_core.plan import make_plan
+from sgg_core.reporting import SilentReporter
 from sgg_core.spec import TrainingSpec
 from sgg_core.tiny import save_tiny_base, tiny_base
+from sgg_core.trainer import train
 
 WORDS = {"good": ("fine", "sunny", "great", "warm"), "bad": ("poor", "rainy", "awful", "cold")}
 ROWS = [{"text": f"{word} {n}", "label": label} for label, words in WORDS.items() for n, word in enumerate(words)]
@@ -192,6 +197,61 @@ def test_a_source_of_which_the_target_holds_all_is_a_note(bench, tmp_path):
     bench = replace(bench, folders=bench.folders | {"other": other})
     found = measure(bench, Cell("weather", "other", "tiny-encoder", "mixing", 2, 0))
     assert (found.accuracy, found.note) == (None, "weather holds all texts of other")
+
+
+def contrast_of(features, labels):
+    """Mean over the examples that have company of -log p of it, each example's softmax over the others, as a loop."""
+    losses = []
+    for i, label in enumerate(labels):
+        others = [j for j in range(len(labels)) if j != i]
+        told = (features[others] @ features[i] / 0.2).log_softmax(0)
+        company = [place for place, j in enumerate(others) if labels[j] == label]
+        losses += [-told[company].mean()] if company else []
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("causal", "lora"), ("encoder", "lora"), ("encoder", "lora_contrast_nameless")]
+)
+def test_directional_alignment_is_that_of_its_definition(kind, name, tmp_path):
+    """The mean, over the four weights that a run has looked at, of the cosine of two gradients taken once more."""
+    base = tiny_base(kind)
+    assignment = given(base, Cell("weather", "", base.entry.name, name, 4, 0))
+    figures = method_of(assignment.cell)[0](assignment).figures
+    spec = trained.looked_at(assignment.spec(**trained.SETTINGS[name]), 4)
+    train(
+        spec, base, assignment.training, output=tmp_path / "adapter", checkpoints=tmp_path / "c",
+        reporter=SilentReporter(),
+    )  # fmt: skip
+    places = sorted((tmp_path / "c").iterdir())
+    assert len(places) == 4
+    with lora(base, spec.lora, spec.seed) as adapted:
+        task = trained.make_task(spec, base, assignment.training)
+        factors = {canonical(key): p for key, p in adapted.named_parameters() if p.requires_grad}
+        head = {} if task.head() is None else {f"head.{key}": p for key, p in task.head().named_parameters()}
+        support, held_out = (task.encode(part.examples) for part in (assignment.training, assignment.held_out))
+
+        def answers(items):
+            return sum(task.loss([item]).total for item in items) / len(items)
+
+        def contrast(items):
+            return contrast_of(torch.cat([task.features([item]) for item in items]), [item.label for item in items])
+
+        def between(loss, parameters):
+            slopes = [torch.autograd.grad(loss(items), list(parameters)) for items in (support, held_out)]
+            one, other = (torch.cat([part.flatten() for part in slope]).double() for slope in slopes)
+            return float(one @ other / one.norm() / other.norm())
+
+        own, of_answers = [], []
+        for place in places:
+            weights = load_file(place / "adapter_model.safetensors")
+            with torch.no_grad():
+                for key, parameter in (factors | head).items():
+                    parameter.copy_(weights[key])
+            of_answers.append(between(answers, (factors | head).values()))
+            own.append(of_answers[-1] if name == "lora" else between(contrast, factors.values()))
+    assert figures["directional_alignment"] == pytest.approx(sum(own) / 4, abs=1e-3)
+    assert figures["answer_alignment"] == pytest.approx(sum(of_answers) / 4, abs=1e-3)
 
 
 def test_alignment_is_looked_at_four_times_with_the_last_one_at_the_end():

@@ -605,15 +605,16 @@ def test_sources_of_equal_rank_and_by_layer_never_turn_the_step_against_the_targ
 
 
 @pytest.mark.parametrize("strengths", [(1.0, 0.0), (0.7, 0.3), (0.0, 1.0)])
+@pytest.mark.parametrize("factor", [1.0, 4.0])  # a correction in every step, and in every fourth
 @pytest.mark.parametrize("seed", range(5))
-def test_the_guided_direction_descends_the_target(strengths, seed):
+def test_the_guided_direction_descends_the_target(strengths, factor, seed):
     """At the default radius, all along a run of plain descent, until nothing is left to descend."""
     task = SmallTask(seed)
     magnitude, direction = strengths
     step = guided(task, magnitude=magnitude, direction=direction, radius=0.02)
     for number in range(1, 40):
         g = whole_batch_gradient(task, ITEMS)
-        outcome = step.step(number, 1.0, ITEMS)
+        outcome = step.step(number, factor, ITEMS)
         if float(g.norm()) > 0.02:
             assert float(flat(outcome.gradient) @ g) > 0.0
         with torch.no_grad():
