@@ -10,12 +10,15 @@ from sgg_core import trainer
 from sgg_core.adapted_linear import AdaptedLinear
 from sgg_core.backbone import hidden_states
 from sgg_core.errors import SettingError
+from sgg_core.gradients import combined, cosine, scaled, unit
+from sgg_core.guidance.passes import TaskBatch, displaced
 from sgg_core.halves import Halves, frozen, processor_is_quick, wanted_halves
 from sgg_core.lora_layers import lora
 from sgg_core.packed.train import PackedJob, train_packed
 from sgg_core.proof import last_states
 from sgg_core.reporting import SilentReporter
-from sgg_core.spec import LoraSpec
+from sgg_core.spec import GuidanceSpec, LoraSpec
+from sgg_core.tasks.choice import encoded, make_task
 
 train = partial(trainer.train, with_documents=False)  # nobody reads them here
 
@@ -89,6 +92,27 @@ def test_a_run_is_near_one_in_float32_the_same_every_time_and_near_itself_in_a_p
     assert losses(told["half"]) != losses(told["exact"])
     assert losses(told["half"]) == pytest.approx(losses(told["exact"]), rel=0.05)
     assert losses(jobs[1].reporter) == pytest.approx(losses(told["half"]), rel=0.02)
+
+
+def test_what_guidance_moves_parameters_by_is_not_rounded_away(base, halved, training, spec_for):
+    """A tiny model's steps are spread over few weights. A tenth of the default radius is as small to each as a whole
+    one is in a real model: below the rounding of bfloat16, in which the adapter's own products must not be.
+    """
+    corrections, along = [], None
+    for own in (base, halved):
+        spec = spec_for(own)
+        with lora(own, spec.lora, seed=0) as adapted:
+            parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+            with torch.no_grad():
+                for number, parameter in enumerate(parameters):
+                    parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) / 5
+            task = make_task(spec, own, training)
+            batch = TaskBatch(task, encoded(task, training), parameters, seed=0)
+            gradient = batch.gradient().gradient
+            along = along or scaled(unit(gradient), GuidanceSpec().radius / 10)
+            with displaced(parameters, along):
+                corrections.append(combined([(1.0, batch.gradient().gradient), (-1.0, gradient)]))
+    assert 0.99 < cosine(*corrections) < 1.0 - 1e-9
 
 
 def test_the_environment_can_do_without(monkeypatch):
