@@ -126,6 +126,35 @@ def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_aw
         expect(plot).to_have_attribute("data-points", "5")
 
 
+def test_a_job_is_asked_for_once_for_all_messages_that_come_together(browser, migrated_sqlite_file, tmp_path):
+    database = tmp_path / "sgg.sqlite3"
+    shutil.copyfile(migrated_sqlite_file, database)
+    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
+    with serving(settings) as server, opened(browser) as page:
+        watched = SimpleNamespace(url=server.base_url, data_dir=tmp_path)
+        job_id = server.job_id()
+        worker = server.claim(job_id)
+        worker.say(*(f"message {number}" for number in range(40)))
+        worker.fail("internal_error", "The end.")
+        sign_in(page, watched)
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        show(page, watched, f"jobs/{job_id}")
+        expect(page.get_by_text("message 39")).to_be_visible()
+        page.evaluate(SETTLED)
+        assert 1 <= sum(url.endswith(f"/jobs/{job_id}") for url in asked) <= 5
+
+
+def test_no_events_are_asked_for_of_a_job_that_is_not_there(page, service):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    show(page, service, "jobs/ftjob-none")
+    expect(page.get_by_role("alert")).to_be_visible()
+    before = len(asked)
+    page.wait_for_timeout(2500)  # a stream that is refused comes again every second
+    assert not [url for url in asked[before:] if "/events" in url]
+
+
 def test_a_curve_in_the_list_is_the_newest(browser, migrated_sqlite_file, tmp_path):
     database = tmp_path / "sgg.sqlite3"
     shutil.copyfile(migrated_sqlite_file, database)

@@ -115,7 +115,7 @@ export function Job({ id }) {
   const { value: job, error, again } = useRead(() => get(`/v1/fine_tuning/jobs/${encodeURIComponent(id)}`), [id]);
   const running = job && !over(job) && job.status !== "paused";
   useEvery(running ? 500 : job && !over(job) ? 3000 : 0, again, [again]);
-  const events = useEvents(id, (event) => { if (!event || event.type === "message") again(); });
+  const events = useEvents(error?.status === 404 ? undefined : id, again);
   const figures = useCurves(id, !!running, job?.sgg.attempts || 0);
   const { value: base } = useRead(() => (job ? get(`/v1/models/${encodeURIComponent(job.model)}`) : null), [job?.model]);
   const untold = job?.status === "succeeded" && !job.sgg.kind;
