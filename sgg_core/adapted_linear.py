@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from sgg_core.halves import frozen
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 class AdaptedLinear(torch.autograd.Function):
     """x W^T + c + s x A^T B^T, differentiable in x, A and B, and once more for Hessian-vector products.
@@ -31,7 +33,7 @@ class AdaptedLinear(torch.autograd.Function):
         low = x @ a.mT
         ctx.scale = scale
         ctx.save_for_backward(x, weight, a, b, low)
-        return _add_product(_linear(x, weight, bias), low, b.mT, scale)
+        return _products(x, weight, bias, low, b.mT, scale)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
@@ -41,9 +43,23 @@ class AdaptedLinear(torch.autograd.Function):
         if torch.is_grad_enabled():  # a double backward has to see where it comes from
             low = x @ a.mT
         through = ctx.scale * (slope @ b)
-        of_x = _add_product(_linear(slope, weight.mT, None), through, a, 1.0) if ctx.needs_input_grad[0] else None
+        of_x = _products(slope, weight.mT, None, through, a, 1.0) if ctx.needs_input_grad[0] else None
         of_b = (low.mT @ slope).mT * ctx.scale  # several times faster than slope^T low
         return of_x, None, None, through.mT @ x, of_b, None
+
+
+def _products(x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, right: Tensor, scale: float) -> Tensor:
+    """x W^T + c + scale * low @ right.
+
+    Where all are in half precision the frozen product comes last, on top of the update: a product adds up in float32
+    and is rounded once. An update that is added to what is rounded already is lost wherever it is less than half of the
+    last digit there, as that of an adapter is in most places until it has learned much.
+    """
+    if weight.dtype != x.dtype or x.dtype not in HALF:
+        return _add_product(_linear(x, weight, bias), low, right, scale)
+    found = _add_product(x.new_empty(*x.shape[:-1], len(weight)), low, right, scale, beta=0)
+    found.view(-1, len(weight)).addmm_(x.reshape(-1, x.shape[-1]), weight.mT)
+    return found if bias is None else found.add_(bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -54,11 +70,11 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return functional.linear(x.to(kind), weight, None if bias is None else bias.to(kind)).to(x.dtype)
 
 
-def _add_product(to: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """`to` + scale * left @ right, in the place of `to`."""
+def _add_product(to: Tensor, left: Tensor, right: Tensor, scale: float, beta: int = 1) -> Tensor:
+    """beta * `to` + scale * left @ right, in the place of `to`."""
     if to.ndim == 2:
-        return to.addmm_(left, right, alpha=scale)
-    return to.baddbmm_(left, right, alpha=scale)
+        return to.addmm_(left, right, alpha=scale, beta=beta)
+    return to.baddbmm_(left, right, alpha=scale, beta=beta)
 
 
 def adapted_linear(x: Tensor, layer: nn.Linear, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -71,11 +87,11 @@ def adapted_linear(x: Tensor, layer: nn.Linear, a: Tensor, b: Tensor, scale: flo
 
 
 def quicken(adapted: Any) -> None:
-    """Let the LoRA layers of a peft model compute as above, wherever they would compute the same."""
+    """Let the LoRA layers of a peft model compute as above, wherever they would compute the same; again after more."""
     from peft.tuners.lora import Linear
 
     for module in adapted.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Linear) and "forward" not in vars(module):
             module.forward = _quick_forward(module)
 
 
@@ -106,11 +122,12 @@ def _quick_forward(layer: Any) -> Any:
 
 
 def _is_plain(layer: Any, x: Tensor) -> bool:
-    """Whether the layer has one adapter that is neither off nor merged nor under dropout, on floats that fit."""
+    """Whether the layer has the one adapter in use, neither off nor merged nor under dropout, on floats that fit."""
     return (
         not layer.disable_adapters
         and not layer.merged
         and len(layer.active_adapters) == 1
+        and layer.active_adapters[0] in layer.lora_A
         and isinstance(layer.lora_dropout[layer.active_adapters[0]], nn.Identity)
         and (torch.is_autocast_enabled(x.device.type) or x.dtype == layer.lora_A[layer.active_adapters[0]].weight.dtype)
     )

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from sgg_core import encoding
+from sgg_core.adapted_linear import quicken
 from sgg_core.adapter_file import HEAD
 from sgg_core.asked import asked_examples
 from sgg_core.backbone import LoadedBase
@@ -49,6 +50,7 @@ def load_predictor(directory: Path | str, *, catalogue: Catalogue, base: LoadedB
             "Use the version of the base model that it was trained on.",
         )
     adapted = PeftModel.from_pretrained(base.model, directory).eval()
+    quicken(adapted)
     return Predictor(manifest, base, adapted, task_of(manifest, base, directory))
 
 

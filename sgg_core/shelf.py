@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from sgg_core.adapted_linear import quicken
 from sgg_core.adapter_file import MANIFEST
 from sgg_core.backbone import LoadedBase
 from sgg_core.catalogue import BaseModelEntry
@@ -85,6 +86,7 @@ class Shelf:
         else:
             adapted.model.load_adapter(directory, adapter_name=name)
         adapted.model.eval()
+        quicken(adapted.model)
         adapted.adapters[name] = fitted
         if len(adapted.adapters) > MOST_ADAPTERS:
             adapted.model.set_adapter(name, inference_mode=True)

@@ -41,6 +41,34 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(jobs):
     assert torch.autograd.gradgradcheck(of, (x, a, b))
 
 
+@pytest.mark.parametrize("jobs", [None, 3])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_in_half_precision_a_small_update_is_not_lost(jobs, with_bias):
+    """Half of the last digit of most results is more than the whole update, and so it is for the gradient of x."""
+    generator = torch.Generator().manual_seed(4)
+    lead = () if jobs is None else (jobs,)
+
+    def drawn(*shape, size=1.0):
+        return (size * torch.randn(*shape, generator=generator)).bfloat16()
+
+    x, weight = drawn(*lead, 64, 128), drawn(256, 128, size=0.1)
+    bias = drawn(256, size=4.0) if with_bias else None
+    a, b = drawn(*lead, 4, 128, size=0.1), drawn(*lead, 256, 4, size=3e-4)
+    slope = drawn(*lead, 64, 256)
+
+    def seen(b):
+        rows = x.detach().clone().requires_grad_()
+        found = AdaptedLinear.apply(rows, weight, bias, a, b, 2.0)
+        found.backward(slope)
+        return found.detach().double(), rows.grad.double()
+
+    updates = [2.0 * (x.double() @ a.double().mT @ b.double().mT), 2.0 * (slope.double() @ b.double() @ a.double())]
+    for update, with_it, without in zip(updates, seen(b), seen(torch.zeros_like(b)), strict=True):
+        assert (update.abs() < with_it.abs() * 2**-9).double().mean() > 0.5
+        kept = ((with_it - without) * update).sum() / update.square().sum()
+        assert 0.9 < kept < 1.1
+
+
 @pytest.mark.parametrize("rank", [1, 4])
 def test_states_and_gradients_are_those_of_peft(causal, rank):
     ids = torch.arange(24).reshape(2, 12) % 200

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from peft.tuners import lora
 
 from sgg_core import shelf as shelves
 from sgg_core import trainer
@@ -40,11 +41,11 @@ def adapters(tmp_path_factory, entry, training):
     from sgg_core.spec import TrainingSpec
 
     root = tmp_path_factory.mktemp("adapters")
-    for seed, lora in enumerate(({"rank": 2}, {"rank": 4, "targets": ["q_proj"]}, {"rank": 3})):
+    for seed, spec_of_lora in enumerate(({"rank": 2}, {"rank": 4, "targets": ["q_proj"]}, {"rank": 3})):
         spec = TrainingSpec.model_validate(
             {
                 "base_model": entry.name,
-                "lora": lora,
+                "lora": spec_of_lora,
                 "seed": seed,
                 "optimization": {"max_steps": 3, "batch_size": 4, "learning_rate": 0.05},
             }
@@ -66,6 +67,23 @@ def alone(entry, adapter):
 
 def close(left, right):
     return torch.allclose(torch.tensor(left), torch.tensor(right), atol=1e-6)
+
+
+def test_all_adapters_compute_as_in_training(entry, adapters):
+    """As peft computes, half precision loses small updates."""
+
+    def slow(base):
+        layers = [module for module in base.model.modules() if isinstance(module, lora.Linear)]
+        assert layers
+        return [layer for layer in layers if "forward" not in vars(layer)]
+
+    shelf = Shelf(2**30, CPU)
+    for adapter in adapters:
+        with shelf.taken(entry, adapter) as (base, _):
+            assert slow(base) == []
+    base = load_directory(entry, entry.source.path, CPU)
+    load_predictor(adapters[0], catalogue=Catalogue(()), base=base)
+    assert slow(base) == []
 
 
 def test_adapters_on_one_base_model_answer_as_each_does_alone_and_the_bare_one_too(entry, adapters):
