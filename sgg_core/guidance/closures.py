@@ -68,7 +68,7 @@ class ClosureBatch:
         if self._divergence is None:
             raise ValueError("guidance.reference 'base_kl' needs KL(base || tuned): step(loss, divergence=...).")
         with self._same_randomness(), torch.enable_grad():
-            return _gradient(_scalar(self._divergence), self._parameters)
+            return _gradient(_scalar(self._divergence, "divergence"), self._parameters)
 
     @contextmanager
     def _same_randomness(self) -> Iterator[None]:
@@ -84,7 +84,7 @@ class ClosureBatch:
             yield
 
 
-def _scalar(function: Closure) -> Tensor:
+def _scalar(function: Closure, name: str = "loss") -> Tensor:
     """What a function of the loop computes. Raises ValueError where no gradient can be taken of it."""
     found = function()
     if isinstance(found, Tensor) and found.numel() == 1 and found.requires_grad:
@@ -96,8 +96,8 @@ def _scalar(function: Closure) -> Tensor:
     else:
         what = "a tensor without a graph"
     raise ValueError(
-        f"The function that computes the loss returned {what}. Let it return the mean loss as a tensor of one number, "
-        "as the loss function gives it, without detach(), item() or no_grad()."
+        f"The function that computes the {name} returned {what}. Let it return the mean {name} as a tensor of one "
+        "number, with its graph: without detach(), item() or no_grad()."
     )
 
 
@@ -109,6 +109,6 @@ def _gradient(loss: Tensor, parameters: Sequence[Parameter]) -> Gradient:
         if "second time" not in str(error):
             raise
         raise ValueError(
-            "The function that computes the loss has called backward(). Let it only compute and return the loss: "
+            "A function that computes a loss has called backward(). Let it only compute and return the loss: "
             "the gradients are taken for it."
         ) from error

@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from api.settings import ApiSettings
+from api.testing import serving
 from tests.e2e.browsing import PHONE, chromium, opened, sign_in
 from tests.servers import free_port
 
@@ -219,3 +223,12 @@ def phone(browser, service):
     with opened(browser, viewport=PHONE) as fresh:
         sign_in(fresh, service)
         yield fresh
+
+
+@pytest.fixture
+def scripted(migrated_sqlite_file, tmp_path):
+    """A server whose worker is the test: `server` plays it, and `url` and `data_dir` are as those of a `Service`."""
+    database = tmp_path / "sgg.sqlite3"
+    shutil.copyfile(migrated_sqlite_file, database)
+    with serving(ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")) as server:
+        yield SimpleNamespace(server=server, url=server.base_url, data_dir=tmp_path)

@@ -6,17 +6,13 @@ too slow fails in all.
 
 import itertools
 import re
-import shutil
 import statistics
 import time
-from types import SimpleNamespace
 
 import httpx
 import pytest
 from playwright.sync_api import expect
 
-from api.settings import ApiSettings
-from api.testing import serving
 from tests.e2e.browsing import opened, origin, show, sign_in
 from worker.settings import WorkerSettings
 
@@ -90,17 +86,13 @@ def test_ten_thousand_points_are_redrawn_within_a_tenth_of_a_second(browser, ser
         assert held(measure, 0.1)
 
 
-def test_a_step_is_on_the_screen_within_a_second(browser, migrated_sqlite_file, tmp_path):
-    database = tmp_path / "sgg.sqlite3"
-    shutil.copyfile(migrated_sqlite_file, database)
-    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
-    with serving(settings) as server, opened(browser) as page:
-        watched = SimpleNamespace(url=server.base_url, data_dir=tmp_path)
-        job_id = server.job_id()
-        worker = server.claim(job_id)
+def test_a_step_is_on_the_screen_within_a_second(browser, scripted):
+    with opened(browser) as page:
+        job_id = scripted.server.job_id()
+        worker = scripted.server.claim(job_id)
         worker.step(1)
-        sign_in(page, watched)
-        show(page, watched, f"jobs/{job_id}")
+        sign_in(page, scripted)
+        show(page, scripted, f"jobs/{job_id}")
         plot = page.get_by_role("img", name=re.compile("^Loss"))
         steps = itertools.count(2)
 

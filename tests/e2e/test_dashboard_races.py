@@ -2,13 +2,9 @@
 
 import json
 import re
-import shutil
-from types import SimpleNamespace
 
 from playwright.sync_api import expect
 
-from api.settings import ApiSettings
-from api.testing import serving
 from tests.e2e.browsing import api, opened, origin, show, sign_in
 
 # Acts as soon as an element is there: sooner than what the page does after painting, as on a busy machine.
@@ -100,20 +96,14 @@ def test_an_error_stays_when_something_else_succeeds_afterwards(page, service, t
     expect(page.get_by_role("alert")).to_contain_text("In use.")
 
 
-def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_away(
-    browser, migrated_sqlite_file, tmp_path
-):
-    database = tmp_path / "sgg.sqlite3"
-    shutil.copyfile(migrated_sqlite_file, database)
-    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
-    with serving(settings) as server, opened(browser) as page:
-        watched = SimpleNamespace(url=server.base_url, data_dir=tmp_path)
-        job_id = server.job_id()
-        worker = server.claim(job_id)
+def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_away(browser, scripted):
+    with opened(browser) as page:
+        job_id = scripted.server.job_id()
+        worker = scripted.server.claim(job_id)
         for step in (1, 2, 3):
             worker.step(step)
-        sign_in(page, watched)
-        show(page, watched, f"jobs/{job_id}")
+        sign_in(page, scripted)
+        show(page, scripted, f"jobs/{job_id}")
         plot = page.get_by_role("img", name=re.compile("^Loss"))
         expect(plot).to_have_attribute("data-points", "3")
         with Held(page, f"**/{job_id}/metrics?*") as held:
@@ -126,20 +116,16 @@ def test_figures_that_were_asked_for_before_the_end_do_not_take_the_last_ones_aw
         expect(plot).to_have_attribute("data-points", "5")
 
 
-def test_a_job_is_asked_for_once_for_all_messages_that_come_together(browser, migrated_sqlite_file, tmp_path):
-    database = tmp_path / "sgg.sqlite3"
-    shutil.copyfile(migrated_sqlite_file, database)
-    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
-    with serving(settings) as server, opened(browser) as page:
-        watched = SimpleNamespace(url=server.base_url, data_dir=tmp_path)
-        job_id = server.job_id()
-        worker = server.claim(job_id)
+def test_a_job_is_asked_for_once_for_all_messages_that_come_together(browser, scripted):
+    with opened(browser) as page:
+        job_id = scripted.server.job_id()
+        worker = scripted.server.claim(job_id)
         worker.say(*(f"message {number}" for number in range(40)))
         worker.fail("internal_error", "The end.")
-        sign_in(page, watched)
+        sign_in(page, scripted)
         asked = []
         page.on("request", lambda request: asked.append(request.url))
-        show(page, watched, f"jobs/{job_id}")
+        show(page, scripted, f"jobs/{job_id}")
         expect(page.get_by_text("message 39")).to_be_visible()
         page.evaluate(SETTLED)
         assert 1 <= sum(url.endswith(f"/jobs/{job_id}") for url in asked) <= 5
@@ -155,16 +141,13 @@ def test_no_events_are_asked_for_of_a_job_that_is_not_there(page, service):
     assert not [url for url in asked[before:] if "/events" in url]
 
 
-def test_a_curve_in_the_list_is_the_newest(browser, migrated_sqlite_file, tmp_path):
-    database = tmp_path / "sgg.sqlite3"
-    shutil.copyfile(migrated_sqlite_file, database)
-    settings = ApiSettings(data_dir=tmp_path, database_url=f"sqlite:///{database}")
-    with serving(settings) as server, opened(browser) as page:
-        job_id = server.job_id()
-        worker = server.claim(job_id)
+def test_a_curve_in_the_list_is_the_newest(browser, scripted):
+    with opened(browser) as page:
+        job_id = scripted.server.job_id()
+        worker = scripted.server.claim(job_id)
         worker.step(1)
         with Held(page, f"**/{job_id}/metrics?*") as held:
-            sign_in(page, SimpleNamespace(url=server.base_url, data_dir=tmp_path))
+            sign_in(page, scripted)
             held.wait()
             worker.step(2)
             worker.step(3)
@@ -227,8 +210,8 @@ def test_filters_that_are_chosen_at_once_are_kept(page, service):
 
 
 def test_the_focus_is_not_taken_from_who_has_gone_on_with_it(page, service):
+    page.get_by_label("Filter by metadata").evaluate("field => { field.dataset.old = 1; }")
     page.evaluate(AT_ONCE, ["input[type=search]:not([data-old])", "focus"])
-    page.evaluate("document.querySelector('input[type=search]').dataset.old = 1")
     go(page, "Files")
     go(page, "Jobs")
     acted(page)
